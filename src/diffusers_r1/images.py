@@ -1,0 +1,222 @@
+"""A picture opened and checked once for all: whatever it came as, an upright RGB picture or a clear refusal leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+MAX_PIXELS = 2**26  # 8192 x 8192, below the size at which Pillow begins to warn of a decompression bomb
+MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
+
+_TAKEN = "a PIL picture, a numpy array, a torch tensor, a path or a URL"
+_TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
+
+
+def load_picture(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as a new, upright RGB picture without metadata.
+
+    The EXIF rotation is applied, transparency is laid on white, and deep pictures are scaled to 8 bits. Of an
+    animation the first frame is taken.
+
+    Args:
+        source (`PIL.Image.Image`, `numpy.ndarray`, `torch.Tensor`, `str` or `pathlib.Path`): One picture.
+
+            - PIL: any mode that has a way to RGB. Modes `I` and `I;16` count from 0 to 65535, mode `F` from 0 to 1.
+            - array: `[height, width]` or `[height, width, channels]`, 1 to 4 channels (grey, grey and alpha, RGB,
+              RGBA); `uint8`, `uint16`, `bool`, or floats from 0 to 1.
+            - tensor: the same with the channels in front, `[channels, height, width]`.
+            - array or tensor with a leading axis of length 1: the one picture in it.
+            - text that begins with `http://` or `https://`: downloaded; any other text is a path.
+        max_pixels (`int`, defaults to 2**26): The largest width x height that is decoded.
+
+    Returns:
+        `PIL.Image.Image`: mode RGB, the size of the source (turned, if its EXIF data says so).
+
+    Raises:
+        TypeError: If `source` is none of these, or an array of another number type.
+        ValueError: If it cannot be read as a picture, is too large or longer than 200:1, or has values out of range.
+    """
+    if isinstance(source, Image.Image):
+        name, picture = "The picture", source
+    elif isinstance(source, (str, Path)):
+        name, picture = f"The picture {_short(source)}", None
+    elif _is_array(source):
+        name, picture = "The picture", _from_array(_to_numpy(source), max_pixels)
+    else:
+        raise TypeError(f"A picture is {_TAKEN}, not {type(source).__name__}.")
+
+    try:
+        if picture is not None:
+            return _to_rgb(picture, max_pixels)
+        if str(source).startswith(("http://", "https://")):
+            return _to_rgb(_download(str(source)), max_pixels)
+        with _open(Path(source)) as picture:
+            return _to_rgb(picture, max_pixels)
+    # Pillow answers a damaged file with OSError, SyntaxError, EOFError, struct.error and others of its own.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{name} cannot be used: {reason}") from error
+
+
+def load_pictures(value: Any, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
+    """Every picture of `value`, each as [`load_picture`] returns it.
+
+    Args:
+        value: One picture, a list or tuple of pictures, or an array `[n, height, width, channels]` or tensor
+            `[n, channels, height, width]` of them.
+        max_pixels (`int`, defaults to 2**26): The largest width x height of each.
+
+    Returns:
+        `list` of `PIL.Image.Image`: at least one picture, mode RGB.
+
+    Raises:
+        TypeError: If one of them is no picture; the message says which.
+        ValueError: If one of them cannot be used (the message says which), or there is none.
+    """
+    is_batch = isinstance(value, (list, tuple)) or (_is_array(value) and len(value.shape) == 4)
+    if not is_batch:
+        return [load_picture(value, max_pixels)]
+    if len(value) == 0:
+        raise ValueError("At least one picture is needed; the list or batch is empty.")
+    pictures = []
+    for index, source in enumerate(value):
+        try:
+            pictures.append(load_picture(source, max_pixels))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Picture {index} of {len(value)}: {error}") from error
+    return pictures
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ValueError("there is no such file.")
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if not head:
+        raise ValueError("the file is empty.")
+    if b"<svg" in head.lower():
+        raise ValueError("SVG is a drawing, not a picture; export it as PNG first.")
+    return _identified(lambda: Image.open(path))
+
+
+def _download(url: str) -> Image.Image:
+    from diffusers.utils import load_image
+
+    return _identified(lambda: load_image(url, convert_method=lambda picture: picture))
+
+
+def _identified(open_picture: Callable[[], Image.Image]) -> Image.Image:
+    try:
+        return open_picture()
+    except Image.UnidentifiedImageError:
+        raise ValueError("this is no picture of a known format.") from None
+
+
+def _to_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
+    _check_size(*picture.size, max_pixels)
+    picture.load()
+    picture = _to_8_bits(_upright(picture))
+    if picture.mode == "La":
+        picture = picture.convert("LA")  # the only way out that Pillow has
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    result = Image.new("RGB", picture.size)
+    result.paste(picture.convert("RGB"))  # onto a new picture, so that no metadata comes along
+    return result
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if min(width, height) < 1:
+        raise ValueError(f"it has no pixels: {width} x {height}.")
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} is more than {max_pixels:,} pixels; make it smaller first.")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height} is longer than {MAX_ASPECT}:1; crop it first.")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    # The pixels are loaded: what fails here is broken EXIF data (a SyntaxError, for one), and the picture is fine.
+    except Exception:
+        return picture
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """Pillow's own conversion of deep grey pictures clips them to 255."""
+    if picture.mode == "F":
+        return Image.fromarray(_bytes_of(np.asarray(picture)))
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its values run from {values.min()} to {values.max()}, not within 0 to 65535.")
+        return Image.fromarray(_bytes_of(values.astype(np.uint16)))
+    return picture
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return all(hasattr(value, name) for name in ("detach", "cpu", "is_floating_point", "shape"))
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    """Channels last, without a leading axis of length 1."""
+    if not _is_tensor(array):
+        return array[0] if array.ndim == 4 and len(array) == 1 else array
+    tensor = array.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # numpy has no bfloat16
+    values = tensor.numpy()
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    return np.moveaxis(values, 0, -1) if values.ndim == 3 else values
+
+
+def _from_array(values: np.ndarray, max_pixels: int) -> Image.Image:
+    if values.ndim == 4:
+        raise ValueError(f"This is a batch of {len(values)} pictures where one is expected.")
+    if values.ndim not in (2, 3) or (values.ndim == 3 and not 1 <= values.shape[2] <= 4):
+        raise ValueError(
+            f"An array has the shape [height, width] or [height, width, 1 to 4 channels], a tensor its channels in "
+            f"front; with the channels last this one has the shape {list(values.shape)}."
+        )
+    try:
+        _check_size(values.shape[1], values.shape[0], max_pixels)
+        values = _bytes_of(values)
+    except ValueError as error:
+        raise ValueError(f"The picture cannot be used: {error}") from None
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _bytes_of(values: np.ndarray) -> np.ndarray:
+    """The values as `uint8`, scaled by what their type can hold (floats: 1)."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * 255
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise TypeError(f"An array of a picture holds uint8, uint16, bool or floats from 0 to 1, not {values.dtype}.")
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite values.")
+    low, high = float(values.min()), float(values.max())
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise ValueError(f"floats count from 0 to 1, and these run from {low:g} to {high:g}.")
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _short(source: str | Path) -> str:
+    text = str(source)
+    return repr(text if len(text) <= 200 else text[:200] + "...")
