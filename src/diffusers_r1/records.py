@@ -1,0 +1,130 @@
+"""Files that survive a crash: written whole or not at all, or JSONL that grows by one row and can be gone on with.
+
+One process writes a file at a time; a JSONL file may be read while it grows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Writes the file so that, whatever happens, it holds either its old content or the new.
+
+    Args:
+        path (`str` or `Path`): Its folder has to exist. A file that is there is replaced.
+        content (`str` or `bytes`): Text is written as UTF-8, line ends as they are.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left behind then.
+    """
+    path = Path(path)
+    content = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{uuid4().hex}.tmp")  # in the same folder: a move between disks is a copy
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            _to_disk(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Adds a row to a JSONL file and returns once it is on the disk. A torn last line is repaired first.
+
+    Args:
+        path (`str` or `Path`): Its folder has to exist; the file need not.
+        row (`Mapping`): What JSON can hold; a figure that is missing is `None`, never NaN.
+
+    Raises:
+        TypeError: If the row holds what JSON cannot.
+        ValueError: If it holds NaN or an infinite number.
+    """
+    line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+    with Path(path).open("a+b") as file:
+        _repair(file)
+        # A lone surrogate, which a model's text may hold, becomes the escape that JSON has for it.
+        file.write(line.encode(errors="backslashreplace"))
+        _to_disk(file)
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, in order: none if there is no file, and without a last line that was torn by a crash.
+
+    Raises:
+        ValueError: If a whole line is no JSON object; the message names the line.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    *lines, rest = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip():
+            raise ValueError(f"Line {number} of {path} is no JSON object: {line[:80]!r}")
+    last = _parse(rest)
+    return rows if last is None else [*rows, last]
+
+
+def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
+    """What a JSONL file has a row for, so that a run that is started again leaves it out.
+
+    Args:
+        path (`str` or `Path`): The file; none yet means that nothing is done.
+        key (`str` or sequence of `str`): The column that names a row, or several columns.
+
+    Returns:
+        `set`: the column's values, or tuples of the columns' values. Rows without the column do not count.
+
+    Example:
+        >>> done("results.jsonl", ("sample", "seed"))  # doctest: +SKIP
+        {('photo-1', 0), ('photo-1', 1)}
+    """
+    rows = read(path)
+    if isinstance(key, str):
+        return {row[key] for row in rows if key in row}
+    return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _repair(file: BinaryIO) -> None:
+    """Ends the file with a line end: a torn last line is cut off, a whole one that only lacks its end gets it."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0 or _bytes_at(file, end - 1, 1) == b"\n":
+        return
+    start, rest = end, b""
+    while start > 0 and b"\n" not in rest:
+        step = min(start, 65536)
+        start -= step
+        rest = _bytes_at(file, start, step) + rest
+    rest = rest.rpartition(b"\n")[2]
+    if _parse(rest) is None:
+        file.truncate(end - len(rest))
+    else:
+        file.write(b"\n")
+
+
+def _bytes_at(file: BinaryIO, place: int, count: int) -> bytes:
+    file.seek(place)
+    return file.read(count)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

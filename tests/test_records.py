@@ -1,0 +1,109 @@
+import json
+import os
+
+import pytest
+
+from diffusers_r1 import records
+
+
+ROWS = [{"id": "a", "score": 1.5}, {"id": "b", "score": None}, {"id": "ü\u2028\n;", "deep": {"list": [1, "x"]}}]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "rows.jsonl"
+
+
+def test_what_is_appended_is_read(path):
+    for row in ROWS:
+        records.append(path, row)
+    assert records.read(path) == records.read(str(path)) == ROWS
+    assert path.read_text().count("\n") == len(ROWS)
+
+
+def test_no_file_has_no_rows(path):
+    assert records.read(path) == [] and records.done(path, "id") == set()
+
+
+def test_a_file_torn_anywhere_goes_on(path):
+    for row in ROWS:
+        records.append(path, row)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        kept = records.read(path)
+        assert kept == ROWS[: len(kept)] and len(kept) >= whole[:length].count(b"\n")
+        records.append(path, {"id": "next"})
+        assert records.read(path) == [*kept, {"id": "next"}]
+
+
+def test_a_long_torn_line_is_cut_off(path):
+    records.append(path, {"id": "a"})
+    with path.open("ab") as file:
+        file.write(b'{"id": "' + b"x" * 200_000)
+    records.append(path, {"id": "b"})
+    assert records.read(path) == [{"id": "a"}, {"id": "b"}]
+
+
+def test_zeros_that_a_power_cut_leaves_are_cut_off(path):
+    path.write_bytes(b'{"id": "a"}\n' + bytes(100))
+    assert records.read(path) == [{"id": "a"}]
+    records.append(path, {"id": "b"})
+    assert records.read(path) == [{"id": "a"}, {"id": "b"}]
+
+
+def test_lone_surrogates_survive(path):
+    records.append(path, {"text": "a\ud800b"})
+    assert records.read(path) == [{"text": "a\ud800b"}]
+
+
+@pytest.mark.parametrize("line", ["{'id': 1}", "[1]", "{", "7"])
+def test_a_broken_line_in_the_middle_is_named(path, line):
+    path.write_text('{"id": "a"}\n\n' + line + '\n{"id": "b"}\n')
+    with pytest.raises(ValueError, match="Line 3 of .*rows.jsonl"):
+        records.read(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [({"a": float("nan")}, ValueError), ({"a": float("inf")}, ValueError), ({"a": object()}, TypeError)],
+)
+def test_what_json_cannot_hold_is_refused_and_leaves_the_file_alone(path, row, error):
+    records.append(path, {"id": "a"})
+    with pytest.raises(error):
+        records.append(path, row)
+    assert records.read(path) == [{"id": "a"}]
+
+
+def test_done(path):
+    for row in ({"id": "a", "seed": 0}, {"id": "a", "seed": 1}, {"id": "b"}):
+        records.append(path, row)
+    assert records.done(path, "id") == {"a", "b"}
+    assert records.done(path, ("id", "seed")) == {("a", 0), ("a", 1)}
+
+
+@pytest.mark.parametrize("content", ["", "ü\r\nline\n", b"\x00\xff", json.dumps(ROWS)])
+def test_a_whole_file(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(b"old and longer than the new one" * 10)
+    records.write_whole(str(path), content)
+    assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError("disk full")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        records.write_whole(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_new_file_has_the_usual_rights(tmp_path):
+    records.write_whole(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
