@@ -1,0 +1,32 @@
+"""The scenes world: a synthetic test bench for instruction-based editing in which every answer is known."""
+
+from .language import ACTIONS, POINTERS, Request, apply_edits, sub_request
+from .tasks import KINDS, TEST_SEEDS, Task, sample_scene, sample_task, sample_tasks, score, teacher
+from .world import BACKGROUNDS, COLORS, CONTENTS, PLACES, SHAPES, Item, Scene, describe, render, score_scene
+
+
+__all__ = [
+    "ACTIONS",
+    "BACKGROUNDS",
+    "COLORS",
+    "CONTENTS",
+    "KINDS",
+    "PLACES",
+    "POINTERS",
+    "SHAPES",
+    "TEST_SEEDS",
+    "Item",
+    "Request",
+    "Scene",
+    "Task",
+    "apply_edits",
+    "describe",
+    "render",
+    "sample_scene",
+    "sample_task",
+    "sample_tasks",
+    "score",
+    "score_scene",
+    "sub_request",
+    "teacher",
+]
