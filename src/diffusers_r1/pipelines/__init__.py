@@ -1,0 +1,1 @@
+"""The pipeline: three agents behind one call."""

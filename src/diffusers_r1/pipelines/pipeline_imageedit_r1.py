@@ -1,0 +1,337 @@
+"""ImageEdit-R1 (arXiv 2603.08059): decompose an instruction, put its parts in order, let any diffusion editor do them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import logging
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ..editors import call_editor, check_editor, working_size
+from ..images import load_pictures
+from ..plan import EditPlan, Turns
+from ..planning import make_plans
+from ..prompts import Prompts
+from .nested import NestedPipelineMixin
+from .pipeline_output import ImageEditR1PipelineOutput, Turn
+
+
+logger = logging.get_logger(__name__)
+
+
+class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
+    r"""
+    Pipeline for instruction-based image editing with three agents, after ImageEdit-R1 (arXiv 2603.08059).
+
+    The decomposition agent reads picture and instruction and names actions, subjects and goals; the sequencing agent
+    writes them out as ordered sub-requests; the editor, whose weights nothing here touches, carries them out.
+
+    This model inherits from [`~diffusers.DiffusionPipeline`]: loading, saving, moving and offloading work as for any
+    other pipeline, and reach the editor, a pipeline of its own, as well.
+
+    Args:
+        planner ([`~transformers.PreTrainedModel`]):
+            The decomposition agent: an image-text-to-text model such as
+            [`~transformers.Qwen2_5_VLForConditionalGeneration`], or a causal language model, which plans blindly.
+        processor ([`~transformers.ProcessorMixin`]):
+            The planner's processor; a tokenizer for a causal language model.
+        editor ([`~diffusers.DiffusionPipeline`]):
+            Any pipeline that takes `image` and `prompt`. Replace it at any time: `pipe.editor = other`.
+        sequencer ([`~transformers.PreTrainedModel`], *optional*):
+            The sequencing agent. Left out, the planner answers both questions of one conversation.
+        sequencer_processor ([`~transformers.ProcessorMixin`], *optional*):
+            The sequencer's processor or tokenizer; needed with `sequencer`.
+        prompts ([`Prompts`] or `dict`, *optional*):
+            The words in which the agents are asked; those that the planner was trained with. Stored in the bundle.
+        editor_defaults (`dict`, *optional*):
+            Arguments that this editor is called with unless the caller gives them, such as `num_inference_steps`.
+            Stored in the bundle, and forgotten when the editor is replaced.
+    """
+
+    model_cpu_offload_seq = "planner->sequencer->editor"
+    _optional_components = ["sequencer", "sequencer_processor"]
+
+    def __init__(
+        self,
+        planner: PreTrainedModel,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        editor: DiffusionPipeline,
+        sequencer: PreTrainedModel | None = None,
+        sequencer_processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
+        prompts: Prompts | dict[str, str] | None = None,
+        editor_defaults: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            planner=planner,
+            processor=processor,
+            editor=editor,
+            sequencer=sequencer,
+            sequencer_processor=sequencer_processor,
+        )
+        words = prompts if isinstance(prompts, Prompts) else Prompts(**(prompts or {}))
+        self.register_to_config(prompts=asdict(words), editor_defaults=dict(editor_defaults or {}))
+
+    @property
+    def prompts(self) -> Prompts:
+        """The words in which the agents are asked. Set it when you set a planner that was trained with others."""
+        return Prompts(**self.config.prompts)
+
+    @prompts.setter
+    def prompts(self, prompts: Prompts) -> None:
+        self.register_to_config(prompts=asdict(prompts))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "editor" and self.__dict__.get("editor") not in (None, value):
+            self.register_to_config(editor_defaults={})
+        super().__setattr__(name, value)
+
+    def check_inputs(
+        self,
+        images: list[Image.Image],
+        given: list[str] | list[EditPlan],
+        turns: Turns,
+        num_images_per_prompt: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        output_type: str,
+        editor_arguments: dict[str, Any],
+    ) -> None:
+        """Refuse what cannot work before any model runs. `given` holds instructions or plans, one per picture.
+
+        Raises:
+            ValueError: If a number, a length or a choice does not fit.
+            TypeError: If a value has the wrong type, or the editor does not take an argument.
+        """
+        if len(given) != len(images):
+            raise ValueError(f"{len(images)} pictures do not go with {len(given)} instructions or plans.")
+        if not all(isinstance(one, EditPlan) for one in given):
+            self.check_instructions(given)
+        if turns not in ("single", "multi"):
+            raise ValueError(f'`turns` must be "single" or "multi", not {turns!r}.')
+        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` must be 1 or more, not {num_images_per_prompt!r}.")
+        if isinstance(generator, list) and len(generator) != len(images) * num_images_per_prompt:
+            raise ValueError(
+                f"{len(generator)} generators do not go with {len(images)} pictures, {num_images_per_prompt} of each."
+            )
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
+        if self.editor is None:
+            raise ValueError("This pipeline has no editor; set `pipe.editor`.")
+        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments})
+
+    def check_instructions(self, instructions: list[str]) -> None:
+        """Refuse what cannot be planned; raises as `check_inputs` does."""
+        for instruction in instructions:
+            if not isinstance(instruction, str):
+                raise TypeError(f"An instruction is text, not {type(instruction).__name__}; a plan is an `EditPlan`.")
+            if not instruction.strip():
+                raise ValueError("An instruction is empty.")
+        if self.planner is None or self.processor is None:
+            raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
+        if self.sequencer is not None and self.sequencer_processor is None:
+            raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
+
+    @torch.no_grad()
+    def plan(
+        self,
+        image: Any,
+        instruction: str | list[str],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        max_new_tokens: int = 512,
+        **generation: Any,
+    ) -> EditPlan | list[EditPlan]:
+        """Decompose instructions and put their parts in order, without editing.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
+                The picture, its path or its URL. One picture goes with any number of instructions.
+            instruction (`str` or `list` of `str`):
+                What to do, in the user's words. A list is planned in one batch.
+            generator (`torch.Generator` or a list, *optional*):
+                Seeds the sampling, where there is any.
+            max_new_tokens (`int`, defaults to 512):
+                The most tokens that each agent's answer may have.
+            generation:
+                Further settings of the agents' `generate`, such as `do_sample`, `temperature` or `top_p`. Greedy by
+                default.
+
+        Returns:
+            [`EditPlan`], or a list of them if `image` or `instruction` is a list. An answer that cannot be used does not
+            raise: it ends in a plan with `fallback=True` and a warning.
+        """
+        images, instructions = _pair(load_pictures(image), instruction)
+        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
+        if len(images) != len(instructions):
+            raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
+        self.check_instructions(instructions)
+        first = generator[0] if isinstance(generator, list) else generator
+        plans = make_plans(
+            self.planner,
+            self.processor,
+            images,
+            instructions,
+            self.prompts,
+            sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
+            seed=0 if first is None else first.initial_seed(),
+            device=self._execution_device,
+            max_new_tokens=max_new_tokens,
+            **generation,
+        )
+        for plan in plans:
+            if plan.fallback:
+                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+        return plans if many else plans[0]
+
+    @torch.no_grad()
+    def edit(
+        self,
+        images: list[Image.Image],
+        plans: list[EditPlan],
+        turns: Turns = "single",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        **editor_arguments: Any,
+    ) -> list[list[Turn]]:
+        """Carry out plans, turn by turn.
+
+        All turns of a picture happen at one size, the editor's; the last one's picture is not yet scaled back.
+
+        Args:
+            images (`list` of `PIL.Image.Image`): RGB pictures.
+            plans (`list` of [`EditPlan`]): One per picture.
+            turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
+            generator: As the editor takes it; a list holds one per picture.
+            editor_arguments: The editor's own.
+
+        Returns:
+            `list` of `list` of [`Turn`]: for each picture, its turns in order, at least one.
+        """
+        arguments = {**self.config.editor_defaults, **editor_arguments}
+        prompts = [plan.prompts(turns) for plan in plans]
+        generators = generator if isinstance(generator, list) else [generator] * len(images)
+        current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
+        done: list[list[Turn]] = [[] for _ in images]
+        for turn in range(max(map(len, prompts))):
+            rows = [row for row in range(len(images)) if turn < len(prompts[row])]
+            given = [current[row] for row in rows]
+            asked = [prompts[row][turn] for row in rows]
+            drawn = None if generator is None else [generators[row] for row in rows]
+            for row, before, prompt, after in zip(
+                rows, given, asked, call_editor(self.editor, given, asked, drawn, **arguments)
+            ):
+                done[row].append(Turn(prompt, before.size, after.size, after))
+                current[row] = _resized(after, before.size)
+        return done
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        instruction: str | list[str] | None = None,
+        plan: EditPlan | list[EditPlan] | None = None,
+        turns: Turns = "single",
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_plan: Callable[[EditPlan], EditPlan | None] | None = None,
+        max_new_tokens: int = 512,
+        generation: dict[str, Any] | None = None,
+        **editor_arguments: Any,
+    ) -> ImageEditR1PipelineOutput | tuple:
+        r"""
+        Edit pictures as instructions say.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
+                The picture, its path or its URL.
+            instruction (`str` or `list` of `str`, *optional*):
+                What to do, in the user's words. One picture goes with several instructions and the other way round.
+            plan ([`EditPlan`] or a list of them, *optional*):
+                Carried out as it is, in place of `instruction`.
+            turns (`"single"` or `"multi"`, defaults to `"single"`):
+                Whether the editor gets all sub-requests at once or one after the other. The paper finds the first better:
+                small artefacts of one turn are the next one's input.
+            num_images_per_prompt (`int`, defaults to 1):
+                How many pictures are made of each plan.
+            generator (`torch.Generator` or a list of them, *optional*):
+                Makes the editor's noise, and seeds the planner's sampling, where there is any. A list holds one per
+                picture that comes out.
+            output_type (`"pil"`, `"np"` or `"pt"`, defaults to `"pil"`):
+                The form of the pictures that come out.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return an [`ImageEditR1PipelineOutput`] rather than a tuple.
+            callback_on_plan (`Callable`, *optional*):
+                Called with each plan before any pixel is touched. If it returns a plan, that one is carried out.
+            max_new_tokens (`int`, defaults to 512):
+                The most tokens that each agent's answer may have.
+            generation (`dict`, *optional*):
+                Further settings of the agents' `generate`: `{"do_sample": True, "temperature": 0.7}`. Greedy by default.
+            editor_arguments:
+                Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
+                `callback_on_step_end`, ...
+
+        Returns:
+            [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans and turns.
+
+        Raises:
+            ValueError, TypeError: If the inputs do not fit together or the editor does not take an argument; nothing has
+                run then.
+        """
+        # 1. Open the pictures and check everything that can be checked
+        if (instruction is None) == (plan is None):
+            raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
+        images, given = _pair(load_pictures(image), instruction if plan is None else plan)
+        self.check_inputs(images, given, turns, num_images_per_prompt, generator, output_type, editor_arguments)
+
+        # 2. Decompose the instructions and put the sub-requests in order
+        plans = given
+        if plan is None:
+            plans = self.plan(images, given, generator, max_new_tokens, **(generation or {}))
+
+        # 3. Let the caller see, and change, what is about to be done
+        if callback_on_plan is not None:
+            plans = [callback_on_plan(plan) or plan for plan in plans]
+
+        # 4. Carry the plans out
+        sources = [image for image in images for _ in range(num_images_per_prompt)]
+        repeated = [plan for plan in plans for _ in range(num_images_per_prompt)]
+        done = self.edit(sources, repeated, turns, generator, **editor_arguments)
+        self.maybe_free_model_hooks()
+
+        # 5. Give back pictures of the sources' sizes
+        edited = [_resized(record[-1].image, source.size) for record, source in zip(done, sources)]
+        output = ImageEditR1PipelineOutput(images=_as_output_type(edited, output_type), plans=plans, turns=done)
+        return output if return_dict else output.to_tuple()
+
+
+def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], list]:
+    """Pictures and what goes with them as lists of one length, where either is one for all."""
+    given = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(images) == 1:
+        images = images * len(given)
+    elif len(given) == 1:
+        given = given * len(images)
+    return images, given
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _as_output_type(images: list[Image.Image], output_type: str) -> Any:
+    if output_type == "pil":
+        return images
+    arrays = [VaeImageProcessor.pil_to_numpy(image)[0] for image in images]
+    if output_type == "pt":
+        arrays = [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
+    if len({array.shape for array in arrays}) > 1:
+        return arrays
+    return torch.stack(arrays) if output_type == "pt" else VaeImageProcessor.pil_to_numpy(images)

@@ -1,0 +1,46 @@
+"""What `ImageEditR1Pipeline` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+from ..plan import EditPlan
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One call of the editor for one picture.
+
+    Args:
+        prompt (`str`): What the editor was asked.
+        size_given (`tuple` of two `int`): Width and height, in pixels, of the picture it was given.
+        size_returned (`tuple` of two `int`): Width and height of the picture that came back.
+        image (`PIL.Image.Image`): The picture that came back, as it came.
+    """
+
+    prompt: str
+    size_given: tuple[int, int]
+    size_returned: tuple[int, int]
+    image: Image.Image
+
+
+@dataclass
+class ImageEditR1PipelineOutput(BaseOutput):
+    """
+    Args:
+        images (`list` of `PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): The edited pictures, each in its source's
+            size, `num_images_per_prompt` of them for each source in turn. With `output_type="np"` an array of shape
+            `(n, height, width, 3)`, with `"pt"` a tensor of shape `(n, 3, height, width)`, both from 0 to 1; where the
+            sizes differ, a list of such arrays or tensors without the first axis.
+        plans (`list` of [`EditPlan`]): The plan that was carried out, one for each source.
+        turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave.
+    """
+
+    images: list[Image.Image] | np.ndarray | torch.Tensor
+    plans: list[EditPlan]
+    turns: list[list[Turn]]

@@ -1,0 +1,221 @@
+"""The two agents that plan: functions of a model and a processor, shared by pipeline, validation and batch workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from .plan import Edit, EditPlan
+from .prompts import Prompts
+from .tags import read_decomposition, read_sequence
+
+
+GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+class Conversation:
+    """A conversation of two turns with one model about a batch of pictures; it lives for one call.
+
+    Asking `decompose` first and `sequence` after it encodes the pictures once: the second turn continues the key/value
+    cache of the first.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): An image-text-to-text model, or a causal language model.
+        processor ([`~transformers.ProcessorMixin`] or a tokenizer): With a tokenizer alone the picture is left out of
+            the conversation.
+        images (`list` of `PIL.Image.Image`): RGB, any sizes; the processor resizes them.
+        instructions (`list` of `str`): One for each picture.
+        prompts ([`Prompts`]): The words of the user turns.
+        device (`torch.device`, *optional*): Where the inputs go; the model's device by default.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        images: Sequence[Image.Image],
+        instructions: Sequence[str],
+        prompts: Prompts,
+        device: torch.device | None = None,
+    ):
+        self.model = model
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.sees = hasattr(processor, "image_processor")
+        self.images = list(images)
+        self.prompts = prompts
+        self.device = device or model.device
+        self.first_turns = [
+            prompts.first_turn(self._plain(instruction), image if self.sees else None)
+            for image, instruction in zip(self.images, instructions)
+        ]
+        self._ids = self._mask = self._cache = None
+
+    def decompose(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
+        """Ask the first question of all rows in one generate call.
+
+        Args:
+            max_new_tokens (`int`, defaults to 512): The most tokens an answer may have.
+            generation: Further settings of `generate`; greedy by default.
+
+        Returns:
+            `list` of `str`: one answer per row, without special tokens.
+        """
+        inputs = self._encode(self.first_turns)
+        return self._generate(inputs, max_new_tokens, generation, keep_cache=True)
+
+    def sequence(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
+        """Ask the second question, in the same conversation; `decompose` must have been asked before."""
+        answered = "\N{SYMBOL FOR RECORD SEPARATOR}"
+        rendered = self._render(self.prompts.second_turn(self.first_turns[0], answered))
+        question = self.tokenizer(rendered.rpartition(answered)[2], add_special_tokens=False)["input_ids"]
+        question = torch.tensor([question], device=self.device).expand(len(self._ids), -1)
+        inputs = {
+            "input_ids": torch.cat([self._ids, question], dim=1),
+            "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
+            "past_key_values": self._cache,
+        }
+        return self._generate(inputs, max_new_tokens, generation, keep_cache=False)
+
+    def replay(self, decompositions: Sequence[str], max_new_tokens: int = 512, **generation: Any) -> list[str]:
+        """Ask the second question of a model that has not answered the first: it is shown `decompositions` instead."""
+        turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
+        return self._generate(self._encode(turns), max_new_tokens, generation, keep_cache=False)
+
+    def _plain(self, text: str) -> str:
+        """The user's words without what the tokenizer would read as a control token."""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, " ")
+        return text
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        if not self.sees:
+            messages = [{**m, "content": "".join(part["text"] for part in m["content"])} for m in messages]
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def _encode(self, conversations: list[list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+        pictures = {"images": [[image] for image in self.images]} if self.sees else {}
+        texts = [self._render(messages) for messages in conversations]
+        encoded = self.processor(
+            text=texts, **pictures, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
+        )
+        return dict(encoded.to(self.device))
+
+    def _generate(
+        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool
+    ) -> list[str]:
+        output = self.model.generate(
+            **inputs,
+            **{**GREEDY, **generation},
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
+        answers = output.sequences[:, inputs["input_ids"].shape[1] :]
+        if keep_cache:
+            # An answer ends before its first control token. What follows, that token included, stays in the cache but is
+            # hidden from the second turn, which brings its own.
+            control = torch.isin(answers, torch.tensor(self.tokenizer.all_special_ids, device=answers.device))
+            said = (control.cumsum(dim=1) == 0).to(inputs["attention_mask"].dtype)
+            self._ids = output.sequences
+            self._mask = torch.cat([inputs["attention_mask"], said], dim=1)
+            self._cache = output.past_key_values
+        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+
+
+def make_plans(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    images: Sequence[Image.Image],
+    instructions: Sequence[str],
+    prompts: Prompts,
+    sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
+    retries: int = 1,
+    seed: int = 0,
+    device: torch.device | None = None,
+    **generation: Any,
+) -> list[EditPlan]:
+    """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
+
+    An answer in which no edit can be found is asked for again, sampled, at most `retries` times. What is still without
+    one gets a plan that hands the instruction to the editor as it is; see [`EditPlan`]'s `fallback`.
+
+    Args:
+        model, processor, images, instructions, prompts, device: See [`Conversation`].
+        sequencer (`tuple` of model and processor, *optional*): The sequencing agent; the planner answers both turns of
+            one conversation if left out.
+        retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
+        seed (`int`, defaults to 0): Of all sampling. The global random state is left as it was.
+        generation: Settings of `generate`, `max_new_tokens` among them; greedy by default.
+
+    Returns:
+        `list` of [`EditPlan`], one per instruction.
+    """
+    with seeded(seed):
+        plans = _attempt(model, processor, images, instructions, prompts, sequencer, device, generation)
+        for _ in range(retries):
+            failed = [row for row, plan in enumerate(plans) if not plan.edits]
+            if not failed:
+                break
+            again = _attempt(
+                model,
+                processor,
+                [images[row] for row in failed],
+                [instructions[row] for row in failed],
+                prompts,
+                sequencer,
+                device,
+                {"temperature": 1.0, **generation, "do_sample": True},
+            )
+            for row, plan in zip(failed, again):
+                plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
+    return plans
+
+
+def _attempt(model, processor, images, instructions, prompts, sequencer, device, generation) -> list[EditPlan]:
+    conversation = Conversation(model, processor, images, instructions, prompts, device)
+    decompositions = conversation.decompose(**generation)
+    if not any(read_decomposition(text).edits for text in decompositions):
+        sequences = [""] * len(decompositions)
+    elif sequencer is None:
+        sequences = conversation.sequence(**generation)
+    else:
+        conversation = Conversation(*sequencer, images, instructions, prompts, device)
+        sequences = conversation.replay(decompositions, **generation)
+    return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
+
+
+def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:
+    """Read the two agents' answers, using whatever can be used. Never raises, whatever the answers are."""
+    found = read_decomposition(decomposition)
+    if not found.edits:
+        reason = f"no edit in the decomposition: {', '.join(found.faults)}"
+        return EditPlan(instruction, (), (instruction,), found.reasoning, True, reason, (decomposition,))
+    listed = read_sequence(sequence)
+    raw = (decomposition, sequence)
+    if not listed.requests:
+        reason = f"no sub-request in the sequence: {', '.join(listed.faults)}"
+        written = tuple(request_by_rule(edit) for edit in found.edits)
+        return EditPlan(instruction, found.edits, written, found.reasoning, True, reason, raw)
+    return EditPlan(instruction, found.edits, listed.requests, found.reasoning, raw=raw)
+
+
+def request_by_rule(edit: Edit) -> str:
+    """An edit in words when no agent has put it into any: `"recolor coat: red"`."""
+    return f"{edit.action} {edit.subject}: {edit.goal}"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` inside the block, on every device, and leave the global random state as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
