@@ -1,0 +1,45 @@
+"""Put trained parts together as the shipped bundle, in half precision.
+
+    python examples/scenes/build_bundle.py --planner runs/scenes-planner/literal-0.6 --editor runs/scenes-editor/pipeline
+
+Writes `imageedit-r1-scenes` (the whole pipeline) into the package; with `--supervised_planner` also that planner alone,
+as `imageedit-r1-scenes-sft`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+
+from diffusers_r1 import ImageEditR1Pipeline, bundles
+from diffusers_r1.bundles.planners import load_planner, save_planner
+
+
+SHIPPED = Path(bundles.__file__).parent
+EDITOR_DEFAULTS = {"num_inference_steps": 8, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--planner", type=Path, required=True)
+    parser.add_argument("--supervised_planner", type=Path)
+    parser.add_argument("--editor", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, default=SHIPPED)
+    args = parser.parse_args()
+
+    planner, processor, prompts = load_planner(args.planner, dtype=torch.float16)
+    editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
+    pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
+    pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")
+    if args.supervised_planner:
+        planner, processor, prompts = load_planner(args.supervised_planner, dtype=torch.float16)
+        save_planner(args.output_dir / "imageedit-r1-scenes-sft", planner, processor, prompts)
+    size = sum(file.stat().st_size for file in args.output_dir.rglob("*") if file.is_file())
+    print(f"{args.output_dir}: {size / 1e6:.1f} MB in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Train the editor of the shipped bundle: a small InstructPix2Pix that obeys explicit requests about scenes.
+
+    python examples/scenes/train_editor.py --output_dir runs/scenes-editor
+
+Three parts, one after the other: an autoencoder for the pictures, a tokenizer for the words, then text encoder and UNet
+together. The run writes its loss to `vae.csv` and `unet.csv` and goes on where it stopped when started again with the
+same folder. About 80 minutes on one CPU core, 50 on two; `output_dir/pipeline` is a
+`StableDiffusionInstructPix2PixPipeline`.
+
+The true picture after an explicit request is known exactly, so guidance has nothing to sharpen: the pipeline is meant to
+be called with `guidance_scale=1, image_guidance_scale=1` and few steps. Timesteps are drawn mostly from the noisy end,
+where the model has to decide what changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from diffusers_r1.plan import EditPlan
+from diffusers_r1.scenes import CONTENTS, Scene, render, sample_scene, sample_tasks
+from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
+
+
+EXPLICIT_KINDS = {"simple": 0.25, "chained": 0.75}
+CANONICAL_SHARE = 0.5  # of the prompts in the words of the sequencing agent; the rest as users word explicit requests
+NO_PROMPT_SHARE = 0.05  # so that guidance above 1 still means something
+TOKENS = 77
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--vae_steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=6000, help="of the text encoder and the UNet")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=5e-4)
+    parser.add_argument("--width", type=int, default=160, help="channels of the UNet")
+    parser.add_argument("--save_every", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def to_pixels(images: list) -> torch.Tensor:
+    """PIL pictures to (batch, 3, 64, 64), -1 to 1."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).float()
+    return pixels.permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def crowded_scene(random: np.random.Generator) -> Scene:
+    """A scene with anything in any cell: the autoencoder has to draw pictures that edits lead to as well."""
+    scene = sample_scene(random)
+    return Scene(tuple(CONTENTS[random.integers(len(CONTENTS))] for _ in range(9)), scene.background)
+
+
+def train_autoencoder(args: argparse.Namespace) -> AutoencoderKL:
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+    ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
+    folder, start = args.output_dir / "vae_training", 0
+    if state := load_checkpoint(folder):
+        vae.load_state_dict(state["vae"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    for step in range(start, args.vae_steps):
+        random = np.random.default_rng([args.seed, step, 1])
+        scenes = [sample_scene(random) if i % 2 else crowded_scene(random) for i in range(16)]
+        pixels = to_pixels([render(scene) for scene in scenes]).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(pixels).latent_dist
+            decoded = vae.decode(posterior.sample()).sample.float()
+        error = F.mse_loss(decoded, pixels)
+        loss = F.l1_loss(decoded, pixels) + error + 1e-5 * posterior.kl().float().mean() / 64
+        optimizer.param_groups[0]["lr"] = 2e-3 * warmup_stable_decay(step, args.vae_steps, warmup=100, decay=0.5)
+        take_step(loss, optimizer, vae)
+        if (step + 1) % 50 == 0:
+            psnr = 10 * float(torch.log10(4 / error.detach()))
+            log_row(args.output_dir / "vae.csv", step=step + 1, loss=loss.item(), psnr=psnr)
+        if (step + 1) % args.save_every == 0 or step + 1 == args.vae_steps:
+            save_checkpoint(folder, vae=vae.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+    with torch.no_grad():
+        scenes = [sample_scene(np.random.default_rng([args.seed, i, 2])) for i in range(512)]
+        latents = vae.encode(to_pixels([render(scene) for scene in scenes])).latent_dist.mode()
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    return vae.eval().requires_grad_(False)
+
+
+def make_tokenizer(folder: Path, seed: int) -> CLIPTokenizer:
+    """A byte-level BPE in which every word of the scenes world is one token and every other text can be spelt."""
+    words = Counter()
+    for task in islice(sample_tasks(seed), 4000):
+        words.update(f"{task.instruction} {'. '.join(task.sub_requests)}".replace("-", " - ").split())
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=1200,
+        end_of_word_suffix="</w>",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(words.elements(), trainer)
+    tokenizer.model.save(str(folder))
+    learnt = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    vocabulary = [letter + end for letter in sorted(pre_tokenizers.ByteLevel.alphabet()) for end in ("", "</w>")]
+    vocabulary += [token for token in sorted(learnt[0], key=learnt[0].get) if token not in set(vocabulary)]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=learnt[1], model_max_length=TOKENS
+    )
+
+
+def make_pipeline(vae: AutoencoderKL, tokenizer: CLIPTokenizer, width: int) -> StableDiffusionInstructPix2PixPipeline:
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            projection_dim=128,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=16,
+        out_channels=8,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        block_out_channels=(width,),
+        layers_per_block=2,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+    return StableDiffusionInstructPix2PixPipeline(
+        vae, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
+
+
+def sample_batch(tasks, size: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Pictures before and after, each (batch, 3, 64, 64), and what is asked for."""
+    before, after, prompts = [], [], []
+    for task in islice(tasks, size):
+        before.append(task.image)
+        after.append(task.target_image)
+        if random.random() < NO_PROMPT_SHARE:
+            prompts.append("")
+        elif random.random() < CANONICAL_SHARE:
+            prompts.append(EditPlan(task.instruction, task.edits, task.sub_requests).prompts("single")[0])
+        else:
+            prompts.append(task.instruction)
+    return to_pixels(before), to_pixels(after), prompts
+
+
+def train_editor(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.Namespace) -> None:
+    vae, unet, text_encoder = pipeline.vae, pipeline.unet, pipeline.text_encoder
+    trained = torch.nn.ModuleList([unet, text_encoder])
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    ema = EMAModel(trained.parameters(), decay=0.998, use_ema_warmup=True, power=0.75)
+    folder, start = args.output_dir / "unet_training", 0
+    if state := load_checkpoint(folder):
+        trained.load_state_dict(state["trained"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+        start = state["step"]
+    losses = []
+    for step in range(start, args.steps):
+        random = np.random.default_rng([args.seed, step, 3])
+        generator = torch.Generator().manual_seed(args.seed * args.steps + step)
+        tasks = sample_tasks(args.seed * 100_000_000 + step * args.batch_size, EXPLICIT_KINDS)
+        before, after, prompts = sample_batch(tasks, args.batch_size, random)
+        tokens = pipeline.tokenizer(
+            prompts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                encoded = vae.encode(torch.cat([before, after])).latent_dist.mode().float()
+            condition, clean = encoded[: args.batch_size], encoded[args.batch_size :] * vae.config.scaling_factor
+            noise = torch.randn(clean.shape, generator=generator)
+            steps = pipeline.scheduler.config.num_train_timesteps
+            timesteps = ((steps - 1) * (1 - torch.rand(len(clean), generator=generator) ** 3)).round().long()
+            noisy = pipeline.scheduler.add_noise(clean, noise, timesteps)
+            target = pipeline.scheduler.get_velocity(clean, noise, timesteps)
+            words = text_encoder(tokens.input_ids).last_hidden_state
+            predicted = unet(torch.cat([noisy, condition], dim=1), timesteps, words).sample.float()
+        loss = F.mse_loss(predicted, target)
+        optimizer.param_groups[0]["lr"] = args.learning_rate * warmup_stable_decay(step, args.steps)
+        take_step(loss, optimizer, trained)
+        ema.step(trained.parameters())
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            log_row(args.output_dir / "unet.csv", step=step + 1, loss=float(np.mean(losses)))
+            losses.clear()
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            save_checkpoint(
+                folder,
+                trained=trained.state_dict(),
+                optimizer=optimizer.state_dict(),
+                ema=ema.state_dict(),
+                step=step + 1,
+            )
+    ema.copy_to(trained.parameters())
+
+
+def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def main() -> None:
+    args = parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    vae = train_autoencoder(args)
+    pipeline = make_pipeline(vae, make_tokenizer(args.output_dir, args.seed), args.width)
+    train_editor(pipeline, args)
+    pipeline.save_pretrained(args.output_dir / "pipeline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A plain training run on disk: its learning rate, its curve and its one checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def warmup_stable_decay(step: int, steps: int, warmup: int = 200, decay: float = 0.25) -> float:
+    """The factor on the learning rate: up for `warmup` steps, flat, then down to 0 over the last `decay` of `steps`.
+
+    The flat part does not depend on `steps`, so a run can be resumed with more of them than it was started with.
+    """
+    return min(1.0, (step + 1) / warmup, (steps - step) / (decay * steps))
+
+
+def save_checkpoint(folder: str | Path, **state: Any) -> None:
+    """Write `folder/checkpoint.pt`, whole or not at all. `state` holds state dicts, tensors and numbers."""
+    path = Path(folder) / "checkpoint.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote to `folder`, or `None` where nothing is."""
+    path = Path(folder) / "checkpoint.pt"
+    return torch.load(path, weights_only=True) if path.exists() else None
+
+
+def log_row(path: str | Path, **values: float) -> None:
+    """Append one row to a CSV file, under a header made from the first row's names; print it as well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(values))
+        if new:
+            writer.writeheader()
+        writer.writerow(values)
+    print("  ".join(f"{name} {value:.5g}" for name, value in values.items()), flush=True)
