@@ -1,4 +1,4 @@
-"""Real model classes with tiny random weights, built in code: nothing is downloaded, and a seed gives the same weights.
+"""Real model classes with tiny random weights, built in code: nothing is downloaded, and a seed gives equal weights.
 
 Each builder takes well under a second. Every picture becomes at most 16 planner tokens (64x64 pixels of 8x8 patches,
 merged 2x2), every character one to four tokens (byte-level, no merges), so any text can be encoded. All VAEs shrink by

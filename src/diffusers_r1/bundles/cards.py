@@ -1,0 +1,173 @@
+"""What a bundle says about itself: its model card, and the file that lets plain `DiffusionPipeline` load it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+
+# The module that `_class_name` in model_index.json points to. diffusers' refusal to run it without
+# `trust_remote_code=True` quotes this name and nothing else of ours.
+PIPELINE_MODULE = "pip_install_diffusers_r1"
+
+# Where a planner's training is written down, in its own config, so that it survives saving and loading:
+# `planner.config.imageedit_r1_training = {"method": "GRPO", "steps": 120}`.
+TRAINING_KEY = "imageedit_r1_training"
+
+# A card with this line is written anew with every save; without it it is the user's.
+MARK = "<!-- Written by diffusers-r1. Remove this line to keep what you change. -->"
+
+# `license`, and where the Hub knows no such license, its name; of the base models that the documentation names.
+LICENSES: dict[str, tuple[str, str | None]] = {
+    "black-forest-labs/FLUX.1-Kontext-dev": ("other", "flux-1-dev-non-commercial-license"),
+    "Qwen/Qwen-Image-Edit": ("apache-2.0", None),
+    "Qwen/Qwen-Image-Edit-2509": ("apache-2.0", None),
+    "timbrooks/instruct-pix2pix": ("mit", None),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("other", "qwen-research"),
+    "Qwen/Qwen2.5-VL-7B-Instruct": ("apache-2.0", None),
+    "Qwen/Qwen2.5-VL-32B-Instruct": ("apache-2.0", None),
+    "Qwen/Qwen2.5-VL-72B-Instruct": ("other", "qwen"),
+}
+
+_AGENTS = {"planner": "decomposition", "sequencer": "sequencing", "editor": "editing"}
+
+
+def base_models(pipeline: DiffusionPipeline) -> dict[str, str]:
+    """The Hub names of the models that the agents' models come from, by component; only where known.
+
+    A component loaded from a bundle is named after that bundle's folder. What it came from is then looked up in what
+    the bundle recorded (`_base_models`, from its index).
+    """
+    recorded = getattr(pipeline, "_bases_by_folder", {})
+    found = {}
+    for name in _AGENTS:
+        component = getattr(pipeline, name, None)
+        origin = str(getattr(component, "name_or_path", None) or "")
+        is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", origin) is not None and not Path(origin).exists()
+        base = origin if is_hub_name else recorded.get(origin)
+        if base:
+            found[name] = base
+    return found
+
+
+def pipeline_file(pipeline_class: type) -> str:
+    """The text of the Python file in a bundle that plain `DiffusionPipeline` runs with `trust_remote_code=True`."""
+    module, name = pipeline_class.__module__, pipeline_class.__name__
+    if module.startswith("diffusers_r1."):
+        module = "diffusers_r1"
+    return f'''"""Loads this bundle into `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)`.
+
+The code is not here but in a package: pip install diffusers-r1. With it there is a way that needs no flag and takes
+every setting to the editor as well:
+
+    from {module} import {name}
+
+    pipe = {name}.from_pretrained(...)
+"""
+
+try:
+    from {module} import {name}  # noqa: F401
+except ImportError as error:
+    raise ImportError("To load this bundle: pip install diffusers-r1") from error
+'''
+
+
+def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training: dict[str, Any] | None = None) -> str:
+    """The text of a bundle's README.md.
+
+    Args:
+        pipeline ([`ImageEditR1Pipeline`]): What the bundle holds; any component may be missing.
+        repo_id (`str`, *optional*): Its name on the Hub.
+        training (`dict`, *optional*): How the planner was trained, in a few words or numbers each. By default what the
+            planner's config says under `imageedit_r1_training`. An entry `license` is the bundle's.
+    """
+    bases = base_models(pipeline)
+    if training is None:
+        training = getattr(getattr(pipeline.planner, "config", None), TRAINING_KEY, None)
+    training = dict(training or {})
+    license_id, license_name = _license_of_bundle(pipeline, bases, training.pop("license", None))
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="image-to-image",
+        base_model=list(dict.fromkeys(bases.values())) or None,
+        license=license_id,
+        license_name=license_name,
+        tags=["diffusers-r1", "imageedit-r1", "image-editing", "arxiv:2603.08059"],
+    )
+    name = type(pipeline).__name__
+    where = repo_id or "path/to/this/folder"
+    sections = [
+        f"---\n{data}\n---",
+        MARK,
+        f"# {repo_id.rpartition('/')[2] if repo_id else 'ImageEdit-R1 bundle'}",
+        "Edits a picture as a many-part instruction says. Three agents in a row, after [ImageEdit-R1]"
+        "(https://arxiv.org/abs/2603.08059): the planner takes the instruction apart, a sequencer puts the parts in"
+        " order, a diffusion editor carries them out.",
+        "## How to load",
+        f"```bash\npip install diffusers-r1\n```\n\n```python\nfrom diffusers_r1 import {name}\n\n"
+        f'pipe = {name}.from_pretrained("{where}")\n'
+        'out = pipe("photo.png", "Make the coat red and remove the person behind it")\n'
+        "out.images[0], out.plans[0]\n```",
+        "With the package installed, plain diffusers loads it as well, but takes no `dtype` or `variant` to the editor:",
+        "```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{where}", trust_remote_code=True)\n```',
+        "## Components",
+        _table(("component", "class", "base model", "licence of the base model"), _component_rows(pipeline, bases)),
+        "## Training",
+        _table(("what", "value"), training.items())
+        if training
+        else "How the planner was trained is not recorded. The editor is used as it is.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def write_card(
+    pipeline: DiffusionPipeline, folder: Path, repo_id: str | None = None, token: str | None = None
+) -> None:
+    """Write README.md into a bundle's folder, unless a person has written one, there or in the repository."""
+    path = folder / "README.md"
+    texts = [path.read_text(encoding="utf-8")] if path.is_file() else []
+    if repo_id is not None:
+        try:
+            texts.append(ModelCard.load(repo_id, token=token).content)
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            pass  # a new repository, or one without a card
+    kept = next((text for text in texts if MARK not in text), None)
+    path.write_text(kept or model_card(pipeline, repo_id), encoding="utf-8")
+
+
+def _component_rows(pipeline: DiffusionPipeline, bases: dict[str, str]) -> list[tuple[str, ...]]:
+    rows = []
+    for name, component in pipeline.components.items():
+        agent = f"{name} ({_AGENTS[name]})" if name in _AGENTS else name
+        if component is None:
+            rows.append((agent, "none: the planner answers both questions" if name == "sequencer" else "none", "", ""))
+            continue
+        base = bases.get(name)
+        license_id, license_name = LICENSES.get(base or "", (None, None))
+        link = f"[{base}](https://huggingface.co/{base})" if base else ""
+        unknown = ("not known" if base is None else "see there") if name in _AGENTS else ""
+        rows.append((agent, f"`{type(component).__name__}`", link, license_name or license_id or unknown))
+    return rows
+
+
+def _license_of_bundle(
+    pipeline: DiffusionPipeline, bases: dict[str, str], given: str | None
+) -> tuple[str, str | None]:
+    """The licence that all models with weights share; "other" where they differ or one is not known."""
+    if given is not None:
+        return given, None
+    agents = [name for name in _AGENTS if getattr(pipeline, name, None) is not None]
+    licenses = {LICENSES.get(bases.get(name, "")) for name in agents}
+    only = licenses.pop() if len(licenses) == 1 else None
+    return only or ("other", "that-of-the-components")
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,422 @@
+"""What a `DiffusionPipeline` needs when one of its components is itself a `DiffusionPipeline`.
+
+diffusers 0.42 registers, saves and loads such a component, and then forgets it: nothing that is asked of the outer
+pipeline (move, offload, show progress, load in half precision, ...) reaches it. Each override here says what it mends.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import os
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+from diffusers.quantizers import PipelineQuantizationConfig
+from huggingface_hub import create_repo, get_cached_repo_tree, snapshot_download
+
+from .. import bundles
+from ..bundles import cards
+
+
+def _reaching_nested(name: str) -> Callable:
+    """`DiffusionPipeline`'s method `name`, followed by the same call on every nested pipeline."""
+
+    @functools.wraps(getattr(DiffusionPipeline, name))
+    def method(self: NestedPipelineMixin, *args: Any, **kwargs: Any) -> Any:
+        result = getattr(super(NestedPipelineMixin, self), name)(*args, **kwargs)
+        for pipeline in self.nested_pipelines.values():
+            getattr(pipeline, name)(*args, **kwargs)
+        return result
+
+    return method
+
+
+class NestedPipelineMixin:
+    """Put before `DiffusionPipeline` among the bases of a pipeline that has pipelines as components.
+
+    Which components those are is read off the annotations of `__init__`: `editor: DiffusionPipeline`.
+    """
+
+    @property
+    def nested_pipelines(self) -> dict[str, DiffusionPipeline]:
+        """The components that are pipelines, by name."""
+        return {name: part for name, part in self.components.items() if isinstance(part, DiffusionPipeline)}
+
+    @classmethod
+    def _nested_names(cls) -> list[str]:
+        def is_pipeline(annotation: Any) -> bool:
+            return inspect.isclass(annotation) and issubclass(annotation, DiffusionPipeline)
+
+        return [name for name, types in cls._get_signature_types().items() if any(map(is_pipeline, types))]
+
+    # Moving and offloading
+    # ---------------------
+    # These go through the components that are modules. A pipeline is none, so it would be left where and as it is.
+
+    to = _reaching_nested("to")
+    set_progress_bar_config = _reaching_nested("set_progress_bar_config")
+    set_attention_slice = _reaching_nested("set_attention_slice")
+    set_use_memory_efficient_attention_xformers = _reaching_nested("set_use_memory_efficient_attention_xformers")
+    enable_model_cpu_offload = _reaching_nested("enable_model_cpu_offload")
+    enable_sequential_cpu_offload = _reaching_nested("enable_sequential_cpu_offload")
+    maybe_free_model_hooks = _reaching_nested("maybe_free_model_hooks")
+    remove_all_hooks = _reaching_nested("remove_all_hooks")
+    reset_device_map = _reaching_nested("reset_device_map")
+
+    def enable_group_offload(
+        self, onload_device: torch.device, *args: Any, exclude_modules: str | list[str] | None = None, **kwargs: Any
+    ) -> None:
+        """As in `DiffusionPipeline`; `exclude_modules` may name components of both levels, or a nested pipeline."""
+        excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
+        super().enable_group_offload(onload_device, *args, exclude_modules=excluded, **kwargs)
+        for name, pipeline in self.nested_pipelines.items():
+            if name in excluded:
+                pipeline.to(onload_device)
+            else:
+                pipeline.enable_group_offload(onload_device, *args, exclude_modules=excluded, **kwargs)
+
+    @contextmanager
+    def model_on_device(self, name: str) -> Iterator[torch.device]:
+        """Inside the block a model is where it computes; after it, under `enable_model_cpu_offload`, none of ours is.
+
+        The hook that brings a model to the accelerator is on `forward`. `generate` looks at the model's device before
+        that, warns, and takes the inputs back to the CPU. And no module of a nested pipeline sends our models away, so
+        the planner would stay on the accelerator during all of the editor's steps.
+
+        Yields:
+            `torch.device`: where the inputs go.
+        """
+        hooks = getattr(self, "_all_hooks", [])
+        for hook in hooks:
+            if hook.model is getattr(self, name):
+                hook.hook.pre_forward(hook.model)
+        try:
+            yield self._execution_device
+        finally:
+            for hook in hooks:
+                hook.offload()
+
+    # Only modules of our own are asked for these. With none (`planner=None`) the nested pipeline knows.
+
+    @property
+    def device(self) -> torch.device:
+        """The device of our own models; of the nested pipeline where there are none."""
+        return super().device if self._asked is self else self._asked.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of our own models; of the nested pipeline where there are none."""
+        return super().dtype if self._asked is self else self._asked.dtype
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return super()._execution_device if self._asked is self else self._asked._execution_device
+
+    @property
+    def _asked(self) -> DiffusionPipeline:
+        has_models = any(isinstance(part, torch.nn.Module) for part in self.components.values())
+        return self if has_models else next(iter(self.nested_pipelines.values()), self)
+
+    # Loading
+    # -------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any):
+        """Load a pipeline with the pipelines in it.
+
+        Takes what `DiffusionPipeline.from_pretrained` takes, and every setting (`dtype`, `variant`, `device_map`,
+        `quantization_config`, ...) reaches the nested pipelines, which diffusers loads without any. Settings that name
+        components (`dtype={"planner": ..., "transformer": ...}`) may name those of both levels, or a nested pipeline.
+        A component given here is neither downloaded nor loaded; `editor=None` leaves it out.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder, a repository on the Hub (`"org/name"`), or a bundle that comes with the package.
+        """
+        folder = cls._find(pretrained_model_name_or_path, kwargs)
+        index = json.loads((folder / cls.config_name).read_text(encoding="utf-8"))
+        given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
+        nested = [name for name in cls._nested_names() if name not in given and index.get(name, [None])[0]]
+        settings = {name: _settings_of_nested(name, folder / name, kwargs) for name in nested}
+        for name in nested:
+            nested_class = simple_get_class_obj(*index[name])
+            given[name] = nested_class.from_pretrained(str(folder / name), **settings[name])
+
+        kwargs = _settings_of_outer(folder, nested, kwargs)
+        pipeline = super().from_pretrained(str(folder), **kwargs, **given)
+        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        pipeline._bases_by_folder = {str(folder / name): base for name, base in index.get("_base_models", {}).items()}
+        return pipeline
+
+    @classmethod
+    def _find(cls, name: str | os.PathLike, kwargs: dict[str, Any]) -> Path:
+        folder = Path(name)
+        if not folder.is_dir():
+            if folder.name == str(name):
+                shipped = bundles.find(str(name))
+                if shipped is None:
+                    raise OSError(
+                        f"{str(name)!r} is neither a folder nor a bundle that comes with diffusers-r1. A name on the"
+                        ' Hub has the form "org/name".'
+                    )
+                return shipped
+            folder = Path(cls.download(str(name), **kwargs))
+        if not (folder / cls.config_name).is_file():
+            raise OSError(f"{str(name)!r} has no {cls.config_name}, so it is no pipeline.")
+        return folder
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """Read the index as diffusers' loader should see it: without nested pipelines, which are loaded here already.
+
+        With them it fails on `variant` (folders have no "." in their names) and prints every pipeline that is passed
+        in place of a saved one ("You have passed a non-standard module ..."). And a class name that is a pair, see
+        `save_pretrained`, would make it ask for `trust_remote_code` to load this very class.
+        """
+        index = super()._dict_from_json_file(json_file)
+        nested = cls._nested_names()
+        return {**{key: value for key, value in index.items() if key not in nested}, "_class_name": cls.__name__}
+
+    @classmethod
+    def download(cls, pretrained_model_name: str | os.PathLike, **kwargs: Any) -> str:
+        """Download what `from_pretrained` with the same arguments would load, and return the folder it is in.
+
+        diffusers knows folders one level deep: of the nested pipelines it brings every variant and every format.
+        """
+        variant, use_safetensors = kwargs.pop("variant", None), kwargs.pop("use_safetensors", None)
+        source = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if kwargs.get(key)}
+        folder = snapshot_download(
+            pretrained_model_name,
+            revision=kwargs.get("revision"),
+            allow_patterns=cls.config_name,
+            force_download=bool(kwargs.get("force_download")),
+            user_agent={"pipeline_class": cls.__name__},
+            **source,
+        )
+        index = Path(folder, cls.config_name)
+        if not index.is_file():
+            return folder
+        nested = cls._nested_names()
+        depths = {
+            name: 2 if name in nested else 1
+            for name, entry in json.loads(index.read_text(encoding="utf-8")).items()
+            if isinstance(entry, list) and entry[0] and name != "_class_name" and name not in kwargs
+        }
+        commit = index.parent.name
+        listing = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=kwargs.get("cache_dir"))
+        wanted = files_to_load([file.path for file in listing], depths, variant, use_safetensors)
+        return snapshot_download(
+            pretrained_model_name,
+            revision=commit,
+            allow_patterns=[cls.config_name, *wanted],
+            force_download=bool(kwargs.get("force_download")),
+            user_agent={"pipeline_class": cls.__name__},
+            **source,
+        )
+
+    # Saving
+    # ------
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        use_flashpack: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save the pipeline with the pipelines in it, a model card, and what plain `DiffusionPipeline` loads it by.
+
+        The class name in the index is a pair, as diffusers has it for code that comes with the weights: plain
+        `DiffusionPipeline` refuses without `trust_remote_code=True`, where otherwise it fails with "module diffusers
+        has no attribute ...". The refusal quotes nothing of ours but the file's name, so the name says what to do.
+
+        Args: as in `DiffusionPipeline.save_pretrained`.
+        """
+        folder = Path(save_directory)
+        self.register_to_config(_base_models=cards.base_models(self))
+        super().save_pretrained(str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack)
+        index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
+        index["_class_name"] = [cards.PIPELINE_MODULE, type(self).__name__]
+        (folder / self.config_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / f"{cards.PIPELINE_MODULE}.py").write_text(cards.pipeline_file(type(self)), encoding="utf-8")
+        cards.write_card(self, folder)
+        if push_to_hub:
+            self._push(folder, kwargs.pop("repo_id", folder.name), **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> Any:
+        """Save and upload the whole bundle. diffusers would put an empty card over ours.
+
+        Args: as in `DiffusionPipeline.push_to_hub`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return self._push(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
+
+    def _push(
+        self,
+        folder: Path,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        subfolder: str | None = None,
+    ) -> Any:
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        cards.write_card(self, folder, repo_id, token)
+        return self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder)
+
+
+# Which settings go to which level
+# --------------------------------
+
+
+def _settings_of_nested(name: str, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` of the nested pipeline in `folder` is given, of what the outer one was given."""
+    components = json.loads((folder / DiffusionPipeline.config_name).read_text(encoding="utf-8"))
+    result = {key: value for key, value in settings.items() if key not in ("custom_pipeline", "custom_revision")}
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(settings.get(key), dict):
+            result[key] = settings[key].get(name, settings[key])
+    if not _has_variant(folder, settings.get("variant")):
+        result.pop("variant", None)
+    quantization = settings.get("quantization_config")
+    if name in _quantized(quantization):
+        result["quantization_config"] = _quantizing(quantization, None)
+    else:
+        result["quantization_config"] = _quantizing(quantization, lambda part: part in components)
+    return result
+
+
+def _settings_of_outer(folder: Path, nested: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings without what only concerns the nested pipelines."""
+    result = dict(settings)
+    variant, own = settings.get("variant"), [p for p in folder.iterdir() if p.is_dir() and p.name not in nested]
+    if any(_has_variant(folder / name, variant) for name in nested) and not any(_has_variant(p, variant) for p in own):
+        del result["variant"]
+    theirs = set(nested)
+    for name in nested:
+        theirs.update(json.loads((folder / name / DiffusionPipeline.config_name).read_text(encoding="utf-8")))
+    if settings.get("quantization_config") is not None:
+        result["quantization_config"] = _quantizing(settings["quantization_config"], lambda part: part not in theirs)
+    return result
+
+
+def _quantized(config: PipelineQuantizationConfig | None) -> list[str]:
+    """The components that a quantization config names; none where it means all."""
+    return list(getattr(config, "quant_mapping", None) or getattr(config, "components_to_quantize", None) or [])
+
+
+def _quantizing(
+    config: PipelineQuantizationConfig | None, belongs: Callable[[str], bool] | None
+) -> PipelineQuantizationConfig | None:
+    """A quantization config for those of its components that belong to a level, since diffusers warns of the others.
+
+    Args:
+        belongs (`Callable`, *optional*): Left out, all components of the level are quantized.
+
+    Returns:
+        The config as it is if it names no components, `None` if it names others only.
+    """
+    if not _quantized(config):
+        return config
+    names = [] if belongs is None else [name for name in _quantized(config) if belongs(name)]
+    if belongs is not None and not names:
+        return None
+    config = copy.copy(config)
+    if config.quant_mapping:
+        config.quant_mapping = {name: config.quant_mapping[name] for name in names}
+    else:
+        config.components_to_quantize = names or None
+    return config
+
+
+# Which files are loaded
+# ----------------------
+
+_PICKLED = ".bin"
+_SAFE = ".safetensors"
+_NEVER_LOADED = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".pb", ".gguf")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+
+def _variant_of(file: str) -> str:
+    """`"fp16"` for `model.fp16-00001-of-00002.safetensors` or `model.safetensors.index.fp16.json`, `""` for none."""
+    parts = _SHARD.sub("", file.rpartition("/")[2]).split(".")[1:]
+    return ".".join(part for part in parts if part not in ("safetensors", "bin", "index", "json"))
+
+
+def _is_weights(file: str, kind: str) -> bool:
+    """Whether a file holds weights of a kind (`.bin`, `.safetensors`), or is the index of their shards."""
+    return file.endswith(kind) or (f"{kind}." in file and ".index." in file and file.endswith(".json"))
+
+
+def _has_variant(folder: Path, variant: str | None) -> bool:
+    files = [path.name for path in folder.rglob("*")] if variant else []
+    return any(
+        _variant_of(file) == variant for file in files if _is_weights(file, _SAFE) or _is_weights(file, _PICKLED)
+    )
+
+
+def files_to_load(
+    files: Iterable[str], depths: dict[str, int], variant: str | None = None, use_safetensors: bool | None = None
+) -> list[str]:
+    """Of the files of a repository, those that loading it takes.
+
+    Args:
+        files (iterable of `str`): Paths in the repository, with "/".
+        depths (`dict`): How many folders deep the weights of each component lie: 1, or 2 for a nested pipeline.
+        variant (`str`, *optional*): Taken in each folder that has it; the others give their plain weights.
+        use_safetensors (`bool`, *optional*): By default a folder gives pickled weights (`.bin`) only if it has no
+            others. `True` refuses them, `False` asks for them.
+
+    Raises:
+        ValueError: If no folder has the variant.
+        OSError: If `use_safetensors=True` and a folder has pickled weights only.
+    """
+    kinds = {None: (_SAFE, _PICKLED), True: (_SAFE,), False: (_PICKLED,)}[use_safetensors]
+    wanted, weights = [], defaultdict(list)
+    for file in files:
+        component, depth = file.partition("/")[0], file.count("/")
+        if depth == 0 or component not in depths or file.endswith(_NEVER_LOADED):
+            continue
+        if not _is_weights(file, _SAFE) and not _is_weights(file, _PICKLED):
+            wanted.append(file)
+        elif depth == depths[component]:
+            weights[file.rpartition("/")[0]].append(file)
+
+    found = False
+    for folder, members in weights.items():
+        taken = next((some for kind in kinds if (some := [m for m in members if _is_weights(m, kind)])), None)
+        if taken is None and use_safetensors:
+            raise OSError(f"{folder} has no {_SAFE} weights, and `use_safetensors=True` refuses others.")
+        asked = [file for file in taken or [] if variant and _variant_of(file) == variant]
+        found = found or bool(asked)
+        wanted += asked or [file for file in taken or [] if not _variant_of(file)]
+    if variant and not found:
+        raise ValueError(f"There are no weights of the variant {variant!r}.")
+    return wanted
