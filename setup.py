@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+
+EXTRAS = {
+    "train": ["trl>=1.0", "peft", "datasets", "scipy", "matplotlib"],
+    "eval": ["torchmetrics", "matplotlib", "datasets", "scipy"],
+    "app": ["gradio"],
+    "test": ["pytest", "pytest-timeout", "scipy"],
+    "docs": ["pdoc"],
+    "quality": ["ruff"],
+}
+
+setup(
+    name="diffusers-r1",
+    version="0.1.0",
+    description="ImageEdit-R1 as a Diffusers pipeline: one sentence, several edits, any editor",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    keywords=["image editing", "diffusion", "vision-language model", "reinforcement learning", "GRPO", "agents"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.10",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={
+        "diffusers_r1.bundles": [f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")]
+    },
+    install_requires=[
+        "accelerate",
+        "diffusers>=0.42",
+        "huggingface_hub",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "torch>=2.4",
+        "torchvision",  # the processor of Qwen2.5-VL does not load without it
+        "transformers>=5.0",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["diffusers-r1 = diffusers_r1.commands:main"]},
+)
