@@ -1,0 +1,37 @@
+"""ImageEdit-R1 (arXiv 2603.08059) as a Diffusers pipeline: one sentence, several edits, any editor."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+    from .pipelines.pipeline_output import ImageEditR1PipelineOutput, Turn
+    from .plan import Edit, EditPlan
+    from .prompts import Prompts
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Edit": ".plan",
+    "EditPlan": ".plan",
+    "ImageEditR1Pipeline": ".pipelines.pipeline_imageedit_r1",
+    "ImageEditR1PipelineOutput": ".pipelines.pipeline_output",
+    "Prompts": ".prompts",
+    "Turn": ".pipelines.pipeline_output",
+}
+
+__all__ = ["Edit", "EditPlan", "ImageEditR1Pipeline", "ImageEditR1PipelineOutput", "Prompts", "Turn", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch and diffusers take seconds to import, so a name brings its module along only when somebody asks for it.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
