@@ -14,15 +14,16 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from diffusers.quantizers import PipelineQuantizationConfig
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from huggingface_hub import create_repo, get_cached_repo_tree, snapshot_download
 
 from .. import bundles
@@ -68,44 +69,54 @@ class NestedPipelineMixin:
     set_progress_bar_config = _reaching_nested("set_progress_bar_config")
     set_attention_slice = _reaching_nested("set_attention_slice")
     set_use_memory_efficient_attention_xformers = _reaching_nested("set_use_memory_efficient_attention_xformers")
-    enable_model_cpu_offload = _reaching_nested("enable_model_cpu_offload")
     enable_sequential_cpu_offload = _reaching_nested("enable_sequential_cpu_offload")
     maybe_free_model_hooks = _reaching_nested("maybe_free_model_hooks")
-    remove_all_hooks = _reaching_nested("remove_all_hooks")
     reset_device_map = _reaching_nested("reset_device_map")
 
+    @functools.wraps(DiffusionPipeline.enable_model_cpu_offload)
+    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        # The hook that brings a model to the accelerator is on `forward`. transformers' `generate` runs the vision
+        # tower before the first `forward`, so `generate` brings the model as well.
+        super().enable_model_cpu_offload(*args, **kwargs)
+        for pipeline in self.nested_pipelines.values():
+            pipeline.enable_model_cpu_offload(*args, **kwargs)
+        for model in self._generating_models:
+            model.generate = MethodType(apply_forward_hook(type(model).generate), model)
+
+    @functools.wraps(DiffusionPipeline.remove_all_hooks)
+    def remove_all_hooks(self) -> None:
+        for model in self._generating_models:
+            vars(model).pop("generate", None)
+        super().remove_all_hooks()
+        for pipeline in self.nested_pipelines.values():
+            pipeline.remove_all_hooks()
+
     def enable_group_offload(
-        self, onload_device: torch.device, *args: Any, exclude_modules: str | list[str] | None = None, **kwargs: Any
+        self,
+        onload_device: torch.device | str,
+        offload_device: torch.device | str = "cpu",
+        offload_type: str = "block_level",
+        exclude_modules: str | list[str] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """As in `DiffusionPipeline`; `exclude_modules` may name components of both levels, or a nested pipeline."""
+        """As in `DiffusionPipeline`; `exclude_modules` may name components of both levels, or a nested pipeline.
+
+        Models of our own are always offloaded leaf by leaf: diffusers finds no blocks in a vision-language model, and
+        brings the rest of a model in `forward` only, which `generate` calls after the vision tower.
+        """
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
-        super().enable_group_offload(onload_device, *args, exclude_modules=excluded, **kwargs)
+        kwargs = {**kwargs, "exclude_modules": excluded}
+        super().enable_group_offload(onload_device, offload_device, "leaf_level", **kwargs)
         for name, pipeline in self.nested_pipelines.items():
             if name in excluded:
                 pipeline.to(onload_device)
             else:
-                pipeline.enable_group_offload(onload_device, *args, exclude_modules=excluded, **kwargs)
+                pipeline.enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
 
-    @contextmanager
-    def model_on_device(self, name: str) -> Iterator[torch.device]:
-        """Inside the block a model is where it computes; after it, under `enable_model_cpu_offload`, none of ours is.
-
-        The hook that brings a model to the accelerator is on `forward`. `generate` looks at the model's device before
-        that, warns, and takes the inputs back to the CPU. And no module of a nested pipeline sends our models away, so
-        the planner would stay on the accelerator during all of the editor's steps.
-
-        Yields:
-            `torch.device`: where the inputs go.
-        """
-        hooks = getattr(self, "_all_hooks", [])
-        for hook in hooks:
-            if hook.model is getattr(self, name):
-                hook.hook.pre_forward(hook.model)
-        try:
-            yield self._execution_device
-        finally:
-            for hook in hooks:
-                hook.offload()
+    @property
+    def _generating_models(self) -> list[torch.nn.Module]:
+        models = [part for part in self.components.values() if isinstance(part, torch.nn.Module)]
+        return [model for model in models if hasattr(type(model), "generate")]
 
     # Only modules of our own are asked for these. With none (`planner=None`) the nested pipeline knows.
 
@@ -138,12 +149,15 @@ class NestedPipelineMixin:
         Takes what `DiffusionPipeline.from_pretrained` takes, and every setting (`dtype`, `variant`, `device_map`,
         `quantization_config`, ...) reaches the nested pipelines, which diffusers loads without any. Settings that name
         components (`dtype={"planner": ..., "transformer": ...}`) may name those of both levels, or a nested pipeline.
-        A component given here is neither downloaded nor loaded; `editor=None` leaves it out.
+        A component given here is neither downloaded nor loaded; `editor=None` leaves it out. Without `dtype` all is
+        loaded in float32, where diffusers leaves transformers' models in whatever they were saved in.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`):
                 A folder, a repository on the Hub (`"org/name"`), or a bundle that comes with the package.
         """
+        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
+            kwargs["dtype"] = torch.float32
         folder = cls._find(pretrained_model_name_or_path, kwargs)
         index = json.loads((folder / cls.config_name).read_text(encoding="utf-8"))
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
@@ -152,9 +166,12 @@ class NestedPipelineMixin:
         for name in nested:
             nested_class = simple_get_class_obj(*index[name])
             given[name] = nested_class.from_pretrained(str(folder / name), **settings[name])
+        absent = {
+            name: None for name, entry in index.items() if entry == [None, None]
+        }  # diffusers takes it for missing
 
         kwargs = _settings_of_outer(folder, nested, kwargs)
-        pipeline = super().from_pretrained(str(folder), **kwargs, **given)
+        pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **given})
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         pipeline._bases_by_folder = {str(folder / name): base for name, base in index.get("_base_models", {}).items()}
         return pipeline
@@ -167,8 +184,8 @@ class NestedPipelineMixin:
                 shipped = bundles.find(str(name))
                 if shipped is None:
                     raise OSError(
-                        f"{str(name)!r} is neither a folder nor a bundle that comes with diffusers-r1. A name on the"
-                        ' Hub has the form "org/name".'
+                        f"{str(name)!r} is neither a folder nor a bundle that comes with diffusers-r1"
+                        f' ({", ".join(bundles.names())}). A name on the Hub has the form "org/name".'
                     )
                 return shipped
             folder = Path(cls.download(str(name), **kwargs))
