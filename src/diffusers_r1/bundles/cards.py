@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 
@@ -113,7 +113,7 @@ def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training
         f'pipe = {name}.from_pretrained("{where}")\n'
         'out = pipe("photo.png", "Make the coat red and remove the person behind it")\n'
         "out.images[0], out.plans[0]\n```",
-        "With the package installed, plain diffusers loads it as well, but takes no `dtype` or `variant` to the editor:",
+        "With the package installed, plain diffusers loads it too, but takes no `dtype` or `variant` to the editor:",
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{where}", trust_remote_code=True)\n```',
         "## Components",
@@ -134,7 +134,7 @@ def write_card(
     texts = [path.read_text(encoding="utf-8")] if path.is_file() else []
     if repo_id is not None:
         try:
-            texts.append(ModelCard.load(repo_id, token=token).content)
+            texts.append(Path(hf_hub_download(repo_id, "README.md", token=token)).read_text(encoding="utf-8"))
         except (EntryNotFoundError, RepositoryNotFoundError):
             pass  # a new repository, or one without a card
     kept = next((text for text in texts if MARK not in text), None)

@@ -1,0 +1,143 @@
+import subprocess
+import sys
+
+import pytest
+import tiny_models
+from huggingface_hub import ModelCard
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.bundles import cards
+
+
+pytestmark = pytest.mark.tiny
+
+FLUX = "black-forest-labs/FLUX.1-Kontext-dev"
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+@pytest.fixture
+def build(pix2pix):
+    """Builds a pipeline whose models say where they come from."""
+
+    def build(planner_base: str = "", editor_base: str = "", **components) -> ImageEditR1Pipeline:
+        planner, processor = tiny_models.tiny_planner()
+        planner.name_or_path = planner_base
+        if editor_base:
+            pix2pix.register_to_config(_name_or_path=editor_base)
+        parts = {"planner": planner, "processor": processor, "editor": pix2pix, **components}
+        return ImageEditR1Pipeline(**parts)
+
+    return build
+
+
+def card_of(pipe: ImageEditR1Pipeline, **more) -> ModelCard:
+    return ModelCard(cards.model_card(pipe, **more))
+
+
+def test_metadata(build):
+    data = card_of(build(QWEN, FLUX), repo_id="somebody/edits").data
+    assert (data.library_name, data.pipeline_tag) == ("diffusers", "image-to-image")
+    assert data.base_model == [QWEN, FLUX]
+    assert "imageedit-r1" in data.tags
+
+
+@pytest.mark.parametrize(
+    ("planner_base", "editor_base", "license_id", "license_name"),
+    [
+        (QWEN, "Qwen/Qwen-Image-Edit", "apache-2.0", None),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen-Image-Edit", "other", "that-of-the-components"),
+        (QWEN, FLUX, "other", "that-of-the-components"),
+        (QWEN, "somebody/editor", "other", "that-of-the-components"),
+        ("", "", "other", "that-of-the-components"),
+    ],
+)
+def test_the_license_is_the_one_that_all_models_share(build, planner_base, editor_base, license_id, license_name):
+    data = card_of(build(planner_base, editor_base)).data
+    assert (data.license, getattr(data, "license_name", None)) == (license_id, license_name)
+
+
+def test_only_an_editor(build):
+    pipe = build("", FLUX, planner=None, processor=None)
+    data = card_of(pipe).data
+    assert (data.license, data.license_name) == ("other", "flux-1-dev-non-commercial-license")
+
+
+def test_how_to_load(build):
+    text = card_of(build(), repo_id="somebody/edits").text
+    assert 'ImageEditR1Pipeline.from_pretrained("somebody/edits")' in text
+    assert 'DiffusionPipeline.from_pretrained("somebody/edits", trust_remote_code=True)' in text
+    assert "pip install diffusers-r1" in text and "# edits" in text
+
+
+def test_the_components_table(build):
+    rows = [line for line in card_of(build(QWEN, FLUX)).text.splitlines() if line.startswith("| ")]
+    planner = next(row for row in rows if row.startswith("| planner"))
+    editor = next(row for row in rows if row.startswith("| editor"))
+    assert "`Qwen2_5_VLForConditionalGeneration`" in planner and QWEN in planner and "apache-2.0" in planner
+    assert "`StableDiffusionInstructPix2PixPipeline`" in editor and "flux-1-dev-non-commercial-license" in editor
+    assert any(row.startswith("| sequencer ") and "none" in row for row in rows)
+
+
+def test_training_is_shown_where_known(build):
+    pipe = build()
+    assert "not recorded" in card_of(pipe).text
+    text = card_of(pipe, training={"method": "GRPO", "reward": "a|b"}).text
+    assert "| method | GRPO |" in text and r"| reward | a\|b |" in text and "not recorded" not in text
+    assert card_of(pipe, training={"license": "apache-2.0"}).data.license == "apache-2.0"
+
+
+def test_training_and_bases_survive_saving_and_loading(build, tmp_path):
+    pipe = build(QWEN, FLUX)
+    setattr(pipe.planner.config, cards.TRAINING_KEY, {"method": "GRPO", "steps": 120})
+    pipe.save_pretrained(tmp_path / "once")
+    once = ImageEditR1Pipeline.from_pretrained(tmp_path / "once")
+    once.save_pretrained(tmp_path / "twice")
+    twice = ImageEditR1Pipeline.from_pretrained(tmp_path / "twice")
+    assert cards.base_models(twice) == {"planner": QWEN, "editor": FLUX}
+    card = ModelCard.load(tmp_path / "twice" / "README.md")
+    assert card.data.base_model == [QWEN, FLUX] and "| steps | 120 |" in card.text
+    twice.editor = tiny_models.tiny_kontext()  # of this one nothing is known
+    assert cards.base_models(twice) == {"planner": QWEN}
+
+
+def test_folders_are_no_base_models(build, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "planner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert cards.base_models(build("runs/planner", str(tmp_path / "editor"))) == {}
+
+
+def test_a_card_of_a_person_is_kept(build, tmp_path):
+    pipe = build()
+    pipe.save_pretrained(tmp_path)
+    readme = tmp_path / "README.md"
+    assert cards.MARK in readme.read_text()
+    readme.write_text(f"{cards.MARK}\nOld.")
+    pipe.save_pretrained(tmp_path)
+    assert "Old." not in readme.read_text()
+    readme.write_text("Mine.")
+    pipe.save_pretrained(tmp_path)
+    assert readme.read_text() == "Mine."
+
+
+def test_the_pipeline_file_imports_the_class(tmp_path):
+    file = tmp_path / f"{cards.PIPELINE_MODULE}.py"
+    file.write_text(cards.pipeline_file(ImageEditR1Pipeline))
+    names: dict[str, object] = {}
+    exec(compile(file.read_text(), file, "exec"), names)
+    assert names["ImageEditR1Pipeline"] is ImageEditR1Pipeline
+
+
+def test_the_pipeline_file_says_what_to_install(tmp_path):
+    file = tmp_path / f"{cards.PIPELINE_MODULE}.py"
+    file.write_text(cards.pipeline_file(ImageEditR1Pipeline))
+    without_site_packages = [sys.executable, "-I", "-S", str(file)]
+    done = subprocess.run(without_site_packages, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ImportError: To load this bundle: pip install diffusers-r1"
+
+
+def test_a_subclass_is_imported_from_its_own_module():
+    class Own(ImageEditR1Pipeline):
+        pass
+
+    assert f"from {Own.__module__} import Own" in cards.pipeline_file(Own)

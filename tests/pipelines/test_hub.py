@@ -1,0 +1,418 @@
+"""Bundles go to the Hub and come back: real huggingface_hub and diffusers, against a small Hub on loopback.
+
+Clients run in processes of their own with `HF_ENDPOINT` set, since huggingface_hub reads it when it is imported; they
+run this very file (`python test_hub.py push`), and print what they found as JSON.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import ModelCard
+
+import diffusers_r1
+from diffusers_r1.bundles.cards import MARK
+
+
+pytestmark = pytest.mark.tiny
+
+REPO = "somebody/edits"
+UNSAFE = {
+    "planner/pytorch_model.bin": b"pickled",
+    "planner/optimizer.pt": b"pickled",
+    "editor/unet/diffusion_pytorch_model.bin": b"pickled",
+    "editor/vae/diffusion_pytorch_model.fp16.bin": b"pickled",
+    "editor/v1.ckpt": b"pickled",
+}
+USELESS = {"planner/checkpoint-100/model.safetensors": b"weights", "example.png": b"picture"}
+
+
+# The Hub
+# -------
+
+
+class Hub(ThreadingHTTPServer):
+    """The part of the Hub's API that pushing and pulling a model takes. A commit is a dict of files."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}  # name -> commit -> path -> content, last commit last
+        self.objects: dict[str, bytes] = {}  # sha256 -> content, as Git LFS keeps large files
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def commit(self, repo: str, files: dict[str, bytes]) -> str:
+        """Add files to a repository, and return the commit."""
+        commits = self.repos.setdefault(repo, {})
+        name = hashlib.sha1(f"{repo} {len(commits)}".encode()).hexdigest()
+        commits[name] = {**self.files(repo), **files}
+        return name
+
+    def files(self, repo: str) -> dict[str, bytes]:
+        return list(self.repos[repo].values())[-1] if self.repos.get(repo) else {}
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def log_message(self, *args) -> None:
+        """Silence."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        path = unquote(urlsplit(self.path).path)
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+            commit, files = self._find(*match.groups())
+            if commit:
+                self._json({"id": match[1], "sha": commit, "siblings": [{"rfilename": name} for name in files]})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            commit, files = self._find(*match.groups())
+            if commit:
+                self._json([{"type": "file", "path": name, **_blob(data)} for name, data in files.items()])
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            commit, files = self._find(*match.groups()[:2])
+            if commit and match[3] not in files:
+                self._error(404, "EntryNotFound", commit)
+            elif commit:
+                data = files[match[3]]
+                self._send(200, data, ETag=f'"{_blob(data)["oid"]}"', **{"X-Repo-Commit": commit})
+        else:
+            self._error(404, "")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:  # noqa: N802
+        path, body = unquote(urlsplit(self.path).path), self._body()
+        if path == "/api/repos/create":
+            request = json.loads(body)
+            repo = f"{request['organization']}/{request['name']}"
+            status = 409 if repo in self.server.repos else 200
+            if status == 200:
+                self.server.commit(repo, {".gitattributes": b"*.safetensors filter=lfs\n"})
+            self._json({"url": f"{self.server.address}/{repo}"}, status)
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".bin")) else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self._json({"files": modes})
+        elif re.fullmatch(r"/[^/]+/[^/]+\.git/info/lfs/objects/batch", path):
+            objects = [
+                {**wanted, "actions": {"upload": {"href": f"{self.server.address}/objects/{wanted['oid']}"}}}
+                for wanted in json.loads(body)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            files = {}
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "lfsFile":
+                    files[line["value"]["path"]] = self.server.objects[line["value"]["oid"]]
+            commit = self.server.commit(match[1], files)
+            self._json({"commitUrl": f"{self.server.address}/{match[1]}/commit/{commit}", "commitOid": commit})
+        else:
+            self._error(404, "")
+
+    def do_PUT(self) -> None:  # noqa: N802
+        data = self._body()
+        assert self.path == f"/objects/{hashlib.sha256(data).hexdigest()}"
+        self.server.objects[hashlib.sha256(data).hexdigest()] = data
+        self._send(200, b"")
+
+    def _find(self, repo: str, revision: str | None) -> tuple[str | None, dict[str, bytes]]:
+        commits = self.server.repos.get(repo, {})
+        commit = next(reversed(commits), None) if revision in (None, "main") else revision
+        if commit not in commits:
+            self._error(404, "RevisionNotFound" if repo in self.server.repos else "RepoNotFound")
+            return None, {}
+        return commit, commits[commit]
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _json(self, content: object, status: int = 200) -> None:
+        self._send(status, json.dumps(content).encode(), **{"Content-Type": "application/json"})
+
+    def _error(self, status: int, code: str, commit: str = "") -> None:
+        self._send(status, b"{}", **{"X-Error-Code": code, "X-Error-Message": code, "X-Repo-Commit": commit})
+
+    def _send(self, status: int, data: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+def _blob(data: bytes) -> dict[str, object]:
+    return {"size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+
+
+# The clients
+# -----------
+
+
+def push() -> dict[str, object]:
+    """Push a bundle, and its weights in half precision beside them."""
+    import tiny_models
+    import torch
+
+    from diffusers_r1 import ImageEditR1Pipeline
+
+    pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix())
+    first = pipe.push_to_hub(REPO)
+    pipe.save_pretrained("folder", push_to_hub=True, repo_id="somebody/other")
+    pipe.to(torch.float16).push_to_hub(REPO, variant="fp16", commit_message="In half precision")
+    return {"commit": first.oid, "saved": _files(Path("folder"))}
+
+
+def push_again() -> dict[str, object]:
+    """Push into repositories that have a card by then."""
+    import tiny_models
+
+    from diffusers_r1 import ImageEditR1Pipeline
+
+    pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), editor=None)
+    for repo in sys.argv[2:]:
+        pipe.push_to_hub(repo)
+    return {}
+
+
+def load() -> dict[str, object]:
+    """Load in all ways; say for each what came of it, and which files it brought into a cache of its own."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from diffusers_r1 import ImageEditR1Pipeline
+
+    ways = {
+        "own": (ImageEditR1Pipeline, {}),
+        "cached": (ImageEditR1Pipeline, {"local_files_only": True, "cache_dir": "own"}),
+        "variant": (ImageEditR1Pipeline, {"variant": "fp16", "dtype": torch.float16}),
+        "first commit": (ImageEditR1Pipeline, {"revision": sys.argv[2]}),
+        "variant of first commit": (ImageEditR1Pipeline, {"revision": sys.argv[2], "variant": "fp16"}),
+        "without editor": (ImageEditR1Pipeline, {"editor": None}),
+        "without planner": (ImageEditR1Pipeline, {"planner": None, "processor": None}),
+        "plain": (DiffusionPipeline, {}),
+        "plain, trusting": (DiffusionPipeline, {"trust_remote_code": True}),
+        "nothing cached": (ImageEditR1Pipeline, {"local_files_only": True}),
+    }
+    found = {}
+    for name, (pipeline_class, settings) in ways.items():
+        settings = {"cache_dir": name, **settings}
+        try:
+            pipe = pipeline_class.from_pretrained(REPO, **settings)
+            answer = {
+                "class": type(pipe).__name__,
+                "editor": type(pipe.editor).__name__,
+                "dtypes": sorted({str(m.dtype) for m in (pipe.planner, getattr(pipe.editor, "unet", None)) if m}),
+                "name": pipe.name_or_path,
+            }
+        except (OSError, ValueError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        brought = [
+            files
+            for snapshot in Path(settings["cache_dir"]).glob("models--*/snapshots/*")
+            if (files := _files(snapshot))
+        ]
+        found[name] = {**answer, "files": brought[0] if brought else []}
+    try:
+        ImageEditR1Pipeline.from_pretrained("somebody/nonesuch")
+    except OSError as error:
+        found["no such repository"] = {"error": f"{type(error).__name__}: {error}"}
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+class Client:
+    """Runs a client against a hub, with an empty home."""
+
+    def __init__(self, hub: Hub, folder: Path):
+        self.hub, self.folder = hub, folder
+
+    def run(self, *arguments: str) -> dict:
+        unwanted = ("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
+        environment |= {
+            "HF_ENDPOINT": self.hub.address,
+            "HF_HOME": str(self.folder / "home"),
+            "HF_TOKEN": "of-nobody",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(diffusers_r1.__file__).parents[1]), str(Path(__file__).parents[1])]
+            ),
+        }
+        command = [sys.executable, __file__, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    yield hub
+    hub.shutdown()
+    hub.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory) -> Client:
+    return Client(hub, tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture(scope="module")
+def pushed(client) -> dict:
+    return client.run("push")
+
+
+@pytest.fixture(scope="module")
+def loaded(client, hub, pushed) -> dict:
+    hub.commit(REPO, {**UNSAFE, **USELESS})
+    return client.run("load", pushed["commit"])
+
+
+def weights(files: list[str]) -> list[str]:
+    return [file for file in files if file.endswith((".safetensors", ".bin", ".pt", ".ckpt"))]
+
+
+# What is pushed
+# --------------
+
+
+def test_the_whole_bundle_is_pushed(hub, pushed):
+    files = set(hub.repos[REPO][pushed["commit"]])
+    assert {
+        "README.md",
+        "model_index.json",
+        "pip_install_diffusers_r1.py",
+        "planner/model.safetensors",
+        "processor/tokenizer.json",
+        "editor/model_index.json",
+        "editor/text_encoder/model.safetensors",
+        "editor/unet/diffusion_pytorch_model.safetensors",
+        "editor/vae/diffusion_pytorch_model.safetensors",
+        "editor/scheduler/scheduler_config.json",
+    } <= files
+    assert not [file for file in files if file.endswith((".bin", ".pt"))]
+
+
+def test_saving_can_push(hub, pushed):
+    assert sorted(hub.files("somebody/other")) == sorted([".gitattributes", *pushed["saved"]])
+
+
+def test_a_variant_comes_beside_the_plain_weights(hub, pushed):
+    before, after = (set(files) for files in list(hub.repos[REPO].values())[1:3])
+    assert sorted(after - before) == [
+        "editor/text_encoder/model.fp16.safetensors",
+        "editor/unet/diffusion_pytorch_model.fp16.safetensors",
+        "editor/vae/diffusion_pytorch_model.fp16.safetensors",
+        "planner/model.fp16.safetensors",
+    ]
+
+
+def test_the_card_is_pushed(hub, pushed):
+    card = ModelCard(hub.repos[REPO][pushed["commit"]]["README.md"].decode())
+    assert (card.data.library_name, card.data.pipeline_tag) == ("diffusers", "image-to-image")
+    assert f'ImageEditR1Pipeline.from_pretrained("{REPO}")' in card.text
+
+
+def test_a_card_that_a_person_wrote_is_kept(hub, client, loaded):
+    hub.commit(REPO, {"README.md": b"---\nlicense: mit\n---\n\nMine.\n"})
+    hub.commit("somebody/other", {"README.md": f"{MARK}\n\nWritten by diffusers-r1 long ago.\n".encode()})
+    client.run("push_again", REPO, "somebody/other")
+    assert hub.files(REPO)["README.md"] == b"---\nlicense: mit\n---\n\nMine.\n"
+    assert b"long ago" not in hub.files("somebody/other")["README.md"]
+    for repo in (REPO, "somebody/other"):
+        assert json.loads(hub.files(repo)["model_index.json"])["editor"] == [None, None]
+
+
+# What is loaded
+# --------------
+
+
+def test_the_nested_folders_come_and_nothing_unsafe(hub, pushed, loaded):
+    answer = loaded["own"]
+    assert (answer["class"], answer["editor"]) == ("ImageEditR1Pipeline", "StableDiffusionInstructPix2PixPipeline")
+    assert answer["name"] == REPO
+    expected = set(hub.repos[REPO][pushed["commit"]]) - {".gitattributes", "README.md", "pip_install_diffusers_r1.py"}
+    assert set(answer["files"]) == expected
+
+
+def test_only_the_asked_variant_comes(loaded):
+    answer = loaded["variant"]
+    assert weights(answer["files"]) == [
+        "editor/text_encoder/model.fp16.safetensors",
+        "editor/unet/diffusion_pytorch_model.fp16.safetensors",
+        "editor/vae/diffusion_pytorch_model.fp16.safetensors",
+        "planner/model.fp16.safetensors",
+    ]
+    assert answer["dtypes"] == ["torch.float16"]
+
+
+def test_a_commit_is_loaded_by_its_name(loaded):
+    assert loaded["first commit"]["files"] == loaded["own"]["files"]
+    assert "no weights of the variant 'fp16'" in loaded["variant of first commit"]["error"]
+
+
+def test_what_is_left_out_does_not_come(loaded):
+    assert not [file for file in loaded["without editor"]["files"] if file.startswith("editor/")]
+    assert loaded["without editor"]["editor"] == "NoneType"
+    files = loaded["without planner"]["files"]
+    assert weights(files) and not [file for file in files if file.startswith(("planner/", "processor/"))]
+
+
+def test_the_cache_is_enough(loaded):
+    assert loaded["cached"]["editor"] == "StableDiffusionInstructPix2PixPipeline"
+    assert "LocalEntryNotFoundError" in loaded["nothing cached"]["error"]
+
+
+def test_a_repository_that_is_not_there(loaded):
+    assert "RepositoryNotFoundError" in loaded["no such repository"]["error"]
+
+
+def test_plain_diffusers_refuses_and_says_what_to_do(loaded):
+    error = loaded["plain"]["error"]
+    assert "pip_install_diffusers_r1" in error and "trust_remote_code=True" in error
+
+
+def test_plain_diffusers_loads_with_trust(loaded):
+    answer = loaded["plain, trusting"]
+    assert (answer["class"], answer["editor"]) == ("ImageEditR1Pipeline", "StableDiffusionInstructPix2PixPipeline")
+
+
+if __name__ == "__main__":
+    print(json.dumps({"push": push, "push_again": push_again, "load": load}[sys.argv[1]]()))
