@@ -1,0 +1,69 @@
+"""The command line `diffusers-r1`: a file per verb, each a thin coat over one public call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .. import __version__
+from .shared import UsageError
+
+
+# A verb is a module of this name beside this file, with `add_arguments(parser)` and `run(args)`. Only `run` may import
+# torch, so that `--help` answers at once.
+VERBS = {
+    "edit": "edit a picture as an instruction, or a plan, says",
+    "plan": "print the plan that an instruction becomes, without editing",
+    "demo": "edit a shipped picture with the shipped bundle",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse puts the usage before it, of several lines; here an error is one.
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb: its result goes to stdout, all the rest to stderr.
+
+    Args:
+        argv (sequence of `str`, *optional*): The words after the program's name; by default those of the process.
+
+    Returns:
+        `int`: 0; 1 after a failure, 2 after bad use, 130 after an interrupt.
+    """
+    parser = _make_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:  # --help, --version or bad use
+        return int(end.code or 0)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if args.traceback:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"{parser.prog} {args.verb}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="diffusers-r1", description="Edit pictures with three agents, one of which plans.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--traceback", action="store_true", help="show where in the program an error comes from")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, help_line in VERBS.items():
+        verb = import_module(f".{name}", __name__)
+        verb_parser = verbs.add_parser(name, help=help_line, description=verb.__doc__, allow_abbrev=False)
+        verb.add_arguments(verb_parser)
+        verb_parser.set_defaults(run=verb.run)
+    return parser

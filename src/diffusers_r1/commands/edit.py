@@ -1,0 +1,147 @@
+"""Edit a picture and print where the result lies. The sub-requests and the progress are shown on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..images import load_picture
+from ..plan import EditPlan
+from ..records import write_whole
+from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
+
+
+# What planning takes and carrying out a plan does not.
+AGENTS = ("planner", "processor", "sequencer", "sequencer_processor")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="path or URL of the picture")
+    parser.add_argument("instruction", metavar="INSTRUCTION", nargs="?", help="what to do; left out with --plan")
+    parser.add_argument("--plan", metavar="FILE", help="carry out this plan (JSON; - reads stdin), without planning")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        default=Path("edited.png"),
+        help="replaced if there (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--turns",
+        choices=("single", "multi"),
+        default="single",
+        help="all sub-requests at once (default) or one by one",
+    )
+    parser.add_argument("--seed", type=seed, metavar="N", help="the same seed gives the same picture")
+    parser.add_argument(
+        "--num_images_per_prompt",
+        type=int,
+        default=1,
+        metavar="N",
+        help="more than one are numbered: edited-1.png, ...",
+    )
+    parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=editor_argument,
+        metavar="NAME=VALUE",
+        help="""an argument of the editor, the value as JSON: guidance_scale=2.5 or negative_prompt='"blurry"'""",
+    )
+    add_model_arguments(parser)
+
+
+def editor_argument(text: str) -> tuple[str, Any]:
+    """`"guidance_scale=2.5"` as name and value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"the value in {text!r} is no JSON; text stands in double quotes") from None
+
+
+def run(args: argparse.Namespace) -> None:
+    # 1. Everything that can be refused before a model is loaded
+    if (args.instruction is None) == (args.plan is None):
+        raise UsageError("give either INSTRUCTION or --plan FILE")
+    file_format = _format(args.output)
+    with checking():
+        picture = load_picture(args.image)
+        plan = None if args.plan is None else read_plan(args.plan)
+
+    # 2. Load, and check against what was loaded
+    with redirect_stdout(sys.stderr):
+        import torch
+
+        pipe = load_pipeline(args, **({} if plan is None else dict.fromkeys(AGENTS)))
+        generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
+        editor_arguments = dict(args.set)
+        given = args.instruction if plan is None else plan
+        with checking():
+            pipe.check_inputs(
+                [picture], [given], args.turns, args.num_images_per_prompt, generator, "pil", editor_arguments
+            )
+
+        # 3. Edit
+        out = pipe(
+            picture,
+            args.instruction,
+            plan=plan,
+            turns=args.turns,
+            num_images_per_prompt=args.num_images_per_prompt,
+            generator=generator,
+            callback_on_plan=_show,
+            max_new_tokens=args.max_new_tokens,
+            **editor_arguments,
+        )
+
+    # 4. Write
+    for path, image in zip(_paths(args.output, len(out.images)), out.images, strict=True):
+        write_picture(path, image, file_format)
+        print(path)
+
+
+def read_plan(path: str) -> EditPlan:
+    """The plan in a JSON file; `"-"` is stdin."""
+    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    try:
+        return EditPlan.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no plan: {error}") from error
+
+
+def write_picture(path: Path, image: Image.Image, file_format: str = "PNG") -> None:
+    """Writes the picture whole or not at all."""
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    write_whole(path, buffer.getvalue())
+
+
+def _format(path: Path) -> str:
+    file_format = Image.registered_extensions().get(path.suffix.lower())
+    if file_format not in Image.SAVE:
+        raise UsageError(f"--output {path}: no picture is written as {path.suffix or 'a file without suffix'!r}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {path.parent}")
+    return file_format
+
+
+def _paths(output: Path, count: int) -> list[Path]:
+    if count == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
+
+
+def _show(plan: EditPlan) -> None:
+    for number, request in enumerate(plan.requests, start=1):
+        print(f"{number}. {request}", file=sys.stderr)

@@ -1,0 +1,126 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.commands import edit
+from diffusers_r1.commands.shared import load_pipeline
+
+
+pytestmark = pytest.mark.tiny
+
+PLAN = EditPlan("tidy up", (), ("remove the red star", "make the background teal"))
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(PLAN.to_json(), encoding="utf-8")
+    return path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_picture_and_an_instruction_become_a_picture(run, bundle, photo, tmp_path):
+    output = tmp_path / "out.png"
+    words = ["edit", photo, "make it blue", "--model", bundle, "--max_new_tokens", 4, "--output", output, "--seed", 3]
+    code, printed, said = run(*words)
+    assert (code, printed) == (0, f"{output}\n")
+    assert "1. make it blue" in said
+    assert pixels(output).shape == (64, 72, 3)
+
+    first = output.read_bytes()
+    assert run(*words)[0] == 0
+    assert output.read_bytes() == first
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("turns", ["single", "multi"])
+def test_a_plan_is_carried_out_as_the_pipeline_would(run, bundle, photo, tmp_path, plan_file, turns):
+    import torch
+
+    output = tmp_path / "out.png"
+    words = ["--plan", plan_file, "--turns", turns, "--output", output, "--seed", 0, "--set", "guidance_scale=2.0"]
+    code, _, said = run("edit", photo, "--model", bundle, *words)
+    assert code == 0
+    assert "1. remove the red star\n2. make the background teal\n" in said
+
+    pipe = ImageEditR1Pipeline.from_pretrained(bundle)
+    generator = torch.Generator().manual_seed(0)
+    expected = pipe(str(photo), plan=PLAN, turns=turns, generator=generator, guidance_scale=2.0).images[0]
+    assert np.array_equal(pixels(output), np.asarray(expected))
+
+
+def test_a_plan_needs_no_planner(monkeypatch, run, bundle, photo, tmp_path, plan_file):
+    loaded = []
+
+    def load_and_keep(*args, **kwargs):
+        loaded.append(load_pipeline(*args, **kwargs))
+        return loaded[-1]
+
+    monkeypatch.setattr(edit, "load_pipeline", load_and_keep)
+    assert run("edit", photo, "--plan", plan_file, "--model", bundle, "--output", tmp_path / "out.png")[0] == 0
+    assert loaded[0].planner is None and loaded[0].processor is None
+
+
+def test_a_plan_may_come_on_stdin(monkeypatch, run, bundle, photo, tmp_path):
+    monkeypatch.setattr("sys.stdin", io.StringIO(PLAN.to_json()))
+    assert run("edit", photo, "--plan", "-", "--model", bundle, "--output", tmp_path / "out.png")[0] == 0
+
+
+def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):
+    output = tmp_path / "out.jpg"
+    words = ["--plan", plan_file, "--num_images_per_prompt", 2, "--output", output]
+    _, printed, _ = run("edit", photo, "--model", bundle, *words)
+    assert printed == f"{tmp_path / 'out-1.jpg'}\n{tmp_path / 'out-2.jpg'}\n"
+    with Image.open(tmp_path / "out-1.jpg") as image:
+        assert image.format == "JPEG"
+    assert not np.array_equal(pixels(tmp_path / "out-1.jpg"), pixels(tmp_path / "out-2.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.png", "make it blue"], "missing.png"),
+        (["{photo}"], "either INSTRUCTION or --plan"),
+        (["{photo}", "make it blue", "--plan", "{plan}"], "either INSTRUCTION or --plan"),
+        (["{photo}", "--plan", "missing.json"], "missing.json"),
+        (["{photo}", "--plan", "{photo}"], "utf-8"),
+        (["{photo}", "make it blue", "--output", "out.xyz"], "'.xyz'"),
+        (["{photo}", "make it blue", "--output", "out"], "without suffix"),
+        (["{photo}", "make it blue", "--output", "nowhere/out.png"], "no folder nowhere"),
+        (["{photo}", "make it blue", "--device", "abacus"], "abacus"),
+        (["{photo}", "make it blue", "--model", "no-such-bundle"], "'no-such-bundle' is neither a folder nor"),
+        (["{photo}", "make it blue", "--model", "a/b/c"], "a/b/c"),
+        (["{photo}", " "], "empty"),
+        (["{photo}", "make it blue", "--num_images_per_prompt", "0"], "1 or more"),
+        (["{photo}", "make it blue", "--set", "strength=1"], "takes no `strength`. It takes: "),
+        (["{photo}", "make it blue", "--set", "image=1"], "not for the caller"),
+        (["{photo}", "make it blue", "--set", "turns=1"], "takes no `turns`"),
+        (["{photo}", "make it blue", "--set", "strength"], "NAME=VALUE"),
+        (["{photo}", "make it blue", "--set", "negative_prompt=blurry"], "double quotes"),
+    ],
+)
+def test_bad_use_says_what_is_wrong_and_writes_nothing(
+    run, bundle, photo, tmp_path, plan_file, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(photo=photo, plan=plan_file) for word in words]
+    code, printed, error = run("edit", "--model", bundle, *words)
+    line = error.splitlines()[-1]
+    assert (code, printed) == (2, "")
+    assert line.startswith("diffusers-r1 edit: error: ") and said in line
+    assert list(tmp_path.iterdir()) == [plan_file]
+
+
+def test_a_hub_that_cannot_be_reached_is_a_failure(run, photo, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    code, printed, error = run("edit", photo, "make it blue", "--model", "org/name")
+    assert (code, printed) == (1, "")
+    assert error.startswith("diffusers-r1 edit: error: ") and error.count("\n") == 1

@@ -1,0 +1,47 @@
+import pytest
+
+from diffusers_r1 import EditPlan
+
+
+pytestmark = pytest.mark.tiny
+
+
+def test_stdout_is_the_plan_and_nothing_else(run, bundle, photo, caplog):
+    code, printed, _ = run("plan", photo, "make it blue", "--model", bundle, "--max_new_tokens", 4)
+    assert code == 0
+    plan = EditPlan.from_json(printed)
+    assert plan.requests == ("make it blue",) and plan.fallback
+    assert "fell back" in caplog.text
+
+
+def test_sampling_follows_the_seed(run, bundle, photo):
+    words = [
+        "plan",
+        photo,
+        "make it blue",
+        "--model",
+        bundle,
+        "--max_new_tokens",
+        8,
+        "--do_sample",
+        "--temperature",
+        2,
+    ]
+    first, again, other = (run(*words, "--seed", seed)[1] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.png", "make it blue"], "missing.png"),
+        (["{photo}", ""], "empty"),
+        (["{photo}", "make it blue", "--temperature", "2"], "--temperature does nothing without --do_sample"),
+        (["{photo}", "make it blue", "--model", "no-such-bundle"], "no-such-bundle"),
+    ],
+)
+def test_bad_use_says_what_is_wrong(run, bundle, photo, words, said):
+    code, printed, error = run("plan", "--model", bundle, *(word.format(photo=photo) for word in words))
+    line = error.splitlines()[-1]
+    assert (code, printed) == (2, "")
+    assert line.startswith("diffusers-r1 plan: error: ") and said in line
