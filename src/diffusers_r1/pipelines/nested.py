@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -28,6 +28,10 @@ from huggingface_hub import create_repo, get_cached_repo_tree, snapshot_download
 
 from .. import bundles
 from ..bundles import cards
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def _reaching_nested(name: str) -> Callable:
@@ -143,7 +147,7 @@ class NestedPipelineMixin:
     # -------
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         """Load a pipeline with the pipelines in it.
 
         Takes what `DiffusionPipeline.from_pretrained` takes, and every setting (`dtype`, `variant`, `device_map`,
@@ -166,9 +170,8 @@ class NestedPipelineMixin:
         for name in nested:
             nested_class = simple_get_class_obj(*index[name])
             given[name] = nested_class.from_pretrained(str(folder / name), **settings[name])
-        absent = {
-            name: None for name, entry in index.items() if entry == [None, None]
-        }  # diffusers takes it for missing
+        # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
+        absent = {name: None for name, entry in index.items() if entry == [None, None]}
 
         kwargs = _settings_of_outer(folder, nested, kwargs)
         pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **given})
@@ -212,14 +215,11 @@ class NestedPipelineMixin:
         diffusers knows folders one level deep: of the nested pipelines it brings every variant and every format.
         """
         variant, use_safetensors = kwargs.pop("variant", None), kwargs.pop("use_safetensors", None)
-        source = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if kwargs.get(key)}
+        hub_settings = ("cache_dir", "force_download", "local_files_only", "token")
+        source = {key: kwargs[key] for key in hub_settings if kwargs.get(key) is not None}
+        source["user_agent"] = {"pipeline_class": cls.__name__}
         folder = snapshot_download(
-            pretrained_model_name,
-            revision=kwargs.get("revision"),
-            allow_patterns=cls.config_name,
-            force_download=bool(kwargs.get("force_download")),
-            user_agent={"pipeline_class": cls.__name__},
-            **source,
+            pretrained_model_name, revision=kwargs.get("revision"), allow_patterns=cls.config_name, **source
         )
         index = Path(folder, cls.config_name)
         if not index.is_file():
@@ -234,12 +234,7 @@ class NestedPipelineMixin:
         listing = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=kwargs.get("cache_dir"))
         wanted = files_to_load([file.path for file in listing], depths, variant, use_safetensors)
         return snapshot_download(
-            pretrained_model_name,
-            revision=commit,
-            allow_patterns=[cls.config_name, *wanted],
-            force_download=bool(kwargs.get("force_download")),
-            user_agent={"pipeline_class": cls.__name__},
-            **source,
+            pretrained_model_name, revision=commit, allow_patterns=[cls.config_name, *wanted], **source
         )
 
     # Saving
@@ -321,11 +316,10 @@ def _settings_of_nested(name: str, folder: Path, settings: dict[str, Any]) -> di
             result[key] = settings[key].get(name, settings[key])
     if not _has_variant(folder, settings.get("variant")):
         result.pop("variant", None)
-    quantization = settings.get("quantization_config")
-    if name in _quantized(quantization):
-        result["quantization_config"] = _quantizing(quantization, None)
-    else:
-        result["quantization_config"] = _quantizing(quantization, lambda part: part in components)
+    config = settings.get("quantization_config")
+    result["quantization_config"] = _quantizing(
+        config, None if _is_quantized(name, config) else components.__contains__
+    )
     return result
 
 
@@ -335,12 +329,18 @@ def _settings_of_outer(folder: Path, nested: list[str], settings: dict[str, Any]
     variant, own = settings.get("variant"), [p for p in folder.iterdir() if p.is_dir() and p.name not in nested]
     if any(_has_variant(folder / name, variant) for name in nested) and not any(_has_variant(p, variant) for p in own):
         del result["variant"]
-    theirs = set(nested)
-    for name in nested:
-        theirs.update(json.loads((folder / name / DiffusionPipeline.config_name).read_text(encoding="utf-8")))
-    if settings.get("quantization_config") is not None:
-        result["quantization_config"] = _quantizing(settings["quantization_config"], lambda part: part not in theirs)
+    config = settings.get("quantization_config")
+    if config is not None:
+        theirs = {name for name in nested if _is_quantized(name, config)}
+        for name in nested:
+            theirs.update(json.loads((folder / name / DiffusionPipeline.config_name).read_text(encoding="utf-8")))
+        result["quantization_config"] = _quantizing(config, lambda part: part not in theirs)
     return result
+
+
+def _is_quantized(name: str, config: PipelineQuantizationConfig | None) -> bool:
+    """Whether a nested pipeline is to be quantized as a whole."""
+    return name in (getattr(config, "components_to_quantize", None) or [])
 
 
 def _quantized(config: PipelineQuantizationConfig | None) -> list[str]:
