@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := src tests examples benchmarks setup.py
+API := plan pipelines.pipeline_imageedit_r1 pipelines.pipeline_output prompts planning editors bundles images tags \
+	matching scenes records endpoints
 
 .PHONY: demo test quality style docs
 
@@ -10,8 +12,7 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
-	$(BIN)/ruff check $(CHECKED)
-	$(BIN)/ruff format --check $(CHECKED)
+	$(MAKE) quality
 
 quality: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CHECKED)
@@ -22,7 +23,7 @@ style: $(VENV)/test.stamp
 	$(BIN)/ruff format $(CHECKED)
 
 docs: $(VENV)/docs.stamp
-	$(BIN)/pdoc --docformat google --output-directory site diffusers_r1
+	$(BIN)/pdoc --docformat google --output-directory site $(addprefix diffusers_r1.,$(API))
 
 # A stamp says that the environment has what a target needs; it is made again when the requirements change.
 $(VENV)/pyvenv.cfg:
