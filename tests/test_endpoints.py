@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_GET(self):
+        self.server.requests.append((self.path, dict(self.headers), b""))
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.server.files[self.path])
@@ -254,11 +255,37 @@ def test_edit_by_address(server, endpoint):
     address = f"http://127.0.0.1:{server.server_port}/after.png"
     server.replies = [(200, {"data": [{"b64_json": None, "url": address}]}, {})]
     assert endpoint.edit(after, "x").tobytes() == after.tobytes()
+    (_, asked, _), (path, downloaded, _) = server.requests
+    assert path == "/after.png" and "Authorization" in asked and "Authorization" not in downloaded
 
 
-def test_a_server_cannot_ask_for_a_local_file(server, endpoint, tmp_path):
+def test_an_edit_keeps_its_transparency(server, endpoint):
+    after = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    server.replies = [(200, {"data": [{"b64_json": base64.b64encode(png(after)).decode()}]}, {})]
+    result = endpoint.edit(after, "x")
+    assert result.mode == "RGBA" and result.tobytes() == after.tobytes()
+    assert png(after) in server.requests[0][2]
+
+
+def test_pictures_of_other_modes_are_sent_as_rgb(server, endpoint):
+    server.replies = [(200, {"data": [{"b64_json": base64.b64encode(png(Image.new("RGB", (2, 2)))).decode()}]}, {})]
+    picture = Image.new("CMYK", (3, 2), (0, 0, 0, 0))
+    endpoint.edit(picture, "x")
+    assert png(picture.convert("RGB")) in server.requests[0][2]
+
+
+def test_other_things_than_pictures_are_refused(server, endpoint):
+    with pytest.raises(TypeError, match="PIL picture, not as str"):
+        endpoint.chat([{"role": "user", "content": [{"type": "image", "image": "photo.png"}]}])
+    with pytest.raises(TypeError, match="PIL picture, not as NoneType"):
+        endpoint.edit(None, "x")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_server_cannot_ask_for_a_local_file(server, endpoint, tmp_path, scheme):
     Image.new("RGB", (4, 4)).save(tmp_path / "private.png")
-    server.replies = [(200, {"data": [{"url": str(tmp_path / "private.png")}]}, {})]
+    server.replies = [(200, {"data": [{"url": f"{scheme}{tmp_path / 'private.png'}"}]}, {})]
     with pytest.raises(EndpointError, match="answer cannot be used"):
         endpoint.edit(Image.new("RGB", (2, 2)), "x")
 

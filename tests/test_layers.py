@@ -25,9 +25,6 @@ FLOORS = (
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 WITHOUT_TORCH = ("plan", "images", "records", "endpoints", "tags", "matching", "scenes", "prompts", "rewards")
 
-# The one breach that is known; strict, so that this entry goes when the breach does.
-KNOWN = {"endpoints.py": "endpoints imports images, on its own floor"}
-
 
 def python_files() -> list[Path]:
     # A bundle's folder has a file for plain diffusers users in it, which is no module of ours: its name has a hyphen.
@@ -91,16 +88,7 @@ def test_every_room_has_a_floor():
     assert rooms <= set(FLOOR_OF)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.as_posix(), marks=pytest.mark.xfail(reason=KNOWN[path.as_posix()], strict=True))
-        if path.as_posix() in KNOWN
-        else pytest.param(path, id=path.as_posix())
-        for path in python_files()
-        if room_of(path) in FLOOR_OF
-    ],
-)
+@pytest.mark.parametrize("path", [path for path in python_files() if room_of(path) in FLOOR_OF], ids=str)
 def test_nothing_imports_upward_or_sideways(path):
     room = room_of(path)
     others = set(imported_rooms(path, (PACKAGE / path).read_text(encoding="utf-8"))) - {room}

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from .images import load_picture
-
 
 try:  # the client that huggingface_hub brings along: httpx2 since its version 2, httpx before
     import httpx2 as httpx
@@ -102,8 +100,8 @@ class Endpoint:
 
         Args:
             messages (sequence of `dict`): `{"role": ..., "content": ...}`, the content a string or a list of parts.
-                A part `{"type": "image", "image": picture}` is sent as a PNG in a data URL; its picture is what
-                [`load_picture`] takes. Other parts are sent as they are.
+                A part `{"type": "image", "image": picture}` is sent as a PNG in a data URL; the picture is a PIL one,
+                upright as [`load_picture`] returns it. Other parts are sent as they are.
             settings: Further fields of the request, such as `temperature=0` or `max_tokens=512`.
 
         Returns:
@@ -111,7 +109,8 @@ class Endpoint:
 
         Raises:
             EndpointError: If there is no answer after all tries, the server refuses, or what it sends is no answer.
-            ValueError: If a picture cannot be read, or for `stream=True`.
+            TypeError: If a picture is no PIL picture.
+            ValueError: For `stream=True`.
         """
         if settings.get("stream"):
             raise ValueError("`stream` is not supported: the answer comes as a whole.")
@@ -125,20 +124,20 @@ class Endpoint:
         except (AttributeError, IndexError, KeyError, TypeError):
             raise self._unusable("chat/completions", reply) from None
 
-    def edit(self, image: Any, prompt: str, **settings: Any) -> Image.Image:
+    def edit(self, image: Image.Image, prompt: str, **settings: Any) -> Image.Image:
         """The picture that a remote editor makes of a picture and a request.
 
         Args:
-            image: What [`load_picture`] takes.
+            image (`PIL.Image.Image`): Upright, as [`load_picture`] returns it.
             prompt (`str`): What to change.
             settings: Further fields of the request, such as `size="1024x1024"`; those that are None are left out.
 
         Returns:
-            `PIL.Image.Image`: mode RGB, of the size that the server chose.
+            `PIL.Image.Image`: in the mode and size that the server chose.
 
         Raises:
             EndpointError: If there is no picture after all tries, the server refuses, or what it sends is none.
-            ValueError: If `image` cannot be read.
+            TypeError: If `image` is no PIL picture.
         """
         fields = {"model": self.model, "prompt": prompt, **settings}
         reply = self._post(
@@ -148,13 +147,13 @@ class Endpoint:
         )
         try:
             result = reply["data"][0]
-            if result.get("b64_json"):
-                with Image.open(io.BytesIO(base64.b64decode(result["b64_json"]))) as picture:
-                    return load_picture(picture)
-            if not result["url"].startswith(("http://", "https://")):
-                raise ValueError("a file of this machine is none of the server's business.")
-            return load_picture(result["url"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OSError) as error:
+            encoded = result.get("b64_json")
+            content = base64.b64decode(encoded) if encoded else self._download(result["url"])
+            with Image.open(io.BytesIO(content)) as picture:
+                picture.load()
+            return picture
+        # Whatever the server made up: Pillow alone answers damaged data with half a dozen kinds of exception.
+        except Exception as error:
             raise self._unusable("images/edits", reply) from error
 
     def close(self) -> None:
@@ -193,6 +192,11 @@ class Endpoint:
             back_off = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
             # On top of what was asked for, so that those who were turned away together do not return together.
             sleep(asked + back_off * random.uniform(0.5, 1))
+
+    def _download(self, url: str) -> bytes:
+        # Without the client, whose key is nobody else's business; other schemes than HTTP, such as file:, are refused.
+        answer = httpx.get(url, timeout=self._client.timeout, follow_redirects=True)
+        return answer.raise_for_status().content
 
     def _json(self, path: str, response: Any) -> Any:
         try:
@@ -260,9 +264,11 @@ def _sendable_part(part: Any) -> Any:
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
-def _png(picture: Any) -> bytes:
+def _png(picture: Image.Image) -> bytes:
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")
     buffer = io.BytesIO()
-    load_picture(picture).save(buffer, "PNG")
+    (picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")).save(buffer, "PNG")
     return buffer.getvalue()
 
 
