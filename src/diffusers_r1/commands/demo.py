@@ -94,9 +94,9 @@ def _table(plan: EditPlan) -> Image.Image:
     """The edits and the sub-requests as rows; there can be more of the one than of the other."""
     count = max(len(plan.edits), len(plan.requests))
     rows = [["", "", "", ""] for _ in range(count)]
-    for row, edit in zip(rows, plan.edits):  # noqa: B905
+    for row, edit in zip(rows, plan.edits):
         row[:3] = edit.action, edit.subject, edit.goal
-    for row, request in zip(rows, plan.requests):  # noqa: B905
+    for row, request in zip(rows, plan.requests):
         row[3] = request
 
     wrapped = [[_wrapped(text, TEXT, CELL) for text in row] for row in rows]
