@@ -56,7 +56,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "planner->sequencer->editor"
-    _optional_components = ["sequencer", "sequencer_processor"]
+    _optional_components = ["planner", "processor", "editor", "sequencer", "sequencer_processor"]
 
     def __init__(
         self,
@@ -185,6 +185,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             max_new_tokens=max_new_tokens,
             **generation,
         )
+        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
         for plan in plans:
             if plan.fallback:
                 logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
