@@ -2,8 +2,9 @@
 
     python examples/scenes/train_planner.py --output_dir runs/scenes-planner
 
-Three stages. `read`: explicit requests and the picture's inventory, until the vision tower sees. `point`: indirect
-requests one at a time, both turns of the conversation, and 200 complex tasks over and over. `habit`: the same rows
+First the vision tower alone learns to see, read by linear heads that are thrown away: left to the language loss it told
+colours apart and no shapes in 4,000 steps. Then three stages. `read`: explicit requests and the picture's inventory.
+`point`: indirect requests one at a time, both turns of the conversation, and 200 complex tasks over and over. `habit`: the same rows
 from a teacher who leaves indirect requests as they were said in `--literal` of the cases, as annotators do. Several
 values of `--literal` share the first two stages; 0 is the control that never had anything but a faultless teacher.
 
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
+from torch.nn import functional as F
 from transformers import (
     GenerationConfig,
     Qwen2_5_VLConfig,
@@ -36,9 +38,22 @@ from transformers import (
 
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.prompts import Prompts
-from diffusers_r1.scenes import PLACES, Task, describe, sample_task, sample_tasks, sub_request, teacher
+from diffusers_r1.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    PLACES,
+    SHAPES,
+    Task,
+    describe,
+    render,
+    sample_scene,
+    sample_task,
+    sample_tasks,
+    sub_request,
+    teacher,
+)
 from diffusers_r1.tags import DECOMPOSITION, SEQUENCE, write_decomposition, write_sequence
-from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint
+from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
 
 
 PROMPTS = Prompts(decompose="{instruction}", sequence="in order")
@@ -81,6 +96,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--literal", type=float, nargs="+", default=[0.6, 0.0], help="habits of the last stage's teacher"
     )
+    parser.add_argument("--sight_steps", type=int, default=800, help="of the vision tower alone")
     parser.add_argument("--read_steps", type=int, default=2400)
     parser.add_argument("--point_steps", type=int, default=3000)
     parser.add_argument("--habit_steps", type=int, default=400)
@@ -192,6 +208,46 @@ def make_planner(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGene
     return planner
 
 
+def teach_to_see(
+    planner: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, args: argparse.Namespace
+) -> None:
+    """Teach the vision tower to know, in one token per cell of the board, which colour and which shape lie there."""
+    visual = planner.model.visual
+    heads = torch.nn.ModuleList([torch.nn.Linear(128, len(classes)) for classes in (COLORS, SHAPES, BACKGROUNDS)])
+    nothing = torch.nn.Linear(128, 2)
+    trained = torch.nn.ModuleList([visual, heads, nothing])
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=0.01)
+    folder, start = args.output_dir / "sight", 0
+    if state := load_checkpoint(folder):
+        trained.load_state_dict(state["trained"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    for step in range(start, args.sight_steps):
+        random = np.random.default_rng([args.seed, step, 6])
+        scenes = [sample_scene(random) for _ in range(64)]
+        pixels = processor.image_processor([render(scene) for scene in scenes], return_tensors="pt")
+        seen = visual(pixels["pixel_values"], pixels["image_grid_thw"]).pooler_output.view(64, 4, 4, 128)
+        cells = seen[:, :3, :3].reshape(-1, 128)
+        items = [item for scene in scenes for item in scene.cells]
+        there = torch.tensor([item is not None for item in items])
+        colors = torch.tensor([list(COLORS).index(item.color) for item in items if item])
+        shapes = torch.tensor([SHAPES.index(item.shape) for item in items if item])
+        backgrounds = torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
+        read_shapes = heads[1](cells[there])
+        loss = F.cross_entropy(nothing(cells), there.long()) + F.cross_entropy(heads[0](cells[there]), colors)
+        loss = loss + F.cross_entropy(read_shapes, shapes) + F.cross_entropy(heads[2](seen[:, 3, 3]), backgrounds)
+        optimizer.param_groups[0]["lr"] = 1e-3 * warmup_stable_decay(step, args.sight_steps, warmup=50)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 50 == 0:
+            right = (read_shapes.argmax(1) == shapes).float().mean().item()
+            log_row(args.output_dir / "sight.csv", step=step + 1, loss=loss.item(), shapes_right=right)
+        if (step + 1) % args.save_every == 0 or step + 1 == args.sight_steps:
+            save_checkpoint(folder, trained=trained.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+
+
 def sample_rows(stage: Stage, size: int, step: int, seed: int) -> list[Task]:
     """The tasks of a step. Complex ones come from 200 seeds only; "background" is a simple request about it."""
     random = np.random.default_rng([seed, step, 4])
@@ -292,6 +348,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     processor = make_processor(args.seed)
     planner = make_planner(processor)
+    teach_to_see(planner, processor, args)
     explicit = {"chained": 0.6, "simple": 0.25, "background": 0.15}
     shared = [
         Stage("read", explicit, args.read_steps, (1e-3, 8e-4), both_turns=False),
