@@ -1,0 +1,239 @@
+"""What GRPO pays for: reward functions as TRL calls them, each a thin cover of `tags` and `matching`.
+
+What an answer scores, from 0.0 to 1.0:
+
+| answer | format | action, subject, goal |
+|---|---|---|
+| the declared format | 1 | F1 against the true list |
+| a slip: no `<think>`, a tag not closed, tags out of order, an empty item | 0 | F1 of what could be read |
+| any other fault: a tag twice, tags inside `<think>`, lists of unequal length, text outside the tags, stray tags | 0 | 0 |
+| the same edit twice (action, subject and goal), unless it truly is there twice | 1 | 0 |
+| more than `MOST_SURPLUS` times as many edits as there are true ones: every action word at once | 1 | 0 |
+| a subject or goal that has the whole instruction in it, unless the true one has it as well | 1 | 0 |
+| nothing readable | 0 | 0 |
+
+The last rows are what a planner under reward tries first, since each buys some F1 without an understanding of the
+picture. Where an answer is surplus but within these bounds, F1 itself makes it worth less than the right one.
+
+Item i of the three lists belongs to edit i; in which order the edits stand does not matter. Where a row has no truth a
+reward is `None`, which TRL leaves out of the mean; 0 is for wrong answers only. No completion makes a reward raise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .matching import ACTION_SYNONYMS, multiset_f1, normalize, soft_f1
+from .plan import Edit
+from .tags import Decomposition, read_decomposition
+
+
+MOST_SURPLUS = 2
+
+Completion = str | Sequence[Mapping[str, Any]]
+Similarity = Callable[[list[str], list[str]], Any]
+
+_SLIP = re.compile(r"no <think>|<\w+> is not closed|tags out of order|item \d+ is empty")
+_COLUMNS = {"action": "actions", "subject": "subjects", "goal": "goals"}
+
+
+def answer_text(completion: Completion) -> str:
+    """The text of a completion; empty where there is none. Never raises.
+
+    Args:
+        completion (`str` or `list` of messages): Plain, or conversational as TRL has it, of which the last message
+            counts; its content is text or a list of parts.
+    """
+    if isinstance(completion, str):
+        return completion
+    try:
+        content = completion[-1]["content"]
+        if isinstance(content, str):
+            return content
+        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return ""
+
+
+def is_hack(found: Decomposition, truth: Sequence[Edit], instruction: str = "") -> bool:
+    """Whether an answer is built to be paid for without being right; see the table at the top of the module.
+
+    Args:
+        found ([`Decomposition`]): The answer.
+        truth (sequence of [`Edit`]): The true edits. What is not known of them is empty text.
+        instruction (`str`, defaults to `""`): What the user typed; empty: copies of it are not looked for.
+    """
+    if not all(_SLIP.fullmatch(fault) for fault in found.faults):
+        return True
+    if len(found.edits) > MOST_SURPLUS * len(truth):
+        return True
+    answered, true = Counter(map(_triple, found.edits)), Counter(map(_triple, truth))
+    if any(count > max(1, true[edit]) for edit, count in answered.items()):
+        return True
+    whole = normalize(instruction)
+    return bool(whole) and _holds(whole, answered) and not _holds(whole, true)
+
+
+class FormatReward:
+    """1.0 if the answer has the declared format, else 0.0: the four tags, once each, in order, nothing outside of
+    them, and three lists of one length without empty items.
+
+    Logged beside each completion: `format/faults`.
+    """
+
+    def __init__(self):
+        self.__name__ = "format"
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        log_extra: Callable[[str, list], None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """One reward for each of `completions`. The other arguments are those that TRL passes to every reward."""
+        faults = [read_decomposition(answer_text(completion)).faults for completion in completions]
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/faults", ["; ".join(each) for each in faults])
+        return [float(not each) for each in faults]
+
+
+class _ListReward:
+    """F1 of one of the three lists. `self.field` is a field of [`Edit`], `self.__name__` the metric's name in TRL's logs.
+
+    Logged beside each completion: `<name>/answered` and `<name>/true`. The names begin with the metric's, since TRL
+    adds up what two rewards log under one name.
+    """
+
+    field: str
+
+    def score(self, answered: list[str], true: Sequence[str]) -> float:
+        """How alike the two lists are, from 0.0 to 1.0; `true` is not empty."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        log_extra: Callable[[str, list], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """One reward for each of `completions`, `None` where its row has no truth.
+
+        Args:
+            prompts (`list`): Not used.
+            completions (`list`): Plain or conversational, see [`answer_text`].
+            log_extra (`Callable`, *optional*): TRL's, for columns of the table of completions.
+            columns: The rows' columns, a value for each completion: `actions`, `subjects` and `goals` (lists of `str`,
+                or `None`) and `instruction`, whichever there are. What else TRL passes is not used.
+
+        Raises:
+            TypeError: If a row's truth is a single string in place of a list.
+        """
+        found = [read_decomposition(answer_text(completion)) for completion in completions]
+        answered = [[getattr(edit, self.field) for edit in each.edits] for each in found]
+        truths = columns.get(_COLUMNS[self.field]) or [None] * len(found)
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/answered", ["; ".join(items) for items in answered])
+            log_extra(f"{self.__name__}/true", ["; ".join(items or []) for items in truths])
+        instructions = columns.get("instruction") or [""] * len(found)
+        rewards: list[float | None] = []
+        for row, truth in enumerate(truths):
+            if not truth:
+                rewards.append(None)
+            elif is_hack(found[row], _true_edits(columns, row, len(truth)), instructions[row] or ""):
+                rewards.append(0.0)
+            else:
+                rewards.append(float(self.score(answered[row], truth)))
+        return rewards
+
+
+class ActionReward(_ListReward):
+    """Multiset F1 of the actions, see [`multiset_f1`]; `recolour` counts as `recolor`, `delete` as `remove`.
+
+    Args:
+        synonyms (`Mapping` of `str` to `str`, *optional*): Further names of actions, added to [`ACTION_SYNONYMS`] and
+            stronger than it: `{"zap": "remove"}`.
+    """
+
+    field = "action"
+
+    def __init__(self, synonyms: Mapping[str, str] | None = None):
+        self.__name__ = "action_f1"
+        self.synonyms = {**ACTION_SYNONYMS, **(synonyms or {})}
+
+    def score(self, answered: list[str], true: Sequence[str]) -> float:
+        return multiset_f1(answered, true, self.synonyms)
+
+
+class SubjectReward(_ListReward):
+    """Multiset F1 of the subjects after normalisation, see [`multiset_f1`]: an item is right or wrong as a whole.
+
+    Args:
+        soft (`bool`, defaults to `False`): Count items that share words in part, under the best pairing, see
+            [`soft_f1`]: for subjects in free text. The metric is then called `subject_soft_f1`.
+    """
+
+    field = "subject"
+
+    def __init__(self, soft: bool = False):
+        self.__name__ = "subject_soft_f1" if soft else "subject_f1"
+        self.soft = soft
+
+    def score(self, answered: list[str], true: Sequence[str]) -> float:
+        return (soft_f1 if self.soft else multiset_f1)(answered, true)
+
+
+class GoalReward(_ListReward):
+    """F1 of the goals, as [`SubjectReward`] counts subjects, or by their meaning.
+
+    Args:
+        soft (`bool`, defaults to `False`): Count items that share words in part. The metric is then called
+            `goal_soft_f1`.
+        similarity (`Callable`, *optional*): Takes two lists of `str`, of lengths n and m, and returns how alike they
+            are, pair by pair: an array `[n, m]` in [0, 1]; values outside are clipped. F1 is then
+            `2 * common / (n + m)` with `common` the sum over the best pairing of items, one to one. Goes before
+            `soft`; the metric is then called `goal_similarity`. With sentence embeddings:
+
+                class Embedded:
+                    def __init__(self, name):
+                        self.model = SentenceTransformer(name)
+
+                    def __call__(self, one, other):
+                        encode = partial(self.model.encode, normalize_embeddings=True)
+                        return encode(one) @ encode(other).T
+    """
+
+    field = "goal"
+
+    def __init__(self, soft: bool = False, similarity: Similarity | None = None):
+        self.__name__ = "goal_similarity" if similarity else "goal_soft_f1" if soft else "goal_f1"
+        self.soft, self.similarity = soft, similarity
+
+    def score(self, answered: list[str], true: Sequence[str]) -> float:
+        if self.similarity is None:
+            return (soft_f1 if self.soft else multiset_f1)(answered, true)
+        if not answered:
+            return 0.0
+
+        import numpy as np
+        from scipy.optimize import linear_sum_assignment
+
+        worths = np.clip(np.nan_to_num(np.asarray(self.similarity(answered, list(true)), dtype=float)), 0.0, 1.0)
+        return 2 * worths[linear_sum_assignment(worths, maximize=True)].sum() / (len(answered) + len(true))
+
+
+def _true_edits(columns: Mapping[str, Any], row: int, count: int) -> list[Edit]:
+    known = [columns[name][row] if columns.get(name) else None for name in _COLUMNS.values()]
+    return [Edit(*items) for items in zip(*(items or [""] * count for items in known))]
+
+
+def _triple(edit: Edit) -> tuple[str, str, str]:
+    return normalize(edit.action), normalize(edit.subject), normalize(edit.goal)
+
+
+def _holds(whole: str, triples: Counter[tuple[str, str, str]]) -> bool:
+    return any(f" {whole} " in f" {item} " for _, subject, goal in triples for item in (subject, goal))
