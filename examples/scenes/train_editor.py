@@ -9,8 +9,8 @@ its loss to a CSV file and goes on where it stopped when the script is started a
 `output_dir/pipeline` is then a `StableDiffusionInstructPix2PixPipeline`. About 100 minutes on one CPU core.
 
 The true picture after an explicit request is known exactly, so guidance has nothing to sharpen: the pipeline is meant to
-be called with `guidance_scale=1, image_guidance_scale=1` and few steps. Timesteps are drawn mostly from the noisy end,
-where the model has to decide what changes.
+be called with `guidance_scale=1, image_guidance_scale=1` and one or few steps. Most rows start from pure noise, where the
+model has to decide what changes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint
 EXPLICIT_KINDS = {"simple": 0.25, "chained": 0.75}
 CANONICAL_SHARE = 0.5  # of the prompts in the words of the sequencing agent; the rest as users word explicit requests
 NO_PROMPT_SHARE = 0.05  # so that guidance above 1 still means something
+NOISE_SHARE = 0.7  # of the rows from pure noise, where everything about an edit is decided
 TOKENS = 77
 
 
@@ -293,7 +294,7 @@ def sample_batch(tasks, size: int, random: np.random.Generator) -> tuple[torch.T
 
 def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.Namespace) -> None:
     vae, unet, text_encoder = pipeline.vae, pipeline.unet, pipeline.text_encoder
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, weight_decay=1e-3)
     ema = EMAModel(unet.parameters(), decay=0.998, use_ema_warmup=True, power=0.75)
     folder, start = args.output_dir / "unet_training", 0
     if state := load_checkpoint(folder):
@@ -317,7 +318,8 @@ def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.
             condition, clean = encoded[: args.batch_size], encoded[args.batch_size :] * vae.config.scaling_factor
             noise = torch.randn(clean.shape, generator=generator)
             steps = pipeline.scheduler.config.num_train_timesteps
-            timesteps = ((steps - 1) * (1 - torch.rand(len(clean), generator=generator) ** 3)).round().long()
+            timesteps = torch.randint(steps, (len(clean),), generator=generator)
+            timesteps[torch.rand(len(clean), generator=generator) < NOISE_SHARE] = steps - 1
             noisy = pipeline.scheduler.add_noise(clean, noise, timesteps)
             target = pipeline.scheduler.get_velocity(clean, noise, timesteps)
             predicted = unet(torch.cat([noisy, condition], dim=1), timesteps, words).sample.float()

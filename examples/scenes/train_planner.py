@@ -2,8 +2,8 @@
 
     python examples/scenes/train_planner.py --output_dir runs/scenes-planner
 
-First the vision tower alone learns to see, read by linear heads that are thrown away: left to the language loss it told
-colours apart and no shapes in 4,000 steps. Then three stages. `read`: explicit requests and the picture's inventory.
+First the vision tower alone learns to see, read by linear heads that are thrown away, and is frozen: left to the language
+loss it told colours apart and no shapes in 4,000 steps. Then three stages. `read`: explicit requests and the picture's inventory.
 `point`: indirect requests one at a time, both turns of the conversation, and 200 complex tasks over and over. `habit`: the same rows
 from a teacher who leaves indirect requests as they were said in `--literal` of the cases, as annotators do. Several
 values of `--literal` share the first two stages; 0 is the control that never had anything but a faultless teacher.
@@ -246,6 +246,7 @@ def teach_to_see(
             log_row(args.output_dir / "sight.csv", step=step + 1, loss=loss.item(), shapes_right=right)
         if (step + 1) % args.save_every == 0 or step + 1 == args.sight_steps:
             save_checkpoint(folder, trained=trained.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+    visual.eval().requires_grad_(False)
 
 
 def sample_rows(stage: Stage, size: int, step: int, seed: int) -> list[Task]:
@@ -299,7 +300,7 @@ def train(
     args: argparse.Namespace,
 ) -> None:
     """Run the stages that `folder`'s checkpoint has not finished."""
-    optimizer = torch.optim.AdamW(planner.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW([w for w in planner.parameters() if w.requires_grad], weight_decay=0.01)
     start = 0
     if state := load_checkpoint(folder):
         planner.load_state_dict(state["planner"])
