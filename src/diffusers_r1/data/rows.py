@@ -1,0 +1,141 @@
+"""Rows: what is known of one request, and the prompt that a planner is asked about it.
+
+A row has the columns `image`, `instruction`, `actions`, `subjects` and `goals`. The last three are lists of one length,
+item i of each belonging to edit i, or all three `None` where nobody knows the true edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..images import load_picture
+from ..prompts import Prompts
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features, IterableDataset
+
+
+EDIT_COLUMNS = ("actions", "subjects", "goals")
+NEUTRAL_GREY = (128, 128, 128)
+
+
+def row_features() -> Features:
+    """The types of a row's columns."""
+    from datasets import Features, Image, List, Value
+
+    return Features(
+        {
+            "image": Image(),
+            "instruction": Value("string"),
+            **{name: List(Value("string")) for name in EDIT_COLUMNS},
+        }
+    )
+
+
+def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's `instruction`, `actions`, `subjects` and `goals` without surplus space around them.
+
+    Args:
+        cells (`Mapping`): What a data set has of these four; an absent list is an unknown one.
+
+    Raises:
+        ValueError: If there is no instruction, some but not all of the lists are there, they are of different lengths
+            or empty, or hold something else than text.
+    """
+    instruction = cells["instruction"]
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise ValueError(f"the instruction is {instruction!r}")
+    lists = {name: cells.get(name) for name in EDIT_COLUMNS}
+    if all(items is None for items in lists.values()):
+        return {"instruction": instruction.strip(), **lists}
+    for name, items in lists.items():
+        if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
+            raise ValueError(f"`{name}` is no list of texts: {items!r}")
+    lengths = [len(items) for items in lists.values()]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise ValueError("there are {} actions, {} subjects and {} goals".format(*lengths))
+    stripped = {name: [item.strip() for item in items] for name, items in lists.items()}
+    return {"instruction": instruction.strip(), **stripped}
+
+
+def fit(picture: Image.Image, size: int) -> Image.Image:
+    """The picture, `size` x `size` pixels: scaled so that its longer side fits, centred on neutral grey.
+
+    Padded, not stretched: a planner is asked for shapes and places, and it sees pictures undistorted when it plans.
+    """
+    if picture.size == (size, size):
+        return picture
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    result = Image.new("RGB", (size, size), NEUTRAL_GREY)
+    scaled = picture.resize((width, height), Image.Resampling.BICUBIC)
+    result.paste(scaled, ((size - width) // 2, (size - height) // 2))
+    return result
+
+
+def to_prompts(
+    dataset: Dataset | IterableDataset,
+    prompts: Prompts,
+    image_size: int | None,
+    sees: bool,
+    control_tokens: Sequence[str] = (),
+) -> Dataset | IterableDataset:
+    """The rows with the columns from which TRL's trainers ask a planner: `prompt`, and `image` if it sees.
+
+    `prompt` is a conversation of one turn. Its content is a list of parts, of which `{"type": "image"}` stands for the
+    row's `image`: TRL puts the picture there itself. For a planner that does not see, the content is plain text.
+
+    All pictures come out at one size, since the trainer splits the flattened patches of a batch by picture, sample and
+    step, where uneven sizes have gone wrong (trl issues 4061, 5785, 6294, 6401), and since every step then takes the same
+    memory.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]): Rows as [`load_rows`] gives them.
+        prompts ([`Prompts`]): The words around the instruction.
+        image_size (`int` or `None`): Pixels along each side, see [`fit`]. `None` leaves the pictures as large as they
+            are, which is right where they are all of one size.
+        sees (`bool`): Whether the planner takes pictures. If not, the result has no `image`.
+        control_tokens (sequence of `str`, defaults to `()`): The tokenizer's `all_special_tokens`; taken out of the
+            instruction, as planning does. A picture's token among the words would not match any picture.
+
+    Returns:
+        The same kind of data set: the other columns stay, for the rewards. A `Dataset` is converted here and now and
+        kept in the cache of `datasets`; an `IterableDataset` row by row.
+
+    Raises:
+        ValueError: If `image_size` is below 1.
+    """
+    from datasets import Features, Image, List, Value
+
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"`image_size` is a number of pixels, not {image_size}.")
+    part = {"type": Value("string"), "text": Value("string")}
+    message = {"role": Value("string"), "content": List(part) if sees else Value("string")}
+    kinds = {**(dataset.features or row_features()), "image": Image(), "prompt": List(message)}
+    if not sees:
+        del kinds["image"]
+    return dataset.map(
+        partial(_to_prompt, prompts=prompts, image_size=image_size, sees=sees, control_tokens=tuple(control_tokens)),
+        remove_columns=[] if sees else ["image"],
+        features=Features(kinds),
+    )
+
+
+def _to_prompt(
+    row: dict[str, Any], prompts: Prompts, image_size: int | None, sees: bool, control_tokens: tuple[str, ...]
+) -> dict[str, Any]:
+    instruction = row["instruction"]
+    for token in control_tokens:
+        instruction = instruction.replace(token, " ")
+    messages = prompts.first_turn(instruction, image=True if sees else None)
+    if not sees:
+        return {"prompt": [{**m, "content": "".join(part["text"] for part in m["content"])} for m in messages]}
+    for message in messages:
+        message["content"] = [{"type": part["type"], "text": part.get("text")} for part in message["content"]]
+    picture = load_picture(row["image"])
+    return {"prompt": messages, "image": picture if image_size is None else fit(picture, image_size)}

@@ -1,0 +1,312 @@
+import io
+import json
+import logging
+import pickle
+import re
+from itertools import islice
+
+import datasets
+import pytest
+from PIL import Image
+
+from diffusers_r1.data import EDIT_COLUMNS, SOURCES, load_rows
+from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
+
+
+LOGGER = "diffusers_r1.data.sources"
+NO_TRUTH = {name: None for name in EDIT_COLUMNS}
+
+
+def picture(index: int, size=(12, 9)) -> Image.Image:
+    return Image.new("RGB", size, (index, 100, 200))
+
+
+def as_bytes(index: int) -> dict:
+    file = io.BytesIO()
+    picture(index).save(file, format="PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def index_of(row: dict) -> int:
+    return row["image"].convert("RGB").getpixel((0, 0))[0]
+
+
+def write_parquet(folder, split, kinds, columns):
+    """A data set as the Hub keeps it: `data/<split>-*.parquet` with the features in the files' metadata."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    features = datasets.Features(
+        {n: datasets.Image() if k == "image" else datasets.Value(k) for n, k in kinds.items()}
+    )
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(
+        folder / "data" / f"{split}-00000-of-00001.parquet"
+    )
+    return folder
+
+
+def test_psr(tmp_path):
+    kinds = {
+        **dict.fromkeys(("post_id", "instruction", "simplified_instruction", "model", "comment_id"), "string"),
+        **dict.fromkeys(("source_image", "ai_edited_image", "human_edited_image"), "image"),
+    }
+    posts = ["p1", "p1", "p2", "p3", "p2", None, None]
+    columns = {
+        **{name: [f"{name} {post}" for post in posts] for name in kinds if kinds[name] == "string"},
+        **{name: [picture(i) for i in range(len(posts))] for name in kinds if kinds[name] == "image"},
+        "post_id": posts,
+    }
+    folder = write_parquet(tmp_path / "psr", "test", kinds, columns)
+    rows = load_rows("psr", path=folder)
+    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS]
+    assert [index_of(row) for row in rows] == [0, 2, 3, 5, 6]
+    assert rows["instruction"][:3] == ["instruction p1", "instruction p2", "instruction p3"]
+    assert {name: rows[0][name] for name in EDIT_COLUMNS} == NO_TRUTH
+    simple = load_rows("PSRDataset/PSR-328", path=folder, columns={"instruction": "simplified_instruction"}, limit=2)
+    assert simple["instruction"][:] == ["simplified_instruction p1", "simplified_instruction p2"]
+
+
+def test_of_a_post_the_first_row_that_can_be_read_is_taken(tmp_path, caplog):
+    kinds = {"post_id": "string", "instruction": "string", "source_image": "image"}
+    columns = {"post_id": ["p", "p", "p"], "instruction": [None, "b", "c"], "source_image": map(picture, range(3))}
+    folder = write_parquet(tmp_path / "psr", "test", kinds, {n: list(c) for n, c in columns.items()})
+    with caplog.at_level(logging.WARNING, LOGGER):
+        assert load_rows("psr", path=folder, on_bad_row="skip")["instruction"][:] == ["b"]
+    with pytest.raises(ValueError, match="no column 'post_id'"):
+        load_rows("psr", path=write_parquet(tmp_path / "other", "test", {"x": "string"}, {"x": ["y"]}))
+
+
+def test_ultraedit(tmp_path):
+    kinds = {
+        "clip_sim_source": "float64",
+        "source_caption": "string",
+        "idx": "int64",
+        "edit_prompt": "string",
+        "edit_object": "null",
+        "source_image": "image",
+        "edited_image": "image",
+    }
+    columns = {
+        "clip_sim_source": [0.5] * 3,
+        "source_caption": ["a dog"] * 3,
+        "idx": [7, 8, 9],
+        "edit_prompt": ["add a hat", "make it night", "remove the dog"],
+        "edit_object": [None] * 3,
+        "source_image": [picture(i) for i in range(3)],
+        "edited_image": [picture(100 + i) for i in range(3)],
+    }
+    folder = write_parquet(tmp_path / "ultra", "FreeForm_0", kinds, columns)
+    write_parquet(folder, "FreeForm_1", kinds, {name: column[:1] for name, column in columns.items()})
+    rows = load_rows("ultraedit", path=folder)
+    assert rows["instruction"][:] == columns["edit_prompt"]
+    assert [index_of(row) for row in rows] == [0, 1, 2]
+    assert len(load_rows("ultraedit", path=folder, split="FreeForm_1")) == 1
+
+
+def test_magicbrush(tmp_path):
+    kinds = {
+        "img_id": "string",
+        "turn_index": "int32",
+        "source_img": "image",
+        "mask_img": "image",
+        "instruction": "string",
+        "target_img": "image",
+    }
+    columns = {
+        "img_id": ["1", "1", "2"],
+        "turn_index": [1, 2, 1],
+        "instruction": ["a", "b", "c"],
+        **{name: [picture(i) for i in range(3)] for name in ("source_img", "mask_img", "target_img")},
+    }
+    folder = write_parquet(tmp_path / "brush", "train", kinds, columns)
+    write_parquet(folder, "dev", kinds, {name: column[2:] for name, column in columns.items()})
+    assert load_rows("magicbrush", path=folder)["instruction"][:] == ["a", "b", "c"]
+    assert load_rows("magicbrush", path=folder, split="dev")["instruction"][:] == ["c"]
+
+
+@pytest.mark.parametrize("image_name", SOURCES["realedit"].image)
+def test_realedit(tmp_path, image_name):
+    folder = write_parquet(
+        tmp_path / "realedit",
+        "train",
+        {image_name: "image", "edit_instruction": "string", "output_image": "image"},
+        {image_name: [picture(3)], "edit_instruction": ["fix it"], "output_image": [picture(4)]},
+    )
+    row = load_rows("realedit", path=folder)[0]
+    assert (index_of(row), row["instruction"]) == (3, "fix it")
+
+
+def test_pictures_named_by_paths(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for index in range(2):
+        picture(index).save(tmp_path / "pictures" / f"{index}.png")
+    lines = ["input_image_name,instruction", "pictures/0.png,a", f"{tmp_path}/pictures/1.png,b", "none.png,c", ",d"]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    rows = load_rows("realedit", path=tmp_path, limit=2, data_files="train.csv")
+    assert [index_of(row) for row in rows] == [0, 1]
+    with pytest.raises(ValueError, match="Row 2 of realedit cannot be used: its picture cannot be read.*none.png"):
+        load_rows("realedit", path=tmp_path, data_files="train.csv")
+
+
+def test_pictures_as_bytes(tmp_path):
+    folder = tmp_path / "bytes"
+    folder.mkdir()
+    datasets.Dataset.from_dict({"image": [as_bytes(5)], "instruction": ["a"]}).to_parquet(folder / "train.parquet")
+    assert index_of(load_rows(str(folder))[0]) == 5
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures with `metadata.jsonl`: rows 0 and 2 are good, with true edits and without."""
+    (tmp_path / "pictures").mkdir()
+    for index in range(7):
+        picture(index).save(tmp_path / "pictures" / f"{index}.png")
+    whole = (tmp_path / "pictures" / "3.png").read_bytes()
+    (tmp_path / "pictures" / "3.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "pictures" / "4.png").unlink()
+    picture(5, size=(500, 1)).save(tmp_path / "pictures" / "5.png")
+    truth = {"actions": ["recolor", "remove"], "subjects": ["coat", "man"], "goals": ["red", "nothing"]}
+    rows = [{"file_name": f"pictures/{index}.png", "instruction": f"edit {index}", **truth} for index in range(7)]
+    rows[1]["instruction"] = ""
+    rows[2].update(NO_TRUTH)
+    rows[6]["goals"] = ["red"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+BAD = {
+    1: "the instruction is ''",
+    3: "its picture cannot be read",
+    4: "its picture cannot be read.*4.png",
+    5: "longer than 200:1",
+    6: "2 actions, 2 subjects and 1 goals",
+}
+
+
+def test_a_bad_row_is_an_error_with_its_index(folder):
+    with pytest.raises(ValueError, match=rf"^Row 1 of {folder} cannot be used: the instruction is ''\. .*on_bad_row"):
+        load_rows(str(folder))
+
+
+def test_bad_rows_are_skipped_by_choice_and_never_silently(folder, caplog):
+    with caplog.at_level(logging.WARNING, LOGGER):
+        rows = load_rows(str(folder), on_bad_row="skip")
+    assert [index_of(row) for row in rows] == [0, 2]
+    assert rows[0]["actions"] == ["recolor", "remove"] and rows[1]["actions"] is None
+    *each, summary = caplog.messages
+    assert [message.split()[1] for message in each] == [str(index) for index in BAD]
+    for message, reason in zip(each, BAD.values()):
+        assert re.search(reason, message)
+    assert summary == f"5 rows of {folder} were left out, 2 remain. Left out: 1, 3, 4, 5, 6."
+
+
+def test_a_limit_and_an_order(folder, caplog):
+    with caplog.at_level(logging.WARNING, LOGGER):
+        assert len(load_rows(str(folder), limit=1)) == 1
+        assert not caplog.messages
+        orders = [[index_of(row) for row in load_rows(str(folder), "train", "skip", seed=seed)] for seed in range(6)]
+    assert sorted(map(tuple, set(map(tuple, orders)))) == [(0, 2), (2, 0)]
+    again = [[index_of(row) for row in load_rows(str(folder), "train", "skip", seed=seed)] for seed in range(6)]
+    assert orders == again
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    picture(0).save(tmp_path / "0.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "instruction": " "}))
+    with pytest.raises(ValueError, match="no row that can be used"):
+        load_rows(str(tmp_path), on_bad_row="skip")
+
+
+def test_a_folder_that_was_saved_to_disk(folder, tmp_path_factory):
+    saved = tmp_path_factory.mktemp("saved")
+    rows = load_rows(str(folder), on_bad_row="skip")
+    rows.save_to_disk(saved / "one")
+    datasets.DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(saved / "two")
+    assert len(load_rows(str(saved / "one"))) == len(load_rows(str(saved / "two"))) == 2
+    again = load_rows(str(saved / "two"), split="test")[0]
+    assert (again["instruction"], again["goals"]) == ("edit 2", None)
+
+
+def test_columns_by_other_names(tmp_path):
+    columns = {"pic": [picture(1)], "ask": ["a"], "what": [["add"]], "who": [["hat"]], "how": [["top"]]}
+    texts = datasets.List(datasets.Value("string"))
+    features = datasets.Features(
+        {"pic": datasets.Image(), "ask": datasets.Value("string"), "what": texts, "who": texts, "how": texts}
+    )
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "train.parquet")
+    named = {"image": "pic", "instruction": "ask", "actions": "what", "subjects": "who", "goals": "how"}
+    row = load_rows(str(tmp_path), columns=named)[0]
+    assert index_of(row) == 1 and row["instruction"] == "a"
+    assert [row[name] for name in EDIT_COLUMNS] == [["add"], ["hat"], ["top"]]
+    with pytest.raises(ValueError, match=r"no column for image \(image or .*it has \['pic', 'ask'"):
+        load_rows(str(tmp_path))
+    with pytest.raises(ValueError, match=r"no column for subjects \(subjects\), goals \(goals\)"):
+        load_rows(str(tmp_path), columns={"image": "pic", "instruction": "ask", "actions": "what"})
+    with pytest.raises(ValueError, match=r"no column for actions \(typo\)"):
+        load_rows(str(tmp_path), columns={**named, "actions": "typo"})
+    with pytest.raises(ValueError, match=r"`columns` names \['action'\]"):
+        load_rows(str(tmp_path), columns={"action": "what"})
+
+
+def test_scenes_from_seeds():
+    rows = load_rows("scenes:complex=0.5,pointed=0.5", limit=5, seed=40)
+    tasks = list(islice(sample_tasks(40, {"complex": 0.5, "pointed": 0.5}), 5))
+    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS]
+    for row, task in zip(rows, tasks, strict=True):
+        assert row["instruction"] == task.instruction and row["image"].tobytes() == task.image.tobytes()
+        assert list(zip(*(row[name] for name in EDIT_COLUMNS))) == [(e.action, e.subject, e.goal) for e in task.edits]
+    kinds = {sample_task(40 + i, "chained").instruction for i in range(20)}
+    assert set(load_rows("scenes:chained=1", limit=20, seed=40)["instruction"][:]) == kinds
+
+
+def test_splits_of_scenes_do_not_overlap():
+    test = load_rows("scenes:simple=1", split="test", limit=2)
+    assert test["instruction"][:] == [sample_task(TEST_SEEDS + i, "simple").instruction for i in range(2)]
+    instructions = [
+        load_rows("scenes", split=split, limit=4)["instruction"][:] for split in ("train", "validation", "test")
+    ]
+    assert len({tuple(each) for each in instructions}) == 3
+    with pytest.raises(ValueError, match="outside of the split 'train'"):
+        load_rows("scenes", limit=20, seed=899_999_990)
+    with pytest.raises(ValueError, match="outside of the split 'validation'"):
+        load_rows("scenes", split="validation", seed=100_000_000)
+    with pytest.raises(ValueError, match="outside of the split"):
+        load_rows("scenes", split="test", seed=-1)
+    with pytest.raises(ValueError, match="train, validation, test"):
+        load_rows("scenes", split="dev")
+
+
+def test_scenes_without_end():
+    stream = load_rows("scenes:complex=1", seed=7)
+    assert isinstance(stream, datasets.IterableDataset)
+    finite = load_rows("scenes:complex=1", seed=7, limit=6)
+    assert [row["instruction"] for row in islice(stream, 6)] == finite["instruction"][:]
+    assert [row["instruction"] for row in islice(stream.skip(3), 3)] == finite["instruction"][3:]
+    assert stream.features == finite.features
+    copy = pickle.loads(pickle.dumps(stream))
+    assert next(iter(copy))["goals"] == finite[0]["goals"]
+
+
+@pytest.mark.parametrize(
+    "name", ["scenes:", "scenes:hard=1", "scenes:complex", "scenes:complex=x", "scenes:complex=-1", "scenes:complex=0"]
+)
+def test_scenes_asked_for_wrongly(name):
+    with pytest.raises(ValueError, match='like "scenes:complex=0.5,pointed=0.5"'):
+        load_rows(name, limit=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_bad_row": "ignore"}, "`on_bad_row`"),
+        ({"limit": 0}, "`limit`"),
+        ({"columns": {"image": "pic"}}, "Scenes are made"),
+        ({"path": "x"}, "Scenes are made"),
+        ({"revision": "main"}, "Scenes are made"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_rows("scenes", **{"limit": 1, **arguments})
+
+
+def test_the_table_has_no_name_twice():
+    assert len({source.path for source in SOURCES.values()}) == len(SOURCES)
