@@ -1,4 +1,4 @@
-"""What the training scripts do beside training: validate greedily, warn of runs that cannot learn, draw the curves."""
+"""What the training scripts do beside training: warn of runs that cannot learn, draw the curves."""
 
 from __future__ import annotations
 
@@ -6,82 +6,18 @@ import csv
 import io
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
-from trl.models import unwrap_model_for_generation
 
-from ..plan import Edit
-from ..prompts import Prompts
 from ..records import write_whole
-from .validation import decompose_all, score_answers
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import Trainer
 
 
 logger = logging.getLogger(__name__)
 
 NO_VARIANCE = 0.95
 PATIENCE = 20
-
-
-class GreedyValidation(TrainerCallback):
-    """Decompose held-out rows greedily every `steps` steps, and at the first, and log the marks beside the rewards.
-
-    Logged: `val/format`, `val/action_f1`, `val/subject_f1`, `val/goal_f1` and `val/exact`, each the mean over the rows,
-    from 0 to 1; see [`score_answers`].
-
-    Args:
-        trainer ([`~transformers.Trainer`]): Whose model is measured and whose logs are written.
-        prompts ([`Prompts`]): The planner's words.
-        rows (`datasets.Dataset`): Columns `image`, `instruction`, `actions`, `subjects`, `goals`.
-        steps (`int`): How often.
-        max_new_tokens (`int`): The most tokens an answer may have.
-        batch_size (`int`, defaults to 50): Rows in one generate call.
-    """
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        prompts: Prompts,
-        rows: Dataset,
-        steps: int,
-        max_new_tokens: int,
-        batch_size: int = 50,
-    ):
-        self.trainer, self.prompts, self.steps = trainer, prompts, steps
-        self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        self.images, self.instructions = list(rows["image"]), list(rows["instruction"])
-        self.truths = [
-            [Edit(*edit) for edit in zip(row["actions"], row["subjects"], row["goals"])]
-            for row in rows.select_columns(["actions", "subjects", "goals"])
-        ]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:
-            self.validate(state)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.steps == 0:
-            self.validate(state)
-
-    def validate(self, state) -> None:
-        processor, accelerator = self.trainer.processing_class, self.trainer.accelerator
-        with unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as model:
-            answers = decompose_all(
-                model, processor, self.prompts, self.images, self.instructions, **self.generation
-            )
-        marks = score_answers(answers, self.truths)
-        # Not through the trainer's `log`: that would close the averages of a training step that is still under way.
-        means = {f"val/{name}": float(np.mean(values)) for name, values in marks.items()}
-        state.log_history.append({**means, "step": state.global_step})
-        if accelerator.is_main_process:
-            accelerator.log(means, step=state.global_step)
-            logger.info("step %d: %s", state.global_step, means)
 
 
 class VarianceWatch(TrainerCallback):

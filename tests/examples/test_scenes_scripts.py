@@ -1,0 +1,67 @@
+"""The scripts that train the shipped bundle run, go on where they stopped, and what they leave fits together."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.scenes import sample_task
+
+
+pytestmark = pytest.mark.tiny
+
+SCRIPTS = Path(__file__).parents[2] / "examples" / "scenes"
+
+
+def run(script: str, *options) -> str:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def steps(path: Path) -> int:
+    return torch.load(path / "checkpoint.pt", weights_only=True)["step"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    editor, planner = folder / "editor", folder / "planner"
+    short = ["--vae_steps", 2, "--decoder_steps", 2, "--words_steps", 2, "--batch_size", 2, "--width", 32]
+    run("train_editor.py", "--output_dir", editor, *short, "--steps", 2)
+    assert steps(editor / "unet_training") == 2
+    run("train_editor.py", "--output_dir", editor, *short, "--steps", 50)
+    few = ["--sight_steps", 2, "--read_steps", 2, "--habit_steps", 1, "--batch_size", 2, "--literal", 0.6, 0]
+    run("train_planner.py", "--output_dir", planner, *few, "--point_steps", 1)
+    assert steps(planner / "shared") == 3
+    run("train_planner.py", "--output_dir", planner, *few, "--point_steps", 2)
+    return editor, planner
+
+
+def test_a_run_goes_on_where_it_stopped(trained):
+    editor, planner = trained
+    assert steps(editor / "unet_training") == 50 and steps(editor / "vae_training") == 2
+    assert steps(planner / "shared") == 4
+    logged = [int(row["step"]) for row in csv.DictReader((editor / "unet.csv").read_text().splitlines())]
+    assert logged == [50]
+
+
+def test_the_parts_make_a_bundle(trained, tmp_path):
+    editor, planner = trained
+    printed = run(
+        "build_bundle.py",
+        *["--editor", editor / "pipeline", "--planner", planner / "literal-0.6"],
+        *["--supervised_planner", planner / "literal-0", "--output_dir", tmp_path],
+    )
+    assert "MB in all" in printed
+    pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "imageedit-r1-scenes")
+    assert pipe.prompts.decompose == "{instruction}" and pipe.config.editor_defaults["num_inference_steps"] == 8
+    assert next(pipe.planner.parameters()).dtype == next(pipe.editor.unet.parameters()).dtype == torch.float32
+    task = sample_task(0, "chained")
+    out = pipe(task.image, task.instruction, max_new_tokens=8)
+    assert out.images[0].size == (64, 64)
