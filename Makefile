@@ -1,9 +1,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CHECKED := src tests examples benchmarks setup.py
+CHECKED := src tests examples benchmarks docs setup.py
 API := plan pipelines.pipeline_imageedit_r1 pipelines.pipeline_output prompts planning editors bundles images tags \
-	matching scenes records endpoints
+	matching scenes records endpoints rewards data
 
 .PHONY: demo test quality style docs
 

@@ -7,8 +7,8 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 EXTRAS = {
-    "train": ["trl>=1.0", "peft", "datasets", "scipy", "matplotlib"],
-    "eval": ["torchmetrics", "matplotlib", "datasets", "scipy"],
+    "train": ["trl>=1.0", "peft", "datasets>=4", "scipy", "matplotlib"],
+    "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
     "app": ["gradio"],
     "test": ["pytest", "pytest-timeout", "scipy"],
     "docs": ["pdoc"],

@@ -19,6 +19,7 @@ from diffusers_r1.bundles.planners import load_planner, save_planner
 
 
 SHIPPED = Path(bundles.__file__).parent
+TRAINING = {"data": "scenes, made from seeds", "scripts": "examples/scenes", "license": "apache-2.0"}
 EDITOR_DEFAULTS = {"num_inference_steps": 8, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     planner, processor, prompts = load_planner(args.planner, dtype=torch.float16)
+    planner.config.imageedit_r1_training = TRAINING
     editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
     pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
     pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")
