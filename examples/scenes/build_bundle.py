@@ -9,6 +9,7 @@ as `imageedit-r1-scenes-sft`.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -16,11 +17,20 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from diffusers_r1 import ImageEditR1Pipeline, bundles
 from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.records import write_whole
 
 
 SHIPPED = Path(bundles.__file__).parent
 TRAINING = {"data": "scenes, made from seeds", "scripts": "examples/scenes", "license": "apache-2.0"}
-EDITOR_DEFAULTS = {"num_inference_steps": 8, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+EDITOR_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+
+
+def forget_local_paths(folder: Path) -> None:
+    """Take out of the configs where on this machine the parts were loaded from."""
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None):
+            write_whole(path, json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:
@@ -36,6 +46,7 @@ def main() -> None:
     editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
     pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
     pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")
+    forget_local_paths(args.output_dir / "imageedit-r1-scenes")
     if args.supervised_planner:
         planner, processor, prompts = load_planner(args.supervised_planner, dtype=torch.float16)
         save_planner(args.output_dir / "imageedit-r1-scenes-sft", planner, processor, prompts)
