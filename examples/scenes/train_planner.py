@@ -3,13 +3,14 @@
     python examples/scenes/train_planner.py --output_dir runs/scenes-planner
 
 First the vision tower alone learns to see, read by linear heads that are thrown away, and is frozen: left to the language
-loss it told colours apart and no shapes in 4,000 steps. Then three stages. `read`: explicit requests and the picture's inventory.
-`point`: indirect requests one at a time, both turns of the conversation, and 200 complex tasks over and over. `habit`: the same rows
-from a teacher who leaves indirect requests as they were said in `--literal` of the cases, as annotators do. Several
-values of `--literal` share the first two stages; 0 is the control that never had anything but a faultless teacher.
+loss it told colours apart and no shapes in 4,000 steps. Then three stages. `read`: explicit requests and the picture's
+inventory. `point`: indirect requests one at a time, both turns of the conversation, and 200 complex tasks over and over.
+`habit`: the same rows from a teacher who leaves indirect requests as they were said in `--literal` of the cases, as
+annotators do. Several values of `--literal` share the first two stages; 0 is the control that never had anything but a
+faultless teacher.
 
-The run writes its loss to `planner.csv`, goes on where it stopped when started again with the same folder, and leaves
-`output_dir/literal-<value>`: model, processor and prompts. About an hour on two CPU cores.
+The run writes its loss to `sight.csv`, `shared.csv` and `literal-<value>.csv`, goes on where it stopped when started again
+with the same folder, and leaves `output_dir/literal-<value>`: model, processor and prompts. About an hour on two CPU cores.
 """
 
 from __future__ import annotations
