@@ -10,7 +10,7 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
     "app": ["gradio"],
-    "test": ["pytest", "pytest-timeout", "scipy"],
+    "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script
     "docs": ["pdoc"],
     "quality": ["ruff"],
 }

@@ -2,11 +2,12 @@
 
     python examples/scenes/train_editor.py --output_dir runs/scenes-editor
 
-Three parts, one after the other: an autoencoder for the pictures, its decoder a while longer than its encoder; a text
-encoder that has to say, at the last word of each request, what is asked of what; and the UNet, for which both are frozen.
-Left to the UNet's loss alone, the text encoder did not learn in 2,400 steps which words belong together. Each part writes
-its loss to a CSV file and goes on where it stopped when the script is started again with the same folder.
-`output_dir/pipeline` is then a `StableDiffusionInstructPix2PixPipeline`. About 100 minutes on one CPU core.
+Three parts, one after the other: an autoencoder for the pictures; a text encoder that has to say, at the last word of each
+request, what is asked of what; and the UNet, for which both are frozen. Each part has linear heads beside its own loss,
+thrown away afterwards, that read from its features what a scene or a request means. By the pixels alone every part
+stalled: the text encoder did not learn in 2,400 steps which words belong together, and the UNet not where a cell lies.
+Each part writes its loss to a CSV file and goes on where it stopped when the script is started again with the same folder.
+`output_dir/pipeline` is then a `StableDiffusionInstructPix2PixPipeline`. About two hours on one CPU core.
 
 The true picture after an explicit request is known exactly, so guidance has nothing to sharpen: the pipeline is meant to
 be called with `guidance_scale=1, image_guidance_scale=1` and one or few steps. Most rows start from pure noise, where the
@@ -48,20 +49,22 @@ from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint
 EXPLICIT_KINDS = {"simple": 0.25, "chained": 0.75}
 CANONICAL_SHARE = 0.5  # of the prompts in the words of the sequencing agent; the rest as users word explicit requests
 NO_PROMPT_SHARE = 0.05  # so that guidance above 1 still means something
-NOISE_SHARE = 0.7  # of the rows from pure noise, where everything about an edit is decided
+NOISE_SHARE = 0.8  # of the rows from pure noise, where everything about an edit is decided
+LATENT_NOISE = 0.4  # at most, of the latents' standard deviation, while the autoencoder learns
+READING_WEIGHT = 0.3  # of what the heads on the UNet read, beside its own loss
+GOALS = (*COLORS, *SHAPES, *PLACES, *BACKGROUNDS, "nothing")
 TOKENS = 77
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--vae_steps", type=int, default=2200)
-    parser.add_argument("--decoder_steps", type=int, default=1200, help="of the decoder alone, on noisy latents")
+    parser.add_argument("--vae_steps", type=int, default=2400)
     parser.add_argument("--words_steps", type=int, default=400, help="of the text encoder")
-    parser.add_argument("--steps", type=int, default=4000, help="of the UNet")
+    parser.add_argument("--steps", type=int, default=3000, help="of the UNet")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=6e-4)
-    parser.add_argument("--width", type=int, default=160, help="channels of the UNet")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--width", type=int, default=128, help="channels of the UNet")
     parser.add_argument("--save_every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -79,7 +82,29 @@ def crowded_scene(random: np.random.Generator) -> Scene:
     return Scene(tuple(CONTENTS[random.integers(len(CONTENTS))] for _ in range(9)), scene.background)
 
 
+def content_classes(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Colour (0 to 8) and shape (0 to 4) in every cell, 0 for nothing, and the background: each (batch, 9)."""
+    colors = [[1 + list(COLORS).index(item.color) if item else 0 for item in scene.cells] for scene in scenes]
+    shapes = [[1 + SHAPES.index(item.shape) if item else 0 for item in scene.cells] for scene in scenes]
+    backgrounds = [[list(BACKGROUNDS).index(scene.background)] * 9 for scene in scenes]
+    return torch.tensor(colors), torch.tensor(shapes), torch.tensor(backgrounds)
+
+
+def linear_heads(width: int, *classes: int) -> torch.nn.ModuleList:
+    return torch.nn.ModuleList([torch.nn.Linear(width, count) for count in classes])
+
+
+def reading_loss(logits: list[torch.Tensor], truths: list[torch.Tensor] | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The sum of the heads' cross entropies; classes are the last dimension of the logits."""
+    return sum(F.cross_entropy(one.flatten(0, -2), truth.flatten()) for one, truth in zip(logits, truths))
+
+
 def train_autoencoder(args: argparse.Namespace) -> AutoencoderKL:
+    """Teach the autoencoder to draw, from latents that are a little off as the UNet's will be, the picture they mean.
+
+    The latents of a cell, 2x2 pixels of 8 channels, are read by linear heads: what lies there must be plain to see in them.
+    Noise is in proportion to their spread, which is held near 1: InstructPix2Pix does not scale what the UNet sees.
+    """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -90,63 +115,40 @@ def train_autoencoder(args: argparse.Namespace) -> AutoencoderKL:
         sample_size=64,
         mid_block_add_attention=False,
     ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
+    heads = linear_heads(32, 9, 5, 5)
+    trained = torch.nn.ModuleList([vae, heads])
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=2e-3, weight_decay=1e-4)
     folder, start = args.output_dir / "vae_training", 0
     if state := load_checkpoint(folder):
-        vae.load_state_dict(state["vae"])
+        trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     for step in range(start, args.vae_steps):
         random = np.random.default_rng([args.seed, step, 1])
+        generator = torch.Generator().manual_seed(step)
         scenes = [sample_scene(random) if i % 2 else crowded_scene(random) for i in range(16)]
         pixels = to_pixels([render(scene) for scene in scenes]).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(pixels).latent_dist
-            decoded = vae.decode(posterior.sample()).sample.float()
+            latents = vae.encode(pixels).latent_dist.mode().float()
+            amount = LATENT_NOISE * torch.rand(16, 1, 1, 1, generator=generator) * latents.detach().std()
+            latents = latents + amount * torch.randn(latents.shape, generator=generator)
+            decoded = vae.decode(latents).sample.float()
+        cells = latents[:, :, 1:7, 1:7].unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(16, 9, 32)
+        reading = reading_loss([head(cells) for head in heads], content_classes(scenes))
         error = F.mse_loss(decoded, pixels)
-        loss = F.l1_loss(decoded, pixels) + error + 1e-5 * posterior.kl().float().mean() / 64
+        loss = F.l1_loss(decoded, pixels) + error + 0.1 * reading + 0.1 * (latents.std() - 1).square()
         optimizer.param_groups[0]["lr"] = 2e-3 * warmup_stable_decay(step, args.vae_steps, warmup=100, decay=0.5)
-        take_step(loss, optimizer, vae)
+        take_step(loss, optimizer, trained)
         if (step + 1) % 50 == 0:
             psnr = 10 * float(torch.log10(4 / error.detach()))
-            log_row(args.output_dir / "vae.csv", step=step + 1, loss=loss.item(), psnr=psnr)
+            log_row(args.output_dir / "vae.csv", step=step + 1, loss=loss.item(), psnr=psnr, reading=reading.item())
         if (step + 1) % args.save_every == 0 or step + 1 == args.vae_steps:
-            save_checkpoint(folder, vae=vae.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+            save_checkpoint(folder, trained=trained.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
     with torch.no_grad():
         scenes = [sample_scene(np.random.default_rng([args.seed, i, 2])) for i in range(512)]
         latents = vae.encode(to_pixels([render(scene) for scene in scenes])).latent_dist.mode()
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     return vae.eval().requires_grad_(False)
-
-
-def harden_decoder(vae: AutoencoderKL, args: argparse.Namespace) -> None:
-    """Teach the decoder alone to draw clean pictures from latents that are a little off, as the UNet's will be."""
-    decoder = torch.nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-3, weight_decay=1e-4)
-    folder, start = args.output_dir / "decoder_training", 0
-    if state := load_checkpoint(folder):
-        decoder.load_state_dict(state["decoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    for step in range(start, args.decoder_steps):
-        random = np.random.default_rng([args.seed, step, 5])
-        generator = torch.Generator().manual_seed(step)
-        scenes = [sample_scene(random) if i % 2 else crowded_scene(random) for i in range(16)]
-        pixels = to_pixels([render(scene) for scene in scenes]).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                latents = vae.encode(pixels).latent_dist.mode().float()
-            amount = 0.5 * torch.rand(16, 1, 1, 1, generator=generator) / vae.config.scaling_factor
-            latents = latents + amount * torch.randn(latents.shape, generator=generator)
-            decoded = vae.decode(latents).sample.float()
-        loss = F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
-        optimizer.param_groups[0]["lr"] = 1e-3 * warmup_stable_decay(step, args.decoder_steps, warmup=50, decay=0.6)
-        take_step(loss, optimizer, decoder)
-        if (step + 1) % 50 == 0:
-            log_row(args.output_dir / "decoder.csv", step=step + 1, loss=loss.item())
-        if (step + 1) % args.save_every == 0 or step + 1 == args.decoder_steps:
-            save_checkpoint(folder, decoder=decoder.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
-    decoder.requires_grad_(False)
 
 
 def make_tokenizer(folder: Path, seed: int) -> CLIPTokenizer:
@@ -197,7 +199,7 @@ def make_pipeline(vae: AutoencoderKL, tokenizer: CLIPTokenizer, width: int) -> S
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",),
         block_out_channels=(width,),
-        layers_per_block=2,
+        layers_per_block=1,
         cross_attention_dim=128,
         attention_head_dim=4,
         norm_num_groups=16,
@@ -233,19 +235,18 @@ def sample_prompt(task: Task, random: np.random.Generator) -> tuple[str, list[st
 def slots(edit: Edit) -> tuple[int, int, int, int]:
     """An edit as four classes: action, the two words of its subject, goal."""
     color, _, shape = edit.subject.rpartition(" ")
-    goals = [*COLORS, *SHAPES, *PLACES, *BACKGROUNDS, "nothing"]
     return (
         ACTIONS.index(edit.action),
         ["", *COLORS].index(color),
         [*SHAPES, "background"].index(shape),
-        goals.index(edit.goal),
+        GOALS.index(edit.goal),
     )
 
 
 def train_text_encoder(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.Namespace) -> None:
     """Teach the text encoder to know, at the last word of a request, the whole request: four linear heads read it."""
     text_encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
-    heads = torch.nn.ModuleList([torch.nn.Linear(128, classes) for classes in (5, 9, 5, 27)])
+    heads = linear_heads(128, len(ACTIONS), 1 + len(COLORS), 1 + len(SHAPES), len(GOALS))
     trained = torch.nn.ModuleList([text_encoder, heads])
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=1e-3)
     folder, start = args.output_dir / "words_training", 0
@@ -267,7 +268,7 @@ def train_text_encoder(pipeline: StableDiffusionInstructPix2PixPipeline, args: a
         words = text_encoder(tokens.input_ids).last_hidden_state[rows, positions]
         logits = [head(words) for head in heads]
         truth = torch.tensor(truths).T
-        loss = sum(F.cross_entropy(*pair) for pair in zip(logits, truth))
+        loss = reading_loss(logits, truth)
         optimizer.param_groups[0]["lr"] = 1e-3 * warmup_stable_decay(step, args.words_steps, warmup=100)
         take_step(loss, optimizer, trained)
         if (step + 1) % 50 == 0:
@@ -279,62 +280,141 @@ def train_text_encoder(pipeline: StableDiffusionInstructPix2PixPipeline, args: a
     text_encoder.eval().requires_grad_(False)
 
 
-def sample_batch(tasks, size: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Pictures before and after, each (batch, 3, 64, 64), and what is asked for."""
-    before, after, prompts = [], [], []
-    for task in islice(tasks, size):
-        before.append(task.image)
-        after.append(task.target_image)
-        if random.random() < NO_PROMPT_SHARE:
-            prompts.append("")
-        else:
-            prompts.append(sample_prompt(task, random)[0])
-    return to_pixels(before), to_pixels(after), prompts
+def on_board(cells: torch.Tensor, margin: int) -> torch.Tensor:
+    """Classes of the nine cells, (batch, 9), as classes of the latents' pixels, (batch, 8, 8): 2x2 a cell, and a margin."""
+    board = cells.view(-1, 3, 3).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    return F.pad(board, (1, 1, 1, 1), value=margin)
+
+
+def scene_truth(scenes: list[Scene]) -> list[torch.Tensor]:
+    """What each pixel of the latents shows, each (batch, 8, 8): colour, shape, background."""
+    colors, shapes, backgrounds = content_classes(scenes)
+    behind = backgrounds[:, :1, None].expand(-1, 8, 8)
+    return [on_board(colors, 0), on_board(shapes, 0), behind]
+
+
+def edit_truth(tasks: list[Task]) -> list[torch.Tensor]:
+    """What is asked of each pixel of the latents, each (batch, 8, 8): the action (0: none), and its goal.
+
+    The goal of an addition is the colour of what is added: its place is where the pixel lies. The background, which is
+    everywhere, is left to the truth about the outcome.
+    """
+    actions, goals = torch.zeros(len(tasks), 9).long(), torch.full((len(tasks), 9), GOALS.index("nothing"))
+    for row, task in enumerate(tasks):
+        names = [str(item) for item in task.scene.cells]
+        for edit in task.edits:
+            if edit.action == "background":
+                continue
+            cell = PLACES.index(edit.goal) if edit.action == "add" else names.index(edit.subject)
+            actions[row, cell] = 1 + ACTIONS.index(edit.action)
+            goals[row, cell] = GOALS.index(edit.subject.split()[0] if edit.action == "add" else edit.goal)
+    return [on_board(actions, 0), on_board(goals, GOALS.index("nothing"))]
+
+
+class Readers(torch.nn.Module):
+    """Linear heads on three depths of the UNet, one for each step of an edit, at every pixel of the latents.
+
+    After the way down: what lies here before, and at which place this is. In the middle: what is asked of it. After the
+    way up: what lies here afterwards.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        super().__init__()
+        width = unet.config.block_out_channels[0]
+        scene = (1 + len(COLORS), 1 + len(SHAPES), len(BACKGROUNDS))
+        self.before = linear_heads(width, *scene, 1 + len(PLACES))
+        self.asked = linear_heads(width, 1 + len(ACTIONS), len(GOALS))
+        self.after = linear_heads(width, *scene)
+        self.features = {}
+        unet.down_blocks[0].register_forward_hook(lambda _, __, out: self.features.update(before=out[0]))
+        unet.mid_block.register_forward_hook(lambda _, __, out: self.features.update(asked=out))
+        unet.up_blocks[0].register_forward_hook(lambda _, __, out: self.features.update(after=out))
+
+    def forward(self, name: str) -> list[torch.Tensor]:
+        """The logits of one depth in the UNet's last call, each (batch, 8, 8, classes)."""
+        features = self.features[name].float().permute(0, 2, 3, 1)
+        return [head(features) for head in getattr(self, name)]
+
+    def loss(self, tasks: list[Task]) -> torch.Tensor:
+        place = on_board(torch.arange(9).expand(len(tasks), 9), len(PLACES))
+        before = [*scene_truth([task.scene for task in tasks]), place]
+        after = scene_truth([task.target_scene for task in tasks])
+        return (
+            reading_loss(self("before"), before)
+            + reading_loss(self("asked"), edit_truth(tasks))
+            + reading_loss(self("after"), after)
+        )
+
+    def cells_right(self, tasks: list[Task]) -> float:
+        """In how many of the cells that an edit changes colour and shape afterwards are read right, from 0 to 1."""
+        right = [
+            one.argmax(-1) == truth for one, truth in zip(self("after"), scene_truth([t.target_scene for t in tasks]))
+        ]
+        changed = edit_truth(tasks)[0] > 0
+        return (right[0] & right[1])[changed].float().mean().item()
 
 
 def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.Namespace) -> None:
-    vae, unet, text_encoder = pipeline.vae, pipeline.unet, pipeline.text_encoder
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, weight_decay=1e-3)
+    """Teach the UNet to edit, with [`Readers`] beside it.
+
+    From the pixels' loss alone it found after 2,400 steps where "top-left" is in 4% of the cases; with readers after 400.
+    """
+    vae, text_encoder = pipeline.vae, pipeline.text_encoder
+    unet = pipeline.unet.to(memory_format=torch.channels_last)
+    readers = Readers(unet)
+    trained = torch.nn.ModuleList([unet, readers])
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=args.learning_rate, weight_decay=1e-3)
     ema = EMAModel(unet.parameters(), decay=0.998, use_ema_warmup=True, power=0.75)
     folder, start = args.output_dir / "unet_training", 0
     if state := load_checkpoint(folder):
-        unet.load_state_dict(state["unet"])
+        trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         start = state["step"]
-    losses = []
+    last = pipeline.scheduler.config.num_train_timesteps - 1
+    losses, right = [], []
     for step in range(start, args.steps):
         random = np.random.default_rng([args.seed, step, 3])
         generator = torch.Generator().manual_seed(args.seed * args.steps + step)
-        tasks = sample_tasks(args.seed * 100_000_000 + step * args.batch_size, EXPLICIT_KINDS)
-        before, after, prompts = sample_batch(tasks, args.batch_size, random)
+        first_seed = args.seed * 100_000_000 + step * args.batch_size
+        tasks = list(islice(sample_tasks(first_seed, EXPLICIT_KINDS), args.batch_size))
+        prompts = ["" if random.random() < NO_PROMPT_SHARE else sample_prompt(task, random)[0] for task in tasks]
         tokens = pipeline.tokenizer(
             prompts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         )
+        pixels = to_pixels([task.image for task in tasks] + [task.target_image for task in tasks])
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
-                encoded = vae.encode(torch.cat([before, after])).latent_dist.mode().float()
+                condition, clean = vae.encode(pixels).latent_dist.mode().float().chunk(2)
                 words = text_encoder(tokens.input_ids).last_hidden_state
-            condition, clean = encoded[: args.batch_size], encoded[args.batch_size :] * vae.config.scaling_factor
+            clean = clean * vae.config.scaling_factor
             noise = torch.randn(clean.shape, generator=generator)
-            steps = pipeline.scheduler.config.num_train_timesteps
-            timesteps = torch.randint(steps, (len(clean),), generator=generator)
-            timesteps[torch.rand(len(clean), generator=generator) < NOISE_SHARE] = steps - 1
+            timesteps = torch.randint(last + 1, (len(tasks),), generator=generator)
+            timesteps[torch.rand(len(tasks), generator=generator) < NOISE_SHARE] = last
             noisy = pipeline.scheduler.add_noise(clean, noise, timesteps)
             target = pipeline.scheduler.get_velocity(clean, noise, timesteps)
-            predicted = unet(torch.cat([noisy, condition], dim=1), timesteps, words).sample.float()
-        loss = F.mse_loss(predicted, target)
-        optimizer.param_groups[0]["lr"] = args.learning_rate * warmup_stable_decay(step, args.steps)
-        take_step(loss, optimizer, unet)
+            inputs = torch.cat([noisy, condition], dim=1).to(memory_format=torch.channels_last)
+            predicted = unet(inputs, timesteps, words).sample.float()
+        error = F.mse_loss(predicted, target)
+        loss = error + READING_WEIGHT * readers.loss(tasks)
+        optimizer.param_groups[0]["lr"] = args.learning_rate * warmup_stable_decay(step, args.steps, decay=0.4)
+        take_step(loss, optimizer, trained)
         ema.step(unet.parameters())
-        losses.append(loss.item())
+        losses.append(error.item())
+        right.append(readers.cells_right(tasks))
         if (step + 1) % 50 == 0:
-            log_row(args.output_dir / "unet.csv", step=step + 1, loss=float(np.mean(losses)))
+            log_row(
+                args.output_dir / "unet.csv",
+                step=step + 1,
+                loss=float(np.mean(losses)),
+                changed_cells_read_right=float(np.nanmean(right)),
+            )
             losses.clear()
+            right.clear()
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
             save_checkpoint(
                 folder,
-                unet=unet.state_dict(),
+                trained=trained.state_dict(),
                 optimizer=optimizer.state_dict(),
                 ema=ema.state_dict(),
                 step=step + 1,
@@ -354,7 +434,6 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     vae = train_autoencoder(args)
-    harden_decoder(vae, args)
     pipeline = make_pipeline(vae, make_tokenizer(args.output_dir, args.seed), args.width)
     train_text_encoder(pipeline, args)
     train_unet(pipeline, args)

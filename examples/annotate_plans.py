@@ -1,0 +1,374 @@
+"""Have a teacher write down the edits that the instructions of a data set mean, so that a planner can be trained on it.
+
+    python examples/annotate_plans.py --dataset_name psr --output_dir data/psr \
+        --base_url https://api.openai.com/v1 --model gpt-4o --concurrency 16
+    python examples/annotate_plans.py --dataset_name psr --output_dir data/psr \
+        --planner Qwen/Qwen2.5-VL-32B-Instruct --batch_size 8
+
+No public data set says which actions, subjects and goals an instruction means. The teacher is shown each picture with its
+instruction, in the words that planners are asked in, and answers in the format that they answer in. It is a model behind
+an OpenAI-compatible address (its key, if it needs one, in OPENAI_API_KEY), or one that is loaded here.
+
+`output_dir` becomes a data set of its own, `--dataset_name output_dir` to the training scripts: `pictures/`, and
+`metadata.jsonl` with a line for each row. An answer that cannot be read is asked for again, sampled, `--attempts` times in
+all; a row without any that can goes to `failed.jsonl`. Every row is on the disk once it is answered: started again with the
+same folder, the run goes on where it stopped. See docs/annotate.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from PIL import Image
+from tqdm import tqdm
+
+from diffusers_r1 import records
+from diffusers_r1.data import load_rows
+from diffusers_r1.data.rows import fit
+from diffusers_r1.endpoints import Endpoint, EndpointError, map_concurrently
+from diffusers_r1.images import load_picture
+from diffusers_r1.prompts import FILE_NAME, Prompts
+from diffusers_r1.tags import REASONING, read_decomposition
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+METADATA, FAILED, PICTURES = "metadata.jsonl", "failed.jsonl", "pictures"
+KEY = "OPENAI_API_KEY"
+REPEAT_TEMPERATURE = 1.0
+TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
+HOPELESS = (401, 403, 404)  # the next row would be answered the same
+MOST_UNANSWERED = 10  # one after the other; then it is not the rows
+
+# Without it, `datasets` takes a folder of one picture and failed.jsonl for a data set of JSON files.
+CARD = f"""\
+---
+configs:
+- config_name: default
+  data_files:
+  - {METADATA}
+  - {PICTURES}/*.png
+---
+
+Pictures, editing instructions, and the edits that these mean: written by a teacher, whose name is each row's `model` and
+whose own words are its `raw`, with `examples/annotate_plans.py` of diffusers-r1.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the teacher is asked about; `index` is the row's place in the data set as it was loaded."""
+
+    index: int
+    image: Image.Image
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All that the teacher said to one row, in order: the last text counts."""
+
+    texts: tuple[str, ...]
+    model: str
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments, checked as far as that goes without a network and a model."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    data = parser.add_argument_group("rows")
+    data.add_argument(
+        "--dataset_name", required=True, help="psr, realedit, ultraedit, magicbrush, a Hub name, a folder, or scenes"
+    )
+    data.add_argument("--dataset_path", help="where the data set is, if not at its own place")
+    data.add_argument("--dataset_split", help="the data set's own by default")
+    data.add_argument(
+        "--dataset_columns",
+        type=columns,
+        help="""what the data set calls our columns: '{"instruction": "edit_prompt"}'""",
+    )
+    data.add_argument("--dataset_limit", type=positive, help="the most rows; scenes have no end without it")
+    data.add_argument("--dataset_seed", type=int, help="order of the rows; their own by default")
+    data.add_argument("--on_bad_row", choices=("error", "skip"), default="error")
+    data.add_argument(
+        "--image_size", type=positive, help="pixels a side that all pictures are fitted to; as they are by default"
+    )
+    teacher = parser.add_argument_group("teacher")
+    which = teacher.add_mutually_exclusive_group(required=True)
+    which.add_argument("--base_url", help=f"of an OpenAI-compatible server; the key is read from {KEY}")
+    which.add_argument("--planner", help="a Hub name, a folder or a shipped planner, loaded here")
+    teacher.add_argument("--model", help="with --base_url: the model's name there")
+    teacher.add_argument("--concurrency", type=positive, help="with --base_url: requests at once (default: 8)")
+    teacher.add_argument("--batch_size", type=positive, help="with --planner: rows at once (default: 8)")
+    teacher.add_argument(
+        "--prompts", type=Path, help=f"folder with the {FILE_NAME} to ask in; the planner's own by default"
+    )
+    teacher.add_argument("--max_new_tokens", type=positive, default=1024, help="of an answer (default: %(default)s)")
+    teacher.add_argument(
+        "--attempts", type=positive, default=3, help="answers to a row, the first one greedy (default: %(default)s)"
+    )
+    kept = parser.add_argument_group("result")
+    kept.add_argument("--output_dir", type=Path, required=True, help="new, or of a run that is gone on with")
+    kept.add_argument("--retry_failed", action="store_true", help="ask again about the rows that failed before")
+    args = parser.parse_args(argv)
+
+    remote, local = ("model", "concurrency"), ("batch_size",)
+    for name in local if args.base_url else remote:
+        if getattr(args, name) is not None:
+            parser.error(f"--{name} goes with {'--planner' if args.base_url else '--base_url'}")
+    if args.base_url and not args.base_url.startswith(("http://", "https://")):
+        parser.error(f"--base_url begins with http:// or https://, not {args.base_url!r}")
+    if args.base_url and not args.model:
+        parser.error("--base_url needs the --model to ask there")
+    if args.prompts and not (args.prompts / FILE_NAME).is_file():
+        parser.error(f"--prompts: there is no {args.prompts / FILE_NAME}")
+    if args.dataset_name.partition(":")[0] == "scenes" and args.dataset_limit is None:
+        parser.error("scenes have no end: they need --dataset_limit")
+    if args.output_dir.exists() and not is_ours(args.output_dir):
+        parser.error(f"--output_dir: {args.output_dir} is there and holds something else")
+    args.concurrency = args.concurrency or 8
+    args.batch_size = args.batch_size or 8
+    return args
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or holds what this script has written: appending to another data set would spoil it."""
+    if not folder.is_dir():
+        return False
+    there = {path.name for path in folder.iterdir()}
+    return not there or (PICTURES in there and all("row" in line for line in records.read(folder / METADATA)))
+
+
+def positive(text: str) -> int:
+    """The type of a number that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def columns(text: str) -> dict[str, str]:
+    """The type of `--dataset_columns`."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object of names")
+    return names
+
+
+def load_dataset(args: argparse.Namespace) -> Dataset:
+    try:
+        return load_rows(
+            args.dataset_name,
+            args.dataset_split,
+            on_bad_row=args.on_bad_row,
+            limit=args.dataset_limit,
+            seed=args.dataset_seed,
+            columns=args.dataset_columns,
+            path=args.dataset_path,
+        )
+    except (OSError, ValueError) as error:
+        stop(error)
+
+
+def kept_rows(folder: Path, dataset: Dataset) -> tuple[set[int], set[int]]:
+    """The indices of the rows that are annotated, and of those that have failed and are not.
+
+    Only the place of a row names it, so a folder that was begun with other rows, or in another order, is refused.
+    """
+    instructions = dataset["instruction"][:]
+    kept = {name: records.read(folder / name) for name in (METADATA, FAILED)}
+    for name, lines in kept.items():
+        for line in lines:
+            if line["row"] < len(instructions) and line["instruction"] != instructions[line["row"]]:
+                stop(
+                    f"row {line['row']} is {instructions[line['row']]!r} here and {line['instruction']!r} in "
+                    f"{folder / name}: take the same rows in the same order, or another --output_dir."
+                )
+    annotated, failed = ({line["row"] for line in lines if line["row"] < len(instructions)} for lines in kept.values())
+    return annotated, failed - annotated
+
+
+def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) -> Iterator[Row]:
+    """The rows at these places, read one after the other as they are asked for."""
+    for index in indices:
+        cells = dataset[index]
+        picture = load_picture(cells["image"])
+        yield Row(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
+
+
+def faults_of(text: str) -> list[str]:
+    """What is wrong with an answer; an answer without faults becomes a row's truth.
+
+    That the reasoning is missing is none: servers of models that reason take it out of the answer.
+    """
+    found = read_decomposition(text)
+    faults = [fault for fault in found.faults if fault != f"no <{REASONING}>"]
+    return faults if faults or found.edits else ["no edit"]
+
+
+def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
+    """Each row with what the server's model answered, or why it did not, in the order in which they finish."""
+    prompts = Prompts.load(args.prompts) if args.prompts else Prompts()
+    with Endpoint(args.base_url, args.model, os.environ.get(KEY), timeout=TIMEOUT) as endpoint:
+
+        def ask(row: Row) -> Answers:
+            texts = []
+            while not texts or (faults_of(texts[-1]) and len(texts) < args.attempts):
+                answer = endpoint.chat(
+                    prompts.first_turn(row.instruction, row.image),
+                    max_tokens=args.max_new_tokens,
+                    temperature=REPEAT_TEMPERATURE if texts else 0,
+                )
+                texts.append(writable(answer.text))
+            return Answers(tuple(texts), answer.model)
+
+        yield from map_concurrently(ask, rows, args.concurrency)
+
+
+def ask_planner(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers]]:
+    """Each row with what a planner loaded here answered, batch after batch."""
+    # Here, so that asking a server needs no torch and begins at once.
+    import torch
+    from diffusers.utils.torch_utils import get_device
+
+    from diffusers_r1.bundles.planners import load_planner
+
+    device = get_device()
+    try:
+        # On a processor, half precision is slower than single.
+        model, processor, prompts = load_planner(args.planner, dtype=torch.float32 if device == "cpu" else "auto")
+    except (OSError, ValueError) as error:
+        stop(error)
+    if not hasattr(processor, "image_processor"):
+        stop(f"{args.planner} does not see pictures.")
+    model.to(device)
+    prompts = Prompts.load(args.prompts) if args.prompts else prompts
+    while batch := list(islice(rows, args.batch_size)):
+        texts = ask_batch(model, processor, prompts, batch, args.attempts, args.max_new_tokens)
+        yield from ((row, Answers(said, args.planner)) for row, said in zip(batch, texts))
+
+
+def ask_batch(
+    model: Any, processor: Any, prompts: Prompts, batch: list[Row], attempts: int, max_new_tokens: int
+) -> list[tuple[str, ...]]:
+    """Each row's answers: a greedy one, then sampled ones until one can be read, at most `attempts` in all."""
+    from diffusers_r1.planning import Conversation, seeded
+
+    texts: dict[int, list[str]] = {row.index: [] for row in batch}
+    waiting, sampling = batch, {}
+    with seeded(batch[0].index):
+        for _ in range(attempts):
+            images, instructions = [row.image for row in waiting], [row.instruction for row in waiting]
+            conversation = Conversation(model, processor, images, instructions, prompts)
+            for row, text in zip(waiting, conversation.decompose(max_new_tokens, **sampling)):
+                texts[row.index].append(writable(text))
+            waiting = [row for row in waiting if faults_of(texts[row.index][-1])]
+            sampling = {"do_sample": True, "temperature": REPEAT_TEMPERATURE}
+            if not waiting:
+                break
+    return [tuple(said) for said in texts.values()]
+
+
+def writable(text: str) -> str:
+    """The text without lone surrogates: of one such letter, `datasets` reads none of the whole file."""
+    return text.encode(errors="replace").decode()
+
+
+def keep(folder: Path, row: Row, answers: Answers) -> bool:
+    """Write the row down, and say whether it is annotated or has failed."""
+    faults = [faults_of(text) for text in answers.texts]
+    if faults[-1]:
+        line = {"instruction": row.instruction, "raw": answers.texts, "faults": faults}
+        records.append(folder / FAILED, {"row": row.index, **line, "model": answers.model})
+        return False
+    edits = read_decomposition(answers.texts[-1]).edits
+    name = f"{PICTURES}/{row.index:06d}.png"
+    buffer = io.BytesIO()
+    row.image.save(buffer, "PNG")
+    # The picture first: a line is the promise that its picture is there.
+    records.write_whole(folder / name, buffer.getvalue())
+    line = {
+        "file_name": name,
+        "instruction": row.instruction,
+        "actions": [edit.action for edit in edits],
+        "subjects": [edit.subject for edit in edits],
+        "goals": [edit.goal for edit in edits],
+        "raw": answers.texts[-1],
+        "model": answers.model,
+        "row": row.index,
+    }
+    records.append(folder / METADATA, line)
+    return True
+
+
+def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int:
+    """Ask about the rows that are left, keep what comes, and return how many got no answer at all."""
+    rows = read_rows(dataset, left, args.image_size)
+    teacher = ask_endpoint(rows, args) if args.base_url else ask_planner(rows, args)
+    unanswered = failed = without_break = 0
+    with tqdm(total=len(dataset), initial=len(dataset) - len(left), unit="row") as bar:
+        for row, answers in teacher:
+            if isinstance(answers, Answers):
+                failed += not keep(args.output_dir, row, answers)
+                without_break = 0
+            elif isinstance(answers, EndpointError):
+                unanswered += 1
+                without_break += 1
+                if answers.status in HOPELESS or without_break == MOST_UNANSWERED:
+                    bar.close()
+                    stop(f"{answers} The key is read from {KEY}." if answers.status == 401 else answers)
+                bar.write(f"Row {row.index} got no answer: {answers}", file=sys.stderr)
+            else:
+                raise answers
+            bar.set_postfix(failed=failed, unanswered=unanswered, refresh=False)
+            bar.update()
+    return unanswered
+
+
+def report(folder: Path, dataset: Dataset, unanswered: int) -> None:
+    """Print how many rows are annotated, how many are not, and what the teacher got wrong."""
+    annotated, failed = kept_rows(folder, dataset)
+    print(f"{folder}: of {len(dataset)} rows, {len(annotated)} are annotated and {len(failed)} have failed.")
+    if failed:
+        last = {line["row"]: line["faults"][-1] for line in records.read(folder / FAILED)}
+        common = Counter(fault for index in failed for fault in last[index]).most_common(3)
+        print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in common)}. See {folder / FAILED}.")
+    if unanswered:
+        print(f"Without an answer: {unanswered}. Start again to ask about them.")
+
+
+def stop(reason: Any) -> NoReturn:
+    """End with one line that says why."""
+    sys.exit(f"{Path(__file__).name}: error: {' '.join(str(reason).split())}")
+
+
+def main() -> int:
+    args = parse_args()
+    dataset = load_dataset(args)
+    (args.output_dir / PICTURES).mkdir(parents=True, exist_ok=True)
+    if not (args.output_dir / "README.md").exists():
+        records.write_whole(args.output_dir / "README.md", CARD)
+    annotated, failed = kept_rows(args.output_dir, dataset)
+    skipped = annotated if args.retry_failed else annotated | failed
+    left = [index for index in range(len(dataset)) if index not in skipped]
+    unanswered = annotate(dataset, left, args) if left else 0
+    report(args.output_dir, dataset, unanswered)
+    return int(unanswered > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

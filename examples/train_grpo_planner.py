@@ -1,0 +1,66 @@
+"""Train the decomposition agent by GRPO: it is paid for the format, the actions and the subjects of its answers.
+
+    accelerate launch examples/train_grpo_planner.py --config examples/recipes/scenes.yaml
+
+Options are TRL's (`GRPOConfig`, `ModelConfig`) and, for data and rewards, those of `RewardArguments`; each can stand in
+the YAML file or on the command line. The planner, the curves and a model card are in `output_dir` afterwards.
+"""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser
+
+from diffusers_r1.training.arguments import (
+    RewardArguments,
+    as_prompts,
+    load_training_rows,
+    load_validation_rows,
+    make_rewards,
+)
+from diffusers_r1.training.callbacks import GreedyValidation, VarianceWatch
+from diffusers_r1.training.models import load_trainable, lora_settings, resume_point, without_control_tokens
+from diffusers_r1.training.results import check_editor_name, save_results
+from diffusers_r1.training.vision import encode_pictures_once
+
+
+def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
+    check_editor_name(script.bundle_editor)
+    checkpoint = resume_point(training)
+    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+    with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
+        rows = as_prompts(load_training_rows(script), processor, prompts, script.image_size)
+        held_out = load_validation_rows(script)
+    without_control_tokens(training, planner, processor)
+
+    trainer = GRPOTrainer(
+        model=planner,
+        processing_class=processor,
+        args=training,
+        train_dataset=rows,
+        reward_funcs=make_rewards(script),
+        peft_config=lora_settings(model, script.freeze_vision),
+        callbacks=[VarianceWatch()],
+    )
+    if held_out is not None:
+        length = training.max_completion_length
+        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, script.validation_steps, length))
+    with encode_pictures_once(trainer.model):
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+    summary = {
+        "method": f"GRPO, rewards {' + '.join(script.rewards)}",
+        "start": model.model_name_or_path,
+        "rows": script.dataset_name,
+        "steps": trainer.state.global_step,
+        "completions a step": training.generation_batch_size,
+        "generations a prompt": training.num_generations,
+        "learning rate": training.learning_rate,
+        "beta": training.beta,
+        "temperature": training.temperature,
+    }
+    save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+
+
+if __name__ == "__main__":
+    main(*TrlParser((RewardArguments, GRPOConfig, ModelConfig)).parse_args_and_config())

@@ -1,0 +1,173 @@
+"""What the training scripts ask of their user beside TRL's own options, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ..data import load_rows, to_prompts
+from ..prompts import Prompts
+from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+
+REWARDS = ("format", "action", "subject", "subject_soft", "goal", "goal_soft", "goal_similarity")
+
+
+@dataclass
+class DataArguments:
+    """Which rows a planner is trained and measured on, and where it goes afterwards. Both training scripts take these."""
+
+    dataset_name: str = field(
+        default="",
+        metadata={"help": "psr, realedit, ultraedit, magicbrush, a Hub name, a folder, or scenes[:kind=share,...]"},
+    )
+    dataset_path: str | None = field(default=None, metadata={"help": "where the data set is, if not at its own place"})
+    dataset_train_split: str | None = field(default=None, metadata={"help": "the data set's own by default"})
+    dataset_test_split: str | None = field(
+        default=None,
+        metadata={"help": "held-out rows for validation; `validation` for scenes, none by default for others"},
+    )
+    dataset_columns: str | None = field(
+        default=None, metadata={"help": """what the data set calls our columns: '{"instruction": "edit_prompt"}'"""}
+    )
+    dataset_limit: int | None = field(default=None, metadata={"help": "the most rows; scenes have no end without it"})
+    dataset_seed: int | None = field(default=None, metadata={"help": "order of the rows; the first task of scenes"})
+    on_bad_row: str = field(default="error", metadata={"help": "error or skip", "choices": ["error", "skip"]})
+    image_size: int | None = field(
+        default=None, metadata={"help": "pixels a side that all pictures are fitted to; as they are by default"}
+    )
+    validation_rows: int = field(default=200, metadata={"help": "how many rows of the test split are decomposed"})
+    validation_steps: int = field(default=20, metadata={"help": "after how many steps, again and again"})
+    freeze_vision: bool = field(default=True, metadata={"help": "leave the vision tower as it is"})
+    bundle_editor: str | None = field(
+        default=None, metadata={"help": "write a whole ImageEditR1Pipeline with this editor: a Hub name or a folder"}
+    )
+
+    def __post_init__(self):
+        if not self.dataset_name:
+            raise ValueError("Name the rows to train on: --dataset_name.")
+        if self.validation_rows < 1 or self.validation_steps < 1:
+            raise ValueError("`validation_rows` and `validation_steps` are at least 1.")
+        if self.dataset_test_split is None and self.dataset_name.partition(":")[0] == "scenes":
+            self.dataset_test_split = "validation"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """`dataset_columns`, read."""
+        return json.loads(self.dataset_columns) if self.dataset_columns else {}
+
+
+@dataclass
+class RewardArguments(DataArguments):
+    """What the GRPO script asks for as well."""
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["format", "action", "subject"],
+        metadata={
+            "help": f"any of {', '.join(REWARDS)}; --reward_weights has one number for each",
+            "choices": REWARDS,
+        },
+    )
+    action_synonyms: str | None = field(
+        default=None, metadata={"help": 'a JSON file of further names of actions: {"zap": "remove"}'}
+    )
+    goal_similarity_model: str = field(
+        default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "sentence encoder of goal_similarity"}
+    )
+
+
+def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
+    """The rows to learn from.
+
+    Raises:
+        ValueError: If a row cannot be used, see [`load_rows`], or no row says what the true edits are.
+    """
+    rows = load_rows(
+        arguments.dataset_name,
+        arguments.dataset_train_split,
+        on_bad_row=arguments.on_bad_row,
+        limit=arguments.dataset_limit,
+        seed=arguments.dataset_seed,
+        columns=arguments.columns,
+        path=arguments.dataset_path,
+    )
+    return _with_truth(rows, arguments.dataset_name)
+
+
+def load_validation_rows(arguments: DataArguments) -> Dataset | None:
+    """The held-out rows, or `None` where no test split is named."""
+    if arguments.dataset_test_split is None:
+        return None
+    rows = load_rows(
+        arguments.dataset_name,
+        arguments.dataset_test_split,
+        on_bad_row=arguments.on_bad_row,
+        limit=arguments.validation_rows,
+        columns=arguments.columns,
+        path=arguments.dataset_path,
+    )
+    return _with_truth(rows, arguments.dataset_name)
+
+
+def as_prompts(
+    rows: Dataset | IterableDataset,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    prompts: Prompts,
+    image_size: int | None,
+) -> Dataset | IterableDataset:
+    """Rows as this planner is asked about them, see [`to_prompts`]. Sets the side on which TRL expects padding."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.padding_side = "left"
+    sees = hasattr(processor, "image_processor")
+    return to_prompts(rows, prompts, image_size, sees, tokenizer.all_special_tokens)
+
+
+def make_rewards(arguments: RewardArguments) -> list[Callable[..., list[float | None]]]:
+    """The reward functions that were asked for, in that order."""
+    synonyms = json.loads(Path(arguments.action_synonyms).read_text()) if arguments.action_synonyms else None
+    makers = {
+        "format": FormatReward,
+        "action": lambda: ActionReward(synonyms),
+        "subject": SubjectReward,
+        "subject_soft": lambda: SubjectReward(soft=True),
+        "goal": GoalReward,
+        "goal_soft": lambda: GoalReward(soft=True),
+        "goal_similarity": lambda: GoalReward(similarity=SentenceSimilarity(arguments.goal_similarity_model)),
+    }
+    return [makers[name]() for name in arguments.rewards]
+
+
+class SentenceSimilarity:
+    """How alike texts are in meaning: cosines of their sentence embeddings.
+
+    Args:
+        name (`str`): A model of `sentence-transformers`, which has to be installed.
+    """
+
+    def __init__(self, name: str):
+        from sentence_transformers import SentenceTransformer
+
+        self.model = SentenceTransformer(name)
+
+    def __call__(self, one: list[str], other: list[str]) -> Any:
+        """An array (n, m) of cosines, -1 to 1."""
+        embedded = [self.model.encode(texts, normalize_embeddings=True) for texts in (one, other)]
+        return embedded[0] @ embedded[1].T
+
+
+def _with_truth(rows: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+    if next(iter(rows))["actions"] is None:
+        raise ValueError(
+            f"{name} does not say what the true edits are. Have a teacher annotate it first: examples/annotate_plans.py."
+        )
+    return rows

@@ -1,0 +1,82 @@
+"""A planner made ready for TRL's trainers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..bundles.planners import load_planner
+from ..prompts import Prompts
+from .vision import vision_tower
+
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from trl import GRPOConfig, ModelConfig, SFTConfig
+
+
+def load_trainable(
+    model: ModelConfig, training: GRPOConfig | SFTConfig, freeze_vision: bool
+) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase, Prompts]:
+    """The planner that `--model_name_or_path` names, as the other options of TRL's `ModelConfig` say.
+
+    Args:
+        model ([`~trl.ModelConfig`]): The name is one that [`load_planner`] takes.
+        training ([`~trl.GRPOConfig`] or [`~trl.SFTConfig`]): Its `model_init_kwargs` are passed on.
+        freeze_vision (`bool`): Whether the vision tower stays as it is.
+    """
+    from trl import get_quantization_config
+
+    if model.model_name_or_path is None:
+        raise ValueError("Name the planner to start from: --model_name_or_path.")
+    options = {
+        "dtype": model.dtype,
+        "attn_implementation": model.attn_implementation,
+        "revision": model.model_revision,
+    }
+    options["quantization_config"] = get_quantization_config(model)
+    options.update(training.model_init_kwargs or {})
+    given = {name: value for name, value in options.items() if value is not None}
+    training.model_init_kwargs = None  # the trainer gets a model, not a name
+    planner, processor, prompts = load_planner(model.model_name_or_path, **given)
+    tower = vision_tower(planner)
+    if freeze_vision and tower is not None:
+        tower.requires_grad_(False)
+    return planner, processor, prompts
+
+
+def lora_settings(model: ModelConfig, freeze_vision: bool) -> LoraConfig | None:
+    """TRL's LoRA options, which leave the vision tower out where it is frozen; `None` without `--use_peft`."""
+    from trl import get_peft_config
+
+    settings = get_peft_config(model)
+    if settings is not None and freeze_vision:
+        settings.exclude_modules = r".*\b(visual|vision_tower)\b.*"
+    return settings
+
+
+def without_control_tokens(
+    training: GRPOConfig, planner: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase
+) -> None:
+    """Let no completion hold a special token but those that end it: a picture's token would have no picture.
+
+    vLLM has no such setting; there the planner's own training has to see to it.
+    """
+    if training.use_vllm:
+        return
+    tokenizer = getattr(processor, "tokenizer", processor)
+    ends: Any = planner.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    suppressed = sorted(set(tokenizer.all_special_ids) - ends)
+    training.generation_kwargs = {"suppress_tokens": suppressed, **(training.generation_kwargs or {})}
+
+
+def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` asks for; `true` is the newest in `output_dir`, if there is one."""
+    asked = training.resume_from_checkpoint
+    if asked is not None and asked.lower() == "true":
+        return get_last_checkpoint(training.output_dir)
+    return asked

@@ -1,0 +1,159 @@
+"""What a training script leaves behind: planner, prompts, curves, model card, and a whole pipeline where asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import upload_folder
+from transformers import Trainer
+
+from ..bundles import find
+from ..bundles.cards import TRAINING_KEY
+from ..bundles.planners import load_planner, save_planner
+from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from ..prompts import Prompts
+from ..records import write_whole
+from .callbacks import curve_rows, save_curves
+
+
+ADAPTER = "adapter"
+BUNDLE = "bundle"
+
+
+def save_results(
+    trainer: Trainer,
+    prompts: Prompts,
+    base: str,
+    summary: dict[str, Any],
+    bundle_editor: str | None = None,
+) -> None:
+    """Write all that a run leaves to its `output_dir`. Every process has to call this.
+
+    - The planner with its processor and prompts, which [`load_planner`] and `from_pretrained` read. After a LoRA run it
+      has the adapter merged into it, and `adapter/` holds the adapter alone.
+    - `training_curves.csv` and `.png`, and `README.md`, the model card.
+    - All of it on the Hub, where `push_to_hub` is set.
+    - `bundle/`, an [`ImageEditR1Pipeline`] with this planner, where `bundle_editor` names an editor.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): After training. Its logs are the curves.
+        prompts ([`Prompts`]): The planner's words.
+        base (`str`): What was trained: a name that [`load_planner`] takes.
+        summary (`dict`): How it was trained, in a few words or numbers each; also written into the planner's config.
+        bundle_editor (`str`, *optional*): A Hub name or folder of a diffusers pipeline, or a shipped bundle, whose editor
+            it then is.
+    """
+    folder = Path(trainer.args.output_dir)
+    summary = {**summary, **last_validation(trainer.state.log_history)}
+    if has_adapter(trainer.model):
+        trainer.save_model(str(folder / ADAPTER))
+    else:
+        setattr(trainer.model.config, TRAINING_KEY, summary)
+        trainer.save_model(str(folder))
+    if not trainer.is_world_process_zero():
+        return
+    if has_adapter(trainer.model):
+        save_merged(base, folder, trainer.processing_class, prompts, summary)
+    prompts.save(folder)
+    save_curves(trainer.state.log_history, folder)
+    write_whole(folder / "README.md", planner_card(folder.name, base, summary, trainer.state.log_history))
+    if bundle_editor is not None:
+        save_bundle(folder, bundle_editor)
+    if trainer.args.push_to_hub:
+        # Not by the trainer's own method, which would write a model card of its own over this one.
+        upload_folder(
+            repo_id=trainer.hub_model_id,
+            folder_path=folder,
+            commit_message="End of training",
+            token=trainer.args.hub_token,
+            ignore_patterns=["_*", "checkpoint-*"],
+        )
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model is a PEFT one."""
+    return hasattr(model, "peft_config")
+
+
+def save_merged(base: str, folder: Path, processor: Any, prompts: Prompts, summary: dict[str, Any]) -> None:
+    """Merge `folder/adapter` into a fresh copy of the base model, which also works where training sharded or quantized."""
+    from peft import PeftModel
+
+    planner, _, _ = load_planner(base, dtype="auto")
+    merged = PeftModel.from_pretrained(planner, folder / ADAPTER).merge_and_unload()
+    setattr(merged.config, TRAINING_KEY, summary)
+    save_planner(folder, merged, processor, prompts)
+
+
+def check_editor_name(name: str | None) -> None:
+    """Refuse an editor that is not there, before hours of training.
+
+    Raises:
+        OSError: If no pipeline of that name can be found.
+    """
+    if name is not None and not find(name):
+        DiffusionPipeline.load_config(name)
+
+
+def load_editor(name: str) -> tuple[DiffusionPipeline, dict[str, Any]]:
+    """An editor by name, and the arguments it is to be called with by default: those of its bundle, if it has any."""
+    if find(name):
+        pipeline = ImageEditR1Pipeline.from_pretrained(name, planner=None, processor=None)
+        return pipeline.editor, pipeline.config.editor_defaults
+    return DiffusionPipeline.from_pretrained(name, torch_dtype="auto"), {}
+
+
+def save_bundle(folder: Path, editor_name: str) -> None:
+    """Write `folder/bundle`: the planner in `folder` with an editor, as one pipeline."""
+    planner, processor, prompts = load_planner(folder, dtype="auto")
+    editor, defaults = load_editor(editor_name)
+    pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=defaults)
+    pipeline.save_pretrained(folder / BUNDLE)
+
+
+def last_validation(log_history: list[dict[str, Any]]) -> dict[str, float]:
+    """The last marks on the held-out rows, `{"val/exact": 0.97, ...}`; empty where there were none."""
+    marks = [{k: v for k, v in row.items() if k.startswith("val/")} for row in curve_rows(log_history)]
+    return next((row for row in reversed(marks) if row), {})
+
+
+def planner_card(name: str, base: str, summary: dict[str, Any], log_history: list[dict[str, Any]]) -> str:
+    """The model card of a planner: how to load it, how it was trained, and what held-out rows said before and after."""
+    first = next((row for row in curve_rows(log_history) if any(k.startswith("val/") for k in row)), {})
+    last = last_validation(log_history)
+    settings = "\n".join(f"| {key} | {value} |" for key, value in summary.items() if key not in last)
+    marks = "\n".join(f"| {key[4:]} | {first[key]:.3f} | {value:.3f} |" for key, value in last.items())
+    known_base = f"base_model: {base}\n" if "/" in base and not Path(base).exists() else ""
+    return f"""---
+library_name: transformers
+pipeline_tag: image-text-to-text
+{known_base}tags: [diffusers-r1, imageedit-r1, trl, "arxiv:2603.08059"]
+---
+
+# {name}
+
+The decomposition agent of [ImageEdit-R1](https://arxiv.org/abs/2603.08059): it takes a picture and an instruction apart
+into actions, subjects and goals.
+
+```python
+from diffusers_r1 import ImageEditR1Pipeline, load_planner
+
+planner, processor, prompts = load_planner("path/to/this/folder")
+pipe = ImageEditR1Pipeline(planner=planner, processor=processor, prompts=prompts, editor=your_editor)
+```
+
+## Training
+
+| what | value |
+| --- | --- |
+{settings}
+
+![Rewards and validation over the steps](training_curves.png)
+
+""" + (
+        f"Held-out rows, decomposed greedily:\n\n| mark | before | after |\n| --- | --- | --- |\n{marks}\n"
+        if last
+        else ""
+    )
