@@ -215,9 +215,7 @@ def faults_of(text: str) -> list[str]:
 
     That the reasoning is missing is none: servers of models that reason take it out of the answer.
     """
-    found = read_decomposition(text)
-    faults = [fault for fault in found.faults if fault != f"no <{REASONING}>"]
-    return faults if faults or found.edits else ["no edit"]
+    return [fault for fault in read_decomposition(text).faults if fault != f"no <{REASONING}>"]
 
 
 def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
@@ -295,7 +293,7 @@ def keep(folder: Path, row: Row, answers: Answers) -> bool:
         line = {"instruction": row.instruction, "raw": answers.texts, "faults": faults}
         records.append(folder / FAILED, {"row": row.index, **line, "model": answers.model})
         return False
-    edits = read_decomposition(answers.texts[-1]).edits
+    found = read_decomposition(answers.texts[-1])
     name = f"{PICTURES}/{row.index:06d}.png"
     buffer = io.BytesIO()
     row.image.save(buffer, "PNG")
@@ -304,9 +302,10 @@ def keep(folder: Path, row: Row, answers: Answers) -> bool:
     line = {
         "file_name": name,
         "instruction": row.instruction,
-        "actions": [edit.action for edit in edits],
-        "subjects": [edit.subject for edit in edits],
-        "goals": [edit.goal for edit in edits],
+        "actions": [edit.action for edit in found.edits],
+        "subjects": [edit.subject for edit in found.edits],
+        "goals": [edit.goal for edit in found.edits],
+        "reasoning": found.reasoning or None,
         "raw": answers.texts[-1],
         "model": answers.model,
         "row": row.index,

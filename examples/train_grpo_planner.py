@@ -19,18 +19,26 @@ from diffusers_r1.training.arguments import (
     make_rewards,
 )
 from diffusers_r1.training.callbacks import GreedyValidation, VarianceWatch
-from diffusers_r1.training.models import load_trainable, lora_settings, resume_point, without_control_tokens
+from diffusers_r1.training.models import (
+    load_trainable,
+    lora_settings,
+    restore_weights,
+    resume_point,
+    without_control_tokens,
+)
 from diffusers_r1.training.results import check_editor_name, save_results
 from diffusers_r1.training.vision import encode_pictures_once
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
+    rewards = make_rewards(script, training.reward_weights)
     checkpoint = resume_point(training)
-    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
     with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
-        rows = as_prompts(load_training_rows(script), processor, prompts, script.image_size)
-        held_out = load_validation_rows(script)
+        rows, held_out = load_training_rows(script), load_validation_rows(script)
+    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+    with PartialState().main_process_first():
+        rows = as_prompts(rows, processor, prompts, script.image_size)
     without_control_tokens(training, planner, processor)
 
     trainer = GRPOTrainer(
@@ -38,13 +46,14 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
         processing_class=processor,
         args=training,
         train_dataset=rows,
-        reward_funcs=make_rewards(script),
+        reward_funcs=rewards,
         peft_config=lora_settings(model, script.freeze_vision),
         callbacks=[VarianceWatch()],
     )
     if held_out is not None:
         length = training.max_completion_length
         trainer.add_callback(GreedyValidation(trainer, prompts, held_out, script.validation_steps, length))
+    restore_weights(trainer, checkpoint)
     with encode_pictures_once(trainer.model):
         trainer.train(resume_from_checkpoint=checkpoint)
 

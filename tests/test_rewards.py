@@ -52,6 +52,7 @@ ALL_ACTIONS = ("recolor", "remove", "add", "replace", "background")
         ("", 0, 0, 0, 0),
         ("I would recolor the coat and remove the man.", 0, 0, 0, 0),
         ("<think>coat</think><action>recolor; remove</action>", 0, 0, 0, 0),
+        (answer("", "", ""), 0, 0, 0, 0),
         (RIGHT.replace("coat; man</subject>", "coat</subject>"), 0, 0, 0, 0),
         (RIGHT + " Done!", 0, 0, 0, 0),
         ("Sure: " + RIGHT, 0, 0, 0, 0),

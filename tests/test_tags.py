@@ -47,6 +47,7 @@ ONE = (Edit("a", "s", "g"),)
         (f"<think>{A}</think>{A}{S}{G}", ONE, ("<action> inside <think>",)),
         (f"<think>t</think><action>a; b</action>{S}{G}", ONE, ("lists of 2, 1 and 1 items",)),
         ("<think>t</think><action>a; </action><subject>s; u</subject><goal>g; h</goal>", ONE, ("item 2 is empty",)),
+        ("<think>t</think><action></action><subject> </subject><goal></goal>", (), ("no edit",)),
         (f"<think>t</think>{A}{S}{G}<sequence>r</sequence>", ONE, ("<sequence> does not belong here",)),
         (f"<think>t</think></goal>{A}{S}{G}", ONE, ("</goal> closes nothing",)),
         (f"<THINK>t</THINK>{A.upper()}{S}{G}", (Edit("A", "s", "g"),), ()),
@@ -57,6 +58,7 @@ def test_odd_answers_are_used_as_far_as_they_go(text, edits, faults):
     assert found.edits == edits
     assert all(fault in found.faults for fault in faults)
     assert bool(found.faults) == bool(faults)
+    assert found.edits or found.faults
 
 
 def mutated(text: str, rng: random.Random) -> str:
@@ -96,6 +98,8 @@ def test_ten_thousand_broken_answers_end_in_a_plan():
     for _ in range(10_000):
         decomposition, sequence = mutated(TEXT, rng), mutated(answered, rng)
         plan = to_plan("make it nice", decomposition, sequence)
+        found = read_decomposition(decomposition)
+        assert found.edits or found.faults
         assert plan.requests and all(request.strip() for request in plan.requests)
-        assert plan.fallback == (not read_decomposition(decomposition).edits or not read_sequence(sequence).requests)
+        assert plan.fallback == (not found.edits or not read_sequence(sequence).requests)
         assert plan.reason if plan.fallback else not plan.reason

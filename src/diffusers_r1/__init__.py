@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from .bundles.planners import load_planner
     from .pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
     from .pipelines.pipeline_output import ImageEditR1PipelineOutput, Turn
     from .plan import Edit, EditPlan
@@ -21,9 +22,19 @@ _HOMES = {
     "ImageEditR1PipelineOutput": ".pipelines.pipeline_output",
     "Prompts": ".prompts",
     "Turn": ".pipelines.pipeline_output",
+    "load_planner": ".bundles.planners",
 }
 
-__all__ = ["Edit", "EditPlan", "ImageEditR1Pipeline", "ImageEditR1PipelineOutput", "Prompts", "Turn", "__version__"]
+__all__ = [
+    "Edit",
+    "EditPlan",
+    "ImageEditR1Pipeline",
+    "ImageEditR1PipelineOutput",
+    "Prompts",
+    "Turn",
+    "__version__",
+    "load_planner",
+]
 
 
 def __getattr__(name: str) -> Any:

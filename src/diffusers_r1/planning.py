@@ -138,6 +138,7 @@ def make_plans(
     instructions: Sequence[str],
     prompts: Prompts,
     sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
+    sequence_without_adapter: bool = False,
     retries: int = 1,
     seed: int = 0,
     device: torch.device | None = None,
@@ -152,6 +153,9 @@ def make_plans(
         model, processor, images, instructions, prompts, device: See [`Conversation`].
         sequencer (`tuple` of model and processor, *optional*): The sequencing agent; the planner answers both turns of
             one conversation if left out.
+        sequence_without_adapter (`bool`, defaults to `False`): Switch the planner's adapters off for the second turn:
+            the untrained sequencing agent of the paper on the same weights. It reads the picture anew, since what the
+            trained agent keeps of it is another model's.
         retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
         seed (`int`, defaults to 0): Of all sampling. The global random state is left as it was.
         generation: Settings of `generate`, `max_new_tokens` among them; greedy by default.
@@ -159,19 +163,18 @@ def make_plans(
     Returns:
         `list` of [`EditPlan`], one per instruction.
     """
+    agents = (model, processor, sequencer, sequence_without_adapter)
     with seeded(seed):
-        plans = _attempt(model, processor, images, instructions, prompts, sequencer, device, generation)
+        plans = _attempt(agents, images, instructions, prompts, device, generation)
         for _ in range(retries):
             failed = [row for row, plan in enumerate(plans) if not plan.edits]
             if not failed:
                 break
             again = _attempt(
-                model,
-                processor,
+                agents,
                 [images[row] for row in failed],
                 [instructions[row] for row in failed],
                 prompts,
-                sequencer,
                 device,
                 {"temperature": 1.0, **generation, "do_sample": True},
             )
@@ -180,17 +183,40 @@ def make_plans(
     return plans
 
 
-def _attempt(model, processor, images, instructions, prompts, sequencer, device, generation) -> list[EditPlan]:
+def _attempt(agents, images, instructions, prompts, device, generation) -> list[EditPlan]:
+    model, processor, sequencer, sequence_without_adapter = agents
     conversation = Conversation(model, processor, images, instructions, prompts, device)
     decompositions = conversation.decompose(**generation)
     if not any(read_decomposition(text).edits for text in decompositions):
         sequences = [""] * len(decompositions)
-    elif sequencer is None:
-        sequences = conversation.sequence(**generation)
-    else:
+    elif sequencer is not None:
         conversation = Conversation(*sequencer, images, instructions, prompts, device)
         sequences = conversation.replay(decompositions, **generation)
+    elif sequence_without_adapter:
+        with adapters_off(model):
+            sequences = conversation.replay(decompositions, **generation)
+    else:
+        sequences = conversation.sequence(**generation)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model has LoRA adapters, of PEFT or loaded by `model.load_adapter`."""
+    return hasattr(model, "disable_adapter") or getattr(model, "_hf_peft_config_loaded", False)
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """Run a model with LoRA adapters, of PEFT or loaded by `model.load_adapter`, as if it had none."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+        return
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
 
 
 def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:

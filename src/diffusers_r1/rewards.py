@@ -6,7 +6,7 @@ What an answer scores, from 0.0 to 1.0:
 |---|---|---|
 | the declared format | 1 | F1 against the true list |
 | a slip: no `<think>`, a tag not closed, tags out of order, an empty item | 0 | F1 of what could be read |
-| any other fault: a tag twice, tags inside `<think>`, lists of unequal length, text outside the tags, stray tags | 0 | 0 |
+| any other fault: a tag twice, tags inside `<think>`, lists of unequal length, no edit, text outside the tags, stray tags | 0 | 0 |
 | the same edit twice (action, subject and goal), unless it truly is there twice | 1 | 0 |
 | more than `MOST_SURPLUS` times as many edits as there are true ones: every action word at once | 1 | 0 |
 | a subject or goal that has the whole instruction in it, unless the true one has it as well | 1 | 0 |
@@ -79,7 +79,7 @@ def is_hack(found: Decomposition, truth: Sequence[Edit], instruction: str = "") 
 
 class FormatReward:
     """1.0 if the answer has the declared format, else 0.0: the four tags, once each, in order, nothing outside of
-    them, and three lists of one length without empty items.
+    them, and three lists of one length, at least 1, without empty items.
 
     Logged beside each completion: `format/faults`.
     """

@@ -69,7 +69,7 @@ def read_decomposition(text: str) -> Decomposition:
         text (`str`): Anything.
 
     Returns:
-        [`Decomposition`]: As many edits as all three lists have items for.
+        [`Decomposition`]: As many edits as all three lists have items for; if that is none, there is always a fault.
 
     Example:
         >>> read_decomposition("<action>remove</action><subject>red star</subject><goal>nothing</goal>").faults
@@ -80,6 +80,8 @@ def read_decomposition(text: str) -> Decomposition:
     lengths = [len(items) for items in lists]
     if len(set(lengths)) > 1:
         faults.append("lists of {}, {} and {} items".format(*lengths))
+    elif not any(lengths) and all(name in blocks for name in EDIT_LISTS):
+        faults.append("no edit")
     edits = []
     for number, items in enumerate(zip(*lists), start=1):
         if all(items):

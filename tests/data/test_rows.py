@@ -13,7 +13,7 @@ from diffusers_r1.plan import Edit
 from diffusers_r1.planning import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.rewards import ActionReward
-from diffusers_r1.tags import write_decomposition
+from diffusers_r1.tags import read_decomposition, write_decomposition
 
 
 LISTS = {"actions": ["recolor", "remove"], "subjects": ["coat", "man"], "goals": ["red", "nothing"]}
@@ -22,7 +22,7 @@ SYSTEM = Prompts(decompose="Plan: {instruction}", system="You plan.")
 
 def rows(*sizes):
     made = [
-        {"image": Image.new("RGB", size, (200, 10, index)), "instruction": f"edit {index}", **LISTS}
+        {"image": Image.new("RGB", size, (200, 10, index)), "instruction": f"edit {index}", **LISTS, "reasoning": "hm"}
         for index, size in enumerate(sizes)
     ]
     return datasets.Dataset.from_list(made, features=row_features())
@@ -52,7 +52,7 @@ def test_a_picture_of_the_right_size_is_left_alone():
 @pytest.mark.parametrize("size", [32, None])
 def test_prompts_for_a_planner_that_sees(size):
     asked = to_prompts(rows((64, 32), (20, 40)), SYSTEM, size, sees=True)
-    assert set(asked.column_names) == {"prompt", "image", "instruction", *LISTS}
+    assert set(asked.column_names) == {"prompt", "image", "instruction", *LISTS, "reasoning"}
     assert [row["image"].size for row in asked] == ([(32, 32)] * 2 if size else [(64, 32), (20, 40)])
     assert asked[1]["prompt"] == [
         {"role": "system", "content": [{"type": "text", "text": "You plan."}]},
@@ -66,7 +66,7 @@ def test_prompts_for_a_planner_that_sees(size):
 
 def test_prompts_for_a_planner_that_does_not_see():
     asked = to_prompts(rows((64, 32)), SYSTEM, 32, sees=False)
-    assert set(asked.column_names) == {"prompt", "instruction", *LISTS}
+    assert set(asked.column_names) == {"prompt", "instruction", *LISTS, "reasoning"}
     assert asked[0]["prompt"] == [
         {"role": "system", "content": "You plan."},
         {"role": "user", "content": "Plan: edit 0"},
@@ -124,9 +124,16 @@ def test_a_size_without_pixels_is_refused(size):
 
 
 def test_texts_of_a_row():
-    cells = {"instruction": " do it ", "actions": [" add"], "subjects": ["hat "], "goals": ["top"]}
-    assert checked_texts(cells) == {"instruction": "do it", "actions": ["add"], "subjects": ["hat"], "goals": ["top"]}
-    unknown = {"actions": None, "subjects": None, "goals": None}
+    cells = {
+        "instruction": " do it ",
+        "actions": [" add"],
+        "subjects": ["hat "],
+        "goals": ["top"],
+        "reasoning": " hm ",
+    }
+    lists = {"actions": ["add"], "subjects": ["hat"], "goals": ["top"]}
+    assert checked_texts(cells) == {"instruction": "do it", **lists, "reasoning": "hm"}
+    unknown = {"actions": None, "subjects": None, "goals": None, "reasoning": None}
     assert checked_texts({"instruction": "x"}) == checked_texts({"instruction": "x", **unknown})
     assert checked_texts({"instruction": "x"}) == {"instruction": "x", **unknown}
 
@@ -141,6 +148,7 @@ def test_texts_of_a_row():
         ({"goals": "red"}, "`goals` is no list of texts: 'red'"),
         ({"goals": ["red", ""]}, "`goals` is no list of texts"),
         ({"goals": ["red"]}, "2 actions, 2 subjects and 1 goals"),
+        ({"reasoning": 3}, "the reasoning is 3"),
         ({"actions": [], "subjects": [], "goals": []}, "0 actions, 0 subjects and 0 goals"),
     ],
 )
@@ -152,3 +160,13 @@ def test_texts_that_are_no_row(change, reason):
 def test_importing_it_brings_neither_datasets_nor_torch():
     program = "import sys, diffusers_r1.data; sys.exit(bool({'torch', 'datasets'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_the_true_answer_as_a_completion(sees):
+    asked = to_prompts(rows((64, 32)), SYSTEM, 32, sees, answered=True)
+    (message,) = asked[0]["completion"]
+    answer = message["content"][0]["text"] if sees else message["content"]
+    found = read_decomposition(answer)
+    assert message["role"] == "assistant" and not found.faults and found.reasoning == "hm"
+    assert [[edit.action, edit.subject, edit.goal] for edit in found.edits] == [list(e) for e in zip(*LISTS.values())]

@@ -56,7 +56,7 @@ def test_psr(tmp_path):
     }
     folder = write_parquet(tmp_path / "psr", "test", kinds, columns)
     rows = load_rows("psr", path=folder)
-    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS]
+    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS, "reasoning"]
     assert [index_of(row) for row in rows] == [0, 2, 3, 5, 6]
     assert rows["instruction"][:3] == ["instruction p1", "instruction p2", "instruction p3"]
     assert {name: rows[0][name] for name in EDIT_COLUMNS} == NO_TRUTH
@@ -249,7 +249,7 @@ def test_columns_by_other_names(tmp_path):
 def test_scenes_from_seeds():
     rows = load_rows("scenes:complex=0.5,pointed=0.5", limit=5, seed=40)
     tasks = list(islice(sample_tasks(40, {"complex": 0.5, "pointed": 0.5}), 5))
-    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS]
+    assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS, "reasoning"]
     for row, task in zip(rows, tasks, strict=True):
         assert row["instruction"] == task.instruction and row["image"].tobytes() == task.image.tobytes()
         assert list(zip(*(row[name] for name in EDIT_COLUMNS))) == [(e.action, e.subject, e.goal) for e in task.edits]

@@ -302,7 +302,7 @@ def test_what_a_server_is_asked_and_what_is_kept(server, photos, tmp_path):
     assert line == {
         **{"file_name": "pictures/000002.png", "instruction": "edit 2"},
         **{"actions": ["recolor"], "subjects": ["coat"], "goals": ["red"]},
-        **{"raw": RIGHT, "model": "exact-name", "row": 2},
+        **{"reasoning": read_decomposition(RIGHT).reasoning, "raw": RIGHT, "model": "exact-name", "row": 2},
     }
 
 

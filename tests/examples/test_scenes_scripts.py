@@ -1,10 +1,13 @@
 """The scripts that train the shipped bundle run, go on where they stopped, and what they leave fits together."""
 
 import csv
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,21 +35,21 @@ def steps(path: Path) -> int:
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     editor, planner = folder / "editor", folder / "planner"
-    short = ["--vae_steps", 2, "--decoder_steps", 2, "--words_steps", 2, "--batch_size", 2, "--width", 32]
+    short = ["--vae_steps", 2, "--words_steps", 2, "--batch_size", 2, "--width", 32]
     run("train_editor.py", "--output_dir", editor, *short, "--steps", 2)
     assert steps(editor / "unet_training") == 2
     run("train_editor.py", "--output_dir", editor, *short, "--steps", 50)
-    few = ["--sight_steps", 2, "--read_steps", 2, "--habit_steps", 1, "--batch_size", 2, "--literal", 0.6, 0]
-    run("train_planner.py", "--output_dir", planner, *few, "--point_steps", 1)
-    assert steps(planner / "shared") == 3
-    run("train_planner.py", "--output_dir", planner, *few, "--point_steps", 2)
+    few = ["--sight_steps", 2, "--read_steps", 2, "--point_steps", 1, "--habit_steps", 1, "--batch_size", 2]
+    run("train_planner.py", "--output_dir", planner, *few, "--literal", 0.6, 0, "--compose_steps", 1)
+    assert steps(planner / "shared") == 4
+    run("train_planner.py", "--output_dir", planner, *few, "--literal", 0.6, 0, "--compose_steps", 2)
     return editor, planner
 
 
 def test_a_run_goes_on_where_it_stopped(trained):
     editor, planner = trained
     assert steps(editor / "unet_training") == 50 and steps(editor / "vae_training") == 2
-    assert steps(planner / "shared") == 4
+    assert steps(planner / "shared") == 5
     logged = [int(row["step"]) for row in csv.DictReader((editor / "unet.csv").read_text().splitlines())]
     assert logged == [50]
 
@@ -60,8 +63,27 @@ def test_the_parts_make_a_bundle(trained, tmp_path):
     )
     assert "MB in all" in printed
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "imageedit-r1-scenes")
-    assert pipe.prompts.decompose == "{instruction}" and pipe.config.editor_defaults["num_inference_steps"] == 1
+    assert pipe.prompts.decompose == " {instruction}" and pipe.config.editor_defaults["num_inference_steps"] == 1
     assert next(pipe.planner.parameters()).dtype == next(pipe.editor.unet.parameters()).dtype == torch.float32
     task = sample_task(0, "chained")
     out = pipe(task.image, task.instruction, max_new_tokens=8)
     assert out.images[0].size == (64, 64)
+
+
+def test_a_relabelled_task_is_the_same_task_in_other_words(monkeypatch):
+    spec = importlib.util.spec_from_file_location("train_planner", SCRIPTS / "train_planner.py")
+    train_planner = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "train_planner", train_planner)  # its dataclass looks itself up there
+    spec.loader.exec_module(train_planner)
+    changed = 0
+    for seed in range(200):
+        task = sample_task(seed, "complex")
+        other = train_planner.relabelled(task, np.random.default_rng(seed))
+        assert [edit.action for edit in other.edits] == [edit.action for edit in task.edits]
+        assert [part.pointer for part in other.parts] == [part.pointer for part in task.parts]
+        assert all(part.text in other.instruction for part in other.parts)
+        assert len(other.scene.items) == len(task.scene.items)
+        assert len(other.target_scene.items) == len(task.target_scene.items)  # the edits name what is there
+        assert not re.search(r"\ba orange|\ban (?!orange)", other.instruction)
+        changed += other.instruction != task.instruction
+    assert changed == 200

@@ -97,3 +97,20 @@ def test_sub_requests_are_explicit():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="simple, chained, pointed, complex"):
         sample_task(0, "hard")
+
+
+def test_reasoning_is_the_inventory_and_what_was_resolved():
+    seen = set()
+    for seed in range(200):
+        for kind in KINDS:
+            task = sample_task(seed, kind)
+            indirect = [part for part in task.parts if part.pointer != "explicit"]
+            assert reason(task, task.edits).count(" is ") == len(indirect)
+            as_said = tuple(edit for part in task.parts for edit in part.literal)
+            assert reason(task, as_said) == describe(task.scene)
+            for part in indirect:
+                said, meant = part.literal[0], part.edits[0]
+                field = "subject" if said.subject != meant.subject else "goal"
+                assert f"{getattr(said, field)} is {getattr(meant, field)}" in reason(task, task.edits)
+                seen.add(part.pointer)
+    assert seen == set(POINTERS)

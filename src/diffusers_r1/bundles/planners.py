@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from ..prompts import Prompts
 from . import find
@@ -28,7 +29,7 @@ def load_planner(
 
     Args:
         name (`str` or `Path`): A shipped bundle or planner, a folder that `save_planner` or a training script wrote, the
-            folder of a whole bundle, or a Hub repository.
+            folder of a whole bundle, or a Hub repository. A LoRA adapter is loaded onto the base model that it names.
         kwargs: Passed on to the model's `from_pretrained`, such as `dtype`.
 
     Returns:
@@ -36,6 +37,10 @@ def load_planner(
         the default ones where the folder has none.
     """
     folder = find(str(name)) or name
+    if adapter := find_adapter_config_file(folder):
+        model, _, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
+        model.load_adapter(str(folder))
+        return model.eval(), AutoProcessor.from_pretrained(folder), Prompts.load(folder)
     index = Path(folder) / "model_index.json"
     if index.exists():
         words = json.loads(index.read_text()).get("prompts") or {}

@@ -1,7 +1,8 @@
 """Rows: what is known of one request, and the prompt that a planner is asked about it.
 
-A row has the columns `image`, `instruction`, `actions`, `subjects` and `goals`. The last three are lists of one length,
-item i of each belonging to edit i, or all three `None` where nobody knows the true edits.
+A row has the columns `image`, `instruction`, `actions`, `subjects`, `goals` and `reasoning`. The three lists are of one
+length, item i of each belonging to edit i, or all `None` where nobody knows the true edits. `reasoning` is what a teacher
+thought before it wrote them down, or `None`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..images import load_picture
+from ..plan import Edit
 from ..prompts import Prompts
+from ..tags import write_decomposition
 
 
 if TYPE_CHECKING:
@@ -33,15 +36,16 @@ def row_features() -> Features:
             "image": Image(),
             "instruction": Value("string"),
             **{name: List(Value("string")) for name in EDIT_COLUMNS},
+            "reasoning": Value("string"),
         }
     )
 
 
 def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's `instruction`, `actions`, `subjects` and `goals` without surplus space around them.
+    """A row's `instruction`, `actions`, `subjects`, `goals` and `reasoning` without surplus space around them.
 
     Args:
-        cells (`Mapping`): What a data set has of these four; an absent list is an unknown one.
+        cells (`Mapping`): What a data set has of these five; an absent list is an unknown one.
 
     Raises:
         ValueError: If there is no instruction, some but not all of the lists are there, they are of different lengths
@@ -50,9 +54,13 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     instruction = cells["instruction"]
     if not isinstance(instruction, str) or not instruction.strip():
         raise ValueError(f"the instruction is {instruction!r}")
+    reasoning = cells.get("reasoning")
+    if not isinstance(reasoning, str | None):
+        raise ValueError(f"the reasoning is {reasoning!r}")
+    texts = {"instruction": instruction.strip(), "reasoning": reasoning and reasoning.strip()}
     lists = {name: cells.get(name) for name in EDIT_COLUMNS}
     if all(items is None for items in lists.values()):
-        return {"instruction": instruction.strip(), **lists}
+        return {**texts, **lists}
     for name, items in lists.items():
         if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
             raise ValueError(f"`{name}` is no list of texts: {items!r}")
@@ -60,7 +68,7 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     if len(set(lengths)) > 1 or not lengths[0]:
         raise ValueError("there are {} actions, {} subjects and {} goals".format(*lengths))
     stripped = {name: [item.strip() for item in items] for name, items in lists.items()}
-    return {"instruction": instruction.strip(), **stripped}
+    return {**texts, **stripped}
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:
@@ -84,6 +92,7 @@ def to_prompts(
     image_size: int | None,
     sees: bool,
     control_tokens: Sequence[str] = (),
+    answered: bool = False,
 ) -> Dataset | IterableDataset:
     """The rows with the columns from which TRL's trainers ask a planner: `prompt`, and `image` if it sees.
 
@@ -102,6 +111,8 @@ def to_prompts(
         sees (`bool`): Whether the planner takes pictures. If not, the result has no `image`.
         control_tokens (sequence of `str`, defaults to `()`): The tokenizer's `all_special_tokens`; taken out of the
             instruction, as planning does. A picture's token among the words would not match any picture.
+        answered (`bool`, defaults to `False`): Add `completion`, the true answer as supervised training wants it: the
+            row's reasoning and edits in the declared format. Every row has to have its true edits.
 
     Returns:
         The same kind of data set: the other columns stay, for the rewards. A `Dataset` is converted here and now and
@@ -117,25 +128,49 @@ def to_prompts(
     part = {"type": Value("string"), "text": Value("string")}
     message = {"role": Value("string"), "content": List(part) if sees else Value("string")}
     kinds = {**(dataset.features or row_features()), "image": Image(), "prompt": List(message)}
+    if answered:
+        kinds["completion"] = List(message)
     if not sees:
         del kinds["image"]
     return dataset.map(
-        partial(_to_prompt, prompts=prompts, image_size=image_size, sees=sees, control_tokens=tuple(control_tokens)),
+        partial(
+            _to_prompt,
+            prompts=prompts,
+            image_size=image_size,
+            sees=sees,
+            control_tokens=tuple(control_tokens),
+            answered=answered,
+        ),
         remove_columns=[] if sees else ["image"],
         features=Features(kinds),
     )
 
 
 def _to_prompt(
-    row: dict[str, Any], prompts: Prompts, image_size: int | None, sees: bool, control_tokens: tuple[str, ...]
+    row: dict[str, Any],
+    prompts: Prompts,
+    image_size: int | None,
+    sees: bool,
+    control_tokens: tuple[str, ...],
+    answered: bool,
 ) -> dict[str, Any]:
     instruction = row["instruction"]
     for token in control_tokens:
         instruction = instruction.replace(token, " ")
-    messages = prompts.first_turn(instruction, image=True if sees else None)
-    if not sees:
-        return {"prompt": [{**m, "content": "".join(part["text"] for part in m["content"])} for m in messages]}
-    for message in messages:
-        message["content"] = [{"type": part["type"], "text": part.get("text")} for part in message["content"]]
-    picture = load_picture(row["image"])
-    return {"prompt": messages, "image": picture if image_size is None else fit(picture, image_size)}
+    columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
+    if answered:
+        edits = [Edit(*edit) for edit in zip(*(row[name] for name in EDIT_COLUMNS))]
+        answer = write_decomposition(edits, row["reasoning"] or "")
+        columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    for messages in columns.values():
+        for message in messages:
+            parts = message["content"]
+            message["content"] = (
+                [{"type": part["type"], "text": part.get("text")} for part in parts]
+                if sees
+                else "".join(part["text"] for part in parts)
+            )
+    if sees:
+        picture = load_picture(row["image"])
+        columns["image"] = picture if image_size is None else fit(picture, image_size)
+    return columns

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..images import load_picture
-from ..scenes import KINDS, TEST_SEEDS, sample_tasks
+from ..scenes import KINDS, TEST_SEEDS, reason, sample_tasks
 from .rows import EDIT_COLUMNS, checked_texts, row_features
 
 
@@ -197,14 +197,16 @@ def _read(
 def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[str, str]) -> dict[str, str]:
     """Our columns' names -> the data set's, without those of the true edits if it has none of them."""
     there = dataset.column_names
-    unknown = set(columns) - {"image", "instruction", *EDIT_COLUMNS}
+    own_names = (*EDIT_COLUMNS, "reasoning")
+    unknown = set(columns) - {"image", "instruction", *own_names}
     if unknown:
-        raise ValueError(f"`columns` names {sorted(unknown)}, and a row has image, instruction and {EDIT_COLUMNS}.")
-    wanted = {"image": source.image, "instruction": source.instruction, **{own: (own,) for own in EDIT_COLUMNS}}
+        raise ValueError(f"`columns` names {sorted(unknown)}, and a row has image, instruction and {own_names}.")
+    wanted = {"image": source.image, "instruction": source.instruction, **{own: (own,) for own in own_names}}
     wanted.update({ours: (theirs,) for ours, theirs in columns.items()})
     names = {ours: next((n for n in candidates if n in there), None) for ours, candidates in wanted.items()}
     without_truth = not any(names[own] or own in columns for own in EDIT_COLUMNS)
-    missing = [ours for ours, found in names.items() if found is None and not (without_truth and ours in EDIT_COLUMNS)]
+    optional = {"reasoning"} - set(columns) | (set(EDIT_COLUMNS) if without_truth else set())
+    missing = [ours for ours, found in names.items() if found is None and ours not in optional]
     if source.unique and source.unique not in there:
         raise ValueError(f"{name} has no column {source.unique!r}; it has {there}.")
     if missing:
@@ -283,4 +285,5 @@ def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dic
             "actions": [edit.action for edit in task.edits],
             "subjects": [edit.subject for edit in task.edits],
             "goals": [edit.goal for edit in task.edits],
+            "reasoning": reason(task, task.edits),
         }

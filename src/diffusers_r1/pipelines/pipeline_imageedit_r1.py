@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from ..editors import call_editor, check_editor, working_size
 from ..images import load_pictures
 from ..plan import EditPlan, Turns
-from ..planning import make_plans
+from ..planning import has_adapter, make_plans
 from ..prompts import Prompts
 from .nested import NestedPipelineMixin
 from .pipeline_output import ImageEditR1PipelineOutput, Turn
@@ -53,6 +53,9 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         editor_defaults (`dict`, *optional*):
             Arguments that this editor is called with unless the caller gives them, such as `num_inference_steps`.
             Stored in the bundle, and forgotten when the editor is replaced.
+        sequence_without_adapter (`bool`, *optional*, defaults to `False`):
+            Whether the planner answers the second question with its LoRA adapters switched off: the paper's untrained
+            sequencing agent, on one copy of the weights. Stored in the bundle.
     """
 
     model_cpu_offload_seq = "planner->sequencer->editor"
@@ -67,6 +70,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         sequencer_processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
         prompts: Prompts | dict[str, str] | None = None,
         editor_defaults: dict[str, Any] | None = None,
+        sequence_without_adapter: bool = False,
     ):
         super().__init__()
         self.register_modules(
@@ -77,7 +81,11 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             sequencer_processor=sequencer_processor,
         )
         words = prompts if isinstance(prompts, Prompts) else Prompts(**(prompts or {}))
-        self.register_to_config(prompts=asdict(words), editor_defaults=dict(editor_defaults or {}))
+        self.register_to_config(
+            prompts=asdict(words),
+            editor_defaults=dict(editor_defaults or {}),
+            sequence_without_adapter=sequence_without_adapter,
+        )
 
     @property
     def prompts(self) -> Prompts:
@@ -138,6 +146,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
         if self.sequencer is not None and self.sequencer_processor is None:
             raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
+        if self.config.sequence_without_adapter and not has_adapter(self.planner):
+            raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
 
     @torch.no_grad()
     def plan(
@@ -180,6 +190,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             instructions,
             self.prompts,
             sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
+            sequence_without_adapter=self.config.sequence_without_adapter,
             seed=0 if first is None else first.initial_seed(),
             device=self._execution_device,
             max_new_tokens=max_new_tokens,

@@ -1,7 +1,7 @@
 """The scenes world: a synthetic test bench for instruction-based editing in which every answer is known."""
 
 from .language import ACTIONS, POINTERS, Request, apply_edits, sub_request
-from .tasks import KINDS, TEST_SEEDS, Task, sample_scene, sample_task, sample_tasks, score, teacher
+from .tasks import KINDS, TEST_SEEDS, Task, reason, sample_scene, sample_task, sample_tasks, score, teacher
 from .world import BACKGROUNDS, COLORS, CONTENTS, PLACES, SHAPES, Item, Scene, describe, render, score_scene
 
 
@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "apply_edits",
     "describe",
+    "reason",
     "render",
     "sample_scene",
     "sample_task",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..plan import Edit
 from .language import CHATTER_AFTER, CHATTER_BEFORE, JOINTS, POINTERS, Author, Request, apply_edits, sub_request
-from .world import BACKGROUNDS, CONTENTS, Scene, render, score_scene
+from .world import BACKGROUNDS, CONTENTS, Scene, describe, render, score_scene
 
 
 KINDS = ("simple", "chained", "pointed", "complex")
@@ -138,6 +138,30 @@ def teacher(task: Task, random: np.random.Generator, literal: float = 0.6) -> tu
         `tuple` of [`Edit`], in the order of the instruction.
     """
     return tuple(edit for part in task.parts for edit in (part.literal if random.random() < literal else part.edits))
+
+
+def reason(task: Task, edits: tuple[Edit, ...]) -> str:
+    """What is to be thought before `edits` are written down: the picture's inventory, then what is meant by each
+    indirect request that they resolve.
+
+    Args:
+        task ([`Task`]): What the edits are about.
+        edits (`tuple` of [`Edit`]): As a teacher wrote them down, see [`teacher`].
+
+    Example:
+        >>> reason(task, task.edits)
+        'top red star; left blue circle; background teal; shape at the top is red star'
+    """
+    steps, left = [describe(task.scene)], list(edits)
+    for part in task.parts:
+        resolved = tuple(left[: len(part.edits)]) == part.edits
+        del left[: len(part.edits) if resolved else len(part.literal)]
+        if resolved and part.pointer != "explicit":
+            said = part.literal[0]
+            name = "subject" if said.subject != part.edits[0].subject else "goal"
+            meant = ", ".join(getattr(edit, name) for edit in part.edits)
+            steps.append(f"{getattr(said, name)} is {meant}")
+    return "; ".join(steps)
 
 
 def score(image: Image.Image, task: Task) -> list[bool]:

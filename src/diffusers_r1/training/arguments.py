@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,12 @@ class RewardArguments(DataArguments):
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "sentence encoder of goal_similarity"}
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        unknown = sorted(set(self.rewards) - set(REWARDS))  # a YAML file gets past `choices`
+        if unknown or not self.rewards:
+            raise ValueError(f"`rewards` are any of {', '.join(REWARDS)}, not {', '.join(unknown) or 'none'}.")
+
 
 def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
     """The rows to learn from.
@@ -124,16 +130,25 @@ def as_prompts(
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     prompts: Prompts,
     image_size: int | None,
+    answered: bool = False,
 ) -> Dataset | IterableDataset:
     """Rows as this planner is asked about them, see [`to_prompts`]. Sets the side on which TRL expects padding."""
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     sees = hasattr(processor, "image_processor")
-    return to_prompts(rows, prompts, image_size, sees, tokenizer.all_special_tokens)
+    return to_prompts(rows, prompts, image_size, sees, tokenizer.all_special_tokens, answered)
 
 
-def make_rewards(arguments: RewardArguments) -> list[Callable[..., list[float | None]]]:
-    """The reward functions that were asked for, in that order."""
+def make_rewards(
+    arguments: RewardArguments, weights: Sequence[float] | None = None
+) -> list[Callable[..., list[float | None]]]:
+    """The reward functions that were asked for, in that order.
+
+    Raises:
+        ValueError: If there are `weights`, but not one for each.
+    """
+    if weights is not None and len(weights) != len(arguments.rewards):
+        raise ValueError(f"There are {len(weights)} `reward_weights` for {len(arguments.rewards)} `rewards`.")
     synonyms = json.loads(Path(arguments.action_synonyms).read_text()) if arguments.action_synonyms else None
     makers = {
         "format": FormatReward,

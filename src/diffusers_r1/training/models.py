@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..bundles.planners import load_planner
+from ..planning import has_adapter
 from ..prompts import Prompts
 from .vision import vision_tower
 
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from transformers import Trainer
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
 
@@ -75,8 +79,26 @@ def without_control_tokens(
 
 
 def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` asks for; `true` is the newest in `output_dir`, if there is one."""
+    """The checkpoint that `--resume_from_checkpoint` asks for; `true` is the newest in `output_dir`, if there is one.
+
+    A checkpoint that a killed run left unfinished does not count.
+    """
     asked = training.resume_from_checkpoint
-    if asked is not None and asked.lower() == "true":
-        return get_last_checkpoint(training.output_dir)
-    return asked
+    if asked is None or asked.lower() != "true":
+        return asked
+    # The trainer's state is what is written last.
+    whole = [path.parent for path in Path(training.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
+
+
+def restore_weights(trainer: Trainer, checkpoint: str | None) -> None:
+    """Give a trainer's model the weights of the checkpoint that its `train` is about to go on from.
+
+    `train` reads them as well, but by their names on disk. Those of Qwen2.5-VL are others than in memory, so it would
+    leave the model as it is, with a warning of missing keys and no more (transformers issue 43701). Adapters and
+    sharded weights are read in other ways, which are right.
+    """
+    if checkpoint is None or has_adapter(trainer.model) or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return
+    saved, _, _ = load_planner(checkpoint, dtype=trainer.model.dtype)
+    trainer.model.load_state_dict(saved.state_dict())

@@ -13,6 +13,7 @@ from ..bundles import find
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import load_planner, save_planner
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from ..planning import has_adapter
 from ..prompts import Prompts
 from ..records import write_whole
 from .callbacks import curve_rows, save_curves
@@ -48,6 +49,7 @@ def save_results(
     folder = Path(trainer.args.output_dir)
     summary = {**summary, **last_validation(trainer.state.log_history)}
     if has_adapter(trainer.model):
+        trainer.model.peft_config["default"].base_model_name_or_path = base
         trainer.save_model(str(folder / ADAPTER))
     else:
         setattr(trainer.model.config, TRAINING_KEY, summary)
@@ -55,6 +57,7 @@ def save_results(
     if not trainer.is_world_process_zero():
         return
     if has_adapter(trainer.model):
+        prompts.save(folder / ADAPTER)
         save_merged(base, folder, trainer.processing_class, prompts, summary)
     prompts.save(folder)
     save_curves(trainer.state.log_history, folder)
@@ -70,11 +73,6 @@ def save_results(
             token=trainer.args.hub_token,
             ignore_patterns=["_*", "checkpoint-*"],
         )
-
-
-def has_adapter(model: Any) -> bool:
-    """Whether a model is a PEFT one."""
-    return hasattr(model, "peft_config")
 
 
 def save_merged(base: str, folder: Path, processor: Any, prompts: Prompts, summary: dict[str, Any]) -> None:
@@ -138,7 +136,8 @@ The decomposition agent of [ImageEdit-R1](https://arxiv.org/abs/2603.08059): it 
 into actions, subjects and goals.
 
 ```python
-from diffusers_r1 import ImageEditR1Pipeline, load_planner
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.bundles.planners import load_planner
 
 planner, processor, prompts = load_planner("path/to/this/folder")
 pipe = ImageEditR1Pipeline(planner=planner, processor=processor, prompts=prompts, editor=your_editor)

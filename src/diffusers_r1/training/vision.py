@@ -28,7 +28,7 @@ def encode_pictures_once(planner: PreTrainedModel) -> Iterator[None]:
     if tower is None or "grid_thw" not in inspect.signature(tower.forward).parameters:
         yield
         return
-    encode = tower.forward
+    encode, before = tower.forward, vars(tower).get("forward")
 
     def encode_once(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
         first, which = _first_of_equals(hidden_states, grid_thw)
@@ -45,7 +45,10 @@ def encode_pictures_once(planner: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        del tower.forward
+        if before is None:
+            del tower.forward
+        else:  # a hook of accelerate's, or this very function
+            tower.forward = before
 
 
 def _first_of_equals(patches: torch.Tensor, grids: torch.Tensor) -> tuple[list[int], list[int]]:

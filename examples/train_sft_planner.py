@@ -1,0 +1,57 @@
+"""Train the decomposition agent on true answers: the supervised start that GRPO goes on from.
+
+    accelerate launch examples/train_sft_planner.py --config examples/recipes/scenes_sft.yaml
+
+Options are TRL's (`SFTConfig`, `ModelConfig`) and, for the data, those of `DataArguments`; each can stand in the YAML
+file or on the command line. An answer is the row's reasoning, if it has one, and its edits in the declared format. The
+planner, the curves and a model card are in `output_dir` afterwards.
+"""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
+
+from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
+from diffusers_r1.training.callbacks import GreedyValidation
+from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, resume_point
+from diffusers_r1.training.results import check_editor_name, save_results
+
+
+ANSWER_TOKENS = 512
+
+
+def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None:
+    check_editor_name(script.bundle_editor)
+    checkpoint = resume_point(training)
+    with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
+        rows, held_out = load_training_rows(script), load_validation_rows(script)
+    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+    with PartialState().main_process_first():
+        rows = as_prompts(rows, processor, prompts, script.image_size, answered=True)
+
+    trainer = SFTTrainer(
+        model=planner,
+        processing_class=processor,
+        args=training,
+        train_dataset=rows,
+        peft_config=lora_settings(model, script.freeze_vision),
+    )
+    if held_out is not None:
+        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, script.validation_steps, ANSWER_TOKENS))
+    restore_weights(trainer, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    summary = {
+        "method": "supervised",
+        "start": model.model_name_or_path,
+        "rows": script.dataset_name,
+        "steps": trainer.state.global_step,
+        "rows a step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
+        "learning rate": training.learning_rate,
+    }
+    save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+
+
+if __name__ == "__main__":
+    main(*TrlParser((DataArguments, SFTConfig, ModelConfig)).parse_args_and_config())

@@ -1,0 +1,75 @@
+"""Plan with a LoRA adapter on, put the parts in order with it off: two agents on one copy of the weights."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.planning import Conversation, adapters_off, has_adapter
+from diffusers_r1.scenes import sample_task
+
+
+pytestmark = pytest.mark.tiny
+
+TASK = sample_task(3, "chained")
+
+
+def logits(model, processor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**processor(text=["remove the star"], return_tensors="pt")).logits
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The shipped planner as a base, and beside it an adapter that makes it stammer in the second turn."""
+    folder = tmp_path_factory.mktemp("lora")
+    planner, processor, prompts = load_planner("imageedit-r1-scenes", dtype="float32")
+    save_planner(folder / "base", planner, processor, prompts)
+    base, _, _ = load_planner(folder / "base", dtype="float32")
+    torch.manual_seed(0)
+    settings = LoraConfig(r=4, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(base, settings).save_pretrained(folder / "adapter")
+    processor.save_pretrained(folder / "adapter")
+    prompts.save(folder / "adapter")
+    return folder
+
+
+ALPHA = 4
+
+
+def test_an_adapter_is_loaded_onto_its_base(folders):
+    base, processor, _ = load_planner(folders / "base", dtype="float32")
+    adapted, _, prompts = load_planner(folders / "adapter", dtype="float32")
+    assert has_adapter(adapted) and not has_adapter(base) and prompts.decompose == "{instruction}"
+    plain = logits(base, processor)
+    assert not torch.allclose(logits(adapted, processor), plain, atol=1e-2)
+    with pytest.raises(RuntimeError, match="inside"), adapters_off(adapted):
+        assert torch.equal(logits(adapted, processor), plain)
+        raise RuntimeError("inside")
+    assert not torch.allclose(logits(adapted, processor), plain, atol=1e-2)
+
+
+def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_path):
+    base, processor, prompts = load_planner(folders / "base", dtype="float32")
+    adapted, _, _ = load_planner(folders / "adapter", dtype="float32")
+    editor = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", planner=None, processor=None).editor
+    pipe = ImageEditR1Pipeline(adapted, processor, editor, prompts=prompts, sequence_without_adapter=True)
+    about = (processor, [TASK.image], [TASK.instruction], prompts)
+    plan = pipe.plan(TASK.image, TASK.instruction)
+    decomposition, sequence = plan.raw
+    assert [decomposition] == Conversation(adapted, *about).decompose()
+    assert [sequence] == Conversation(base, *about).replay([decomposition])
+    assert [sequence] != Conversation(adapted, *about).replay([decomposition])
+
+    pipe.save_pretrained(tmp_path)
+    assert not list((tmp_path / "planner").glob("model*.safetensors"))  # the base is named, not copied
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    assert again.config.sequence_without_adapter and again.plan(TASK.image, TASK.instruction) == plan
+
+
+def test_without_an_adapter_there_is_nothing_to_switch_off():
+    pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
+    pipe.register_to_config(sequence_without_adapter=True)
+    with pytest.raises(ValueError, match="no adapter"):
+        pipe.plan(TASK.image, TASK.instruction)
