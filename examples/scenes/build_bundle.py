@@ -1,6 +1,7 @@
 """Put trained parts together as the shipped bundle, in half precision.
 
-    python examples/scenes/build_bundle.py --planner runs/scenes-planner/literal-0.6 --editor runs/scenes-editor/pipeline
+    python examples/scenes/build_bundle.py --editor runs/scenes-editor/pipeline \\
+        --planner runs/scenes-grpo --supervised_planner runs/scenes-planner/literal-0.6
 
 Writes `imageedit-r1-scenes` (the whole pipeline) into the package; with `--supervised_planner` also that planner alone,
 as `imageedit-r1-scenes-sft`.
@@ -16,6 +17,7 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from diffusers_r1 import ImageEditR1Pipeline, bundles
+from diffusers_r1.bundles.cards import TRAINING_KEY
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.records import write_whole
 
@@ -42,14 +44,17 @@ def main() -> None:
     args = parser.parse_args()
 
     planner, processor, prompts = load_planner(args.planner, dtype=torch.float16)
-    planner.config.imageedit_r1_training = TRAINING
+    recorded = getattr(planner.config, TRAINING_KEY, None) or {}
+    setattr(planner.config, TRAINING_KEY, {**recorded, **TRAINING})
     editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
     pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
     pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")
     forget_local_paths(args.output_dir / "imageedit-r1-scenes")
     if args.supervised_planner:
         planner, processor, prompts = load_planner(args.supervised_planner, dtype=torch.float16)
+        setattr(planner.config, TRAINING_KEY, {"method": "supervised", **TRAINING})
         save_planner(args.output_dir / "imageedit-r1-scenes-sft", planner, processor, prompts)
+        forget_local_paths(args.output_dir / "imageedit-r1-scenes-sft")
     size = sum(file.stat().st_size for file in args.output_dir.rglob("*") if file.is_file())
     print(f"{args.output_dir}: {size / 1e6:.1f} MB in all")
 

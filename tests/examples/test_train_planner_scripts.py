@@ -46,7 +46,7 @@ GRPO_FEW = {
     "max_steps": 8,
     "per_device_train_batch_size": 8,
     "num_generations": 4,
-    "learning_rate": 1e-3,
+    "learning_rate": 3e-4,
     "validation_rows": 4,
     "validation_steps": 4,
     "save_steps": 1,
@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(grpo, tmp_path):
     with subprocess.Popen(
         started, start_new_session=True, env=OFFLINE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as running:
-        while running.poll() is None and not list(output.glob("checkpoint-*")):
+        while running.poll() is None and not (output / "checkpoint-2").exists():  # perhaps not whole yet
             time.sleep(0.01)
         time.sleep(random.uniform(0, 1))
         os.killpg(running.pid, signal.SIGKILL)
@@ -233,7 +233,7 @@ def test_two_processes_draw_as_many_completions(tmp_path):
     for texts in drawn.values():
         assert texts[:4] != texts[4:]
     change = flat_change(output)
-    assert change.isfinite().all() and change.abs().max() > 1e-4
+    assert change.isfinite().all() and change.abs().max() > 1e-5
     assert [step for step, (exact,) in curves(output, "val/exact").items() if exact] == [0]
     assert (output / "checkpoint-2" / "rng_state_1.pth").exists()
 
@@ -376,8 +376,8 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
         (SFT, {"dataset_name": ""}, "--dataset_name"),
         (GRPO, {"rewards": ["format", "taste"]}, "taste"),
         (GRPO, {"rewards": ["format", "action"], "reward_weights": [1, 2, 3]}, "3 `reward_weights` for 2 `rewards`"),
-        (GRPO, {"bundle_editor": "no-such-editor"}, "no-such-editor"),
-        (SFT, {"bundle_editor": "no-such-editor"}, "no-such-editor"),
+        (GRPO, {"bundle_editor": RECIPES}, "no file named model_index.json"),
+        (SFT, {"bundle_editor": RECIPES}, "no file named model_index.json"),
     ],
 )
 def test_bad_use_is_refused_before_a_model_is_loaded(script, options, message, tmp_path, monkeypatch, capsys):
@@ -392,10 +392,16 @@ def test_rows_without_truth_are_refused(script, without_truth, tmp_path, monkeyp
     assert "annotate_plans.py" in refusal(script, tmp_path / "out", monkeypatch, capsys, **given)
 
 
-def test_a_refusal_is_the_last_line_and_the_exit_code(tmp_path):
+@without_deprecation
+def test_a_recipes_unknown_reward_is_refused(tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((RECIPES / "scenes.yaml").read_text().replace("subject, goal]", "subject, taste]"))
-    given = {**GRPO_FEW, **NO_SUCH, "config": recipe, "output_dir": tmp_path / "out"}
+    said = refusal(GRPO, tmp_path / "out", monkeypatch, capsys, **{**GRPO_FEW, **NO_SUCH, "config": recipe})
+    assert "`rewards` are any of format, action" in said and "not taste" in said
+
+
+def test_a_refusal_is_the_last_line_and_the_exit_code(tmp_path):
+    given = {**GRPO_FEW, **NO_SUCH, "output_dir": tmp_path / "out", "bundle_editor": "no-such-editor"}
     done = subprocess.run(command(GRPO, None, **given), capture_output=True, text=True, env=OFFLINE)
     assert done.returncode != 0
-    assert "`rewards` are any of format, action" in done.stderr.strip().splitlines()[-1]
+    assert "no-such-editor" in done.stderr.splitlines()[-1]

@@ -8,6 +8,8 @@ from diffusers_r1.scenes import (
     POINTERS,
     Scene,
     apply_edits,
+    describe,
+    reason,
     render,
     sample_task,
     score,

@@ -2,10 +2,21 @@ import csv
 import logging
 
 import pytest
+import torch
 from PIL import Image
 from transformers import TrainerState
+from trl import GRPOConfig, GRPOTrainer
 
-from diffusers_r1.training.callbacks import PATIENCE, VarianceWatch, curve_rows, save_curves
+from diffusers_r1.bundles.planners import load_planner
+from diffusers_r1.training.arguments import (
+    RewardArguments,
+    as_prompts,
+    load_training_rows,
+    load_validation_rows,
+    make_rewards,
+)
+from diffusers_r1.training.callbacks import PATIENCE, GreedyValidation, VarianceWatch, curve_rows, save_curves
+from diffusers_r1.training.validation import decompose_all
 
 
 HISTORY = [
@@ -36,3 +47,65 @@ def test_a_run_without_variance_is_warned_of_once(share, warned, caplog):
             watch.on_log(None, TrainerState(), None, logs={"loss": 0.0})
     assert len(caplog.records) == warned
     assert not warned or "--num_generations" in caplog.text
+
+
+NOT_TIMES = ("reward", "loss", "grad_norm", "entropy")
+
+
+def train(folder, steps: int | None) -> GRPOTrainer:
+    """Three steps of GRPO with the shipped planner, validated on five rows every `steps` steps, or never."""
+    planner, processor, prompts = load_planner("imageedit-r1-scenes", dtype=torch.float32)
+    arguments = RewardArguments("scenes:complex=1", dataset_limit=12, validation_rows=5)
+    trainer = GRPOTrainer(
+        model=planner,
+        processing_class=processor,
+        args=GRPOConfig(
+            output_dir=str(folder),
+            max_steps=3,
+            per_device_train_batch_size=8,
+            num_generations=4,
+            max_completion_length=96,
+            learning_rate=1e-4,
+            logging_steps=1,
+            save_strategy="no",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=as_prompts(load_training_rows(arguments), processor, prompts, image_size=None),
+        reward_funcs=make_rewards(arguments),
+    )
+    if steps is not None:
+        rows = load_validation_rows(arguments)
+        trainer.add_callback(GreedyValidation(trainer, prompts, rows, steps, max_new_tokens=96, batch_size=2))
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
+def test_validation_does_not_disturb_training(tmp_path):
+    watched, plain = train(tmp_path / "watched", steps=1), train(tmp_path / "plain", steps=None)
+    curves = [
+        [row[name] for row in curve_rows(trainer.state.log_history) for name in NOT_TIMES if name in row]
+        for trainer in (watched, plain)
+    ]
+    assert len(curves[0]) == 12 and curves[0] == curves[1]
+    for one, other in zip(watched.model.parameters(), plain.model.parameters()):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
+def test_validation_is_logged_before_the_first_step_and_every_so_often(tmp_path):
+    trainer = train(tmp_path, steps=2)
+    marks = {row["step"]: row for row in curve_rows(trainer.state.log_history) if "val/exact" in row}
+    assert list(marks) == [0, 2]
+    assert all(0 <= marks[0][f"val/{name}"] <= 1 for name in ("format", "action_f1", "subject_f1", "goal_f1", "exact"))
+    validation = next(c for c in trainer.callback_handler.callbacks if isinstance(c, GreedyValidation))
+    rows = validation.rows
+    about = list(rows["image"]), list(rows["instruction"])
+    asked = decompose_all(trainer.model, trainer.processing_class, validation.prompts, *about, max_new_tokens=96)
+    assert validation.answers() == asked and len(set(asked)) == 5

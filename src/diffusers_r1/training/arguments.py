@@ -181,8 +181,17 @@ class SentenceSimilarity:
 
 
 def _with_truth(rows: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
-    if next(iter(rows))["actions"] is None:
+    from datasets import Dataset
+
+    # Scenes, the only rows without end, all have their truth.
+    unknown = (
+        [index for index, actions in enumerate(rows["actions"]) if actions is None]
+        if isinstance(rows, Dataset)
+        else []
+    )
+    if unknown:
         raise ValueError(
-            f"{name} does not say what the true edits are. Have a teacher annotate it first: examples/annotate_plans.py."
+            f"{name} does not say what the true edits are of {len(unknown)} of its rows (the first is row {unknown[0]}). "
+            "Have a teacher annotate it first: examples/annotate_plans.py."
         )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import upload_folder
 from transformers import Trainer
@@ -100,7 +101,7 @@ def load_editor(name: str) -> tuple[DiffusionPipeline, dict[str, Any]]:
     if find(name):
         pipeline = ImageEditR1Pipeline.from_pretrained(name, planner=None, processor=None)
         return pipeline.editor, pipeline.config.editor_defaults
-    return DiffusionPipeline.from_pretrained(name, torch_dtype="auto"), {}
+    return DiffusionPipeline.from_pretrained(name, dtype=torch.float32), {}
 
 
 def save_bundle(folder: Path, editor_name: str) -> None:

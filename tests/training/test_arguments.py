@@ -1,0 +1,96 @@
+import json
+
+import pytest
+from PIL import Image
+
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import read_decomposition, write_decomposition
+from diffusers_r1.training.arguments import (
+    REWARDS,
+    DataArguments,
+    RewardArguments,
+    as_prompts,
+    load_training_rows,
+    load_validation_rows,
+    make_rewards,
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--dataset_name"),
+        ({"dataset_name": "scenes", "validation_rows": 0}, "at least 1"),
+        ({"dataset_name": "scenes", "validation_steps": 0}, "at least 1"),
+        ({"dataset_name": "scenes", "rewards": ["format", "taste"]}, "not taste"),
+        ({"dataset_name": "scenes", "rewards": []}, "not none"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RewardArguments(**options)
+
+
+def test_scenes_are_validated_on_rows_of_their_own():
+    arguments = DataArguments(dataset_name="scenes:simple=1", dataset_limit=3, validation_rows=2)
+    rows, held_out = load_training_rows(arguments), load_validation_rows(arguments)
+    assert len(rows) == 3 and len(held_out) == 2
+    assert rows[0]["instruction"] == sample_task(0, "simple").instruction != held_out[0]["instruction"]
+
+
+def test_other_rows_are_validated_where_a_split_is_named(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    row = {
+        "file_name": "0.png",
+        "words": "remove the cat",
+        "actions": ["remove"],
+        "subjects": ["cat"],
+        "goals": ["no"],
+    }
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    named = {"dataset_name": str(tmp_path), "dataset_columns": '{"instruction": "words"}'}
+    assert load_training_rows(DataArguments(**named))[0]["instruction"] == "remove the cat"
+    assert load_validation_rows(DataArguments(**named)) is None
+    assert len(load_validation_rows(DataArguments(**named, dataset_test_split="train"))) == 1
+
+
+def test_rows_without_truth_need_a_teacher_first(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "instruction": "remove the cat"}))
+    arguments = DataArguments(dataset_name=str(tmp_path), dataset_test_split="train")
+    for load in (load_training_rows, load_validation_rows):
+        with pytest.raises(ValueError, match="annotate_plans.py"):
+            load(arguments)
+
+
+def test_rows_become_prompts_and_answers(planner, text_planner, prompts):
+    rows = load_training_rows(DataArguments(dataset_name="scenes:chained=1", dataset_limit=2))
+    for processor, sees in ((planner[1], True), (text_planner[1], False)):
+        asked = as_prompts(rows, processor, prompts, image_size=32, answered=True)
+        assert getattr(processor, "tokenizer", processor).padding_side == "left"
+        assert ("image" in asked.column_names) == sees
+        content = asked[0]["completion"][0]["content"]
+        found = read_decomposition(content[0]["text"] if sees else content)
+        assert not found.faults and [edit.action for edit in found.edits] == rows[0]["actions"]
+    assert as_prompts(rows, planner[1], prompts, image_size=32)[0]["image"].size == (32, 32)
+
+
+def test_rewards_come_in_the_order_asked_for(tmp_path):
+    offline = [name for name in REWARDS if name != "goal_similarity"]  # that one loads a sentence encoder
+    names = [reward.__name__ for reward in make_rewards(RewardArguments("scenes", rewards=offline[::-1]))]
+    assert names == ["goal_soft_f1", "goal_f1", "subject_soft_f1", "subject_f1", "action_f1", "format"]
+
+    (tmp_path / "synonyms.json").write_text('{"zap": "remove"}')
+    asked = RewardArguments("scenes", rewards=["action"], action_synonyms=str(tmp_path / "synonyms.json"))
+    edits = [edit for edit in sample_task(0, "simple").edits if edit.action == "remove"]
+    zapped = write_decomposition(edits, "seen").replace("<action>remove", "<action>zap")
+    truth = {"actions": [["remove"]], "subjects": [[edits[0].subject]], "goals": [[edits[0].goal]]}
+    assert make_rewards(asked)[0](prompts=[None], completions=[zapped], **truth) == [1.0]
+    assert make_rewards(RewardArguments("scenes", rewards=["action"]))[0]([None], [zapped], **truth) == [0.0]
+
+
+def test_a_weight_for_each_reward():
+    arguments = RewardArguments("scenes", rewards=["format", "action"])
+    assert len(make_rewards(arguments, [1.0, 0.5])) == 2
+    with pytest.raises(ValueError, match="3 `reward_weights` for 2 `rewards`"):
+        make_rewards(arguments, [1.0, 0.5, 2.0])

@@ -1,0 +1,73 @@
+import re
+
+import pytest
+import torch
+
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.training.results import (
+    BUNDLE,
+    check_editor_name,
+    last_validation,
+    load_editor,
+    planner_card,
+    save_bundle,
+)
+
+
+HISTORY = [
+    {"step": 0, "val/exact": 0.25, "val/format": 0.5},
+    {"step": 1, "reward": 2.0},
+    {"step": 2, "val/exact": 0.75, "val/format": 1.0},
+    {"step": 2, "reward": 3.0},
+]
+
+
+def test_the_last_marks_are_the_last_that_were_given():
+    assert last_validation(HISTORY) == {"val/exact": 0.75, "val/format": 1.0}
+    assert last_validation([{"step": 1, "reward": 2.0}]) == {}
+
+
+def test_the_card_shows_settings_and_marks(tmp_path):
+    summary = {"method": "GRPO", "steps": 2, **last_validation(HISTORY)}
+    card = planner_card("mine", "Qwen/Qwen2.5-VL-7B-Instruct", summary, HISTORY)
+    assert "base_model: Qwen/Qwen2.5-VL-7B-Instruct\n" in card and "# mine\n" in card
+    assert "| steps | 2 |" in card and "| exact | 0.250 | 0.750 |" in card and "| val/exact" not in card
+    assert "base_model" not in planner_card("mine", "imageedit-r1-scenes", summary, HISTORY)
+    assert "base_model" not in planner_card("mine", str(tmp_path), summary, HISTORY)
+    assert "Held-out" not in planner_card("mine", "a/b", {"steps": 2}, HISTORY[1:2])
+
+
+def test_what_the_card_imports_is_there():
+    code = re.search(r"```python\n(.*?)```", planner_card("mine", "a/b", {}, []), re.DOTALL)[1]
+    imports = [line for line in code.splitlines() if line.startswith("from ")]
+    assert len(imports) == 2
+    exec("\n".join(imports), {})
+
+
+def test_an_editor_is_looked_for_before_training(tmp_path, pix2pix):
+    check_editor_name(None)
+    check_editor_name("imageedit-r1-scenes")
+    pix2pix.save_pretrained(tmp_path)
+    check_editor_name(str(tmp_path))
+    with pytest.raises(OSError, match="model_index.json"):
+        check_editor_name(str(tmp_path / "unet"))
+
+
+def test_a_bundle_keeps_its_editors_settings():
+    editor, defaults = load_editor("imageedit-r1-scenes")
+    assert type(editor).__name__ == "StableDiffusionInstructPix2PixPipeline" and defaults["num_inference_steps"] == 1
+
+
+@pytest.mark.tiny
+def test_planner_and_editor_become_one_pipeline(tmp_path, planner, prompts, pix2pix):
+    save_planner(tmp_path / "planner", *planner, prompts)
+    pix2pix.save_pretrained(tmp_path / "editor")
+    save_bundle(tmp_path / "planner", str(tmp_path / "editor"))
+    pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
+    assert pipe.prompts == prompts and type(pipe.editor) is type(pix2pix)
+    saved = dict(load_planner(tmp_path / "planner")[0].named_parameters())
+    assert all(torch.equal(value, saved[name]) for name, value in pipe.planner.named_parameters())
+    task = sample_task(0, "simple")
+    assert pipe(task.image, task.instruction, max_new_tokens=4, num_inference_steps=1).images[0].size == (64, 64)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from PIL import Image
+
+from diffusers_r1.planning import Conversation
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.training.vision import encode_pictures_once, vision_tower
+
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture
+def batch(planner, prompts) -> dict[str, torch.Tensor]:
+    """Six rows about three pictures of two sizes; the third differs from the first in one pixel."""
+    first = sample_task(0, "simple").image
+    almost = first.copy()
+    almost.putpixel((0, 0), (255, 0, 255))
+    small = sample_task(1, "simple").image.resize((48, 32), Image.Resampling.NEAREST)
+    pictures = [first, small, first, almost, small, first]
+    conversation = Conversation(*planner, pictures, [f"make it {n * 'very '}nice" for n in range(6)], prompts)
+    return conversation._encode(conversation.first_turns)
+
+
+def outcome(model, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[int]]:
+    """Logits, gradients, and how many patches the tower was given in each call."""
+    patches: list[int] = []
+    tower = vision_tower(model)
+    hook = tower.patch_embed.register_forward_pre_hook(lambda module, inputs: patches.append(len(inputs[0])))
+    logits = model(**batch).logits
+    logits[batch["attention_mask"] == 1].float().log_softmax(-1)[:, 7].mean().backward()
+    hook.remove()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return logits.detach(), gradients, patches
+
+
+def test_equal_pictures_are_encoded_once_and_nothing_else_changes(planner, batch):
+    model, _ = planner
+    logits, gradients, patches = outcome(model, batch)
+    with encode_pictures_once(model):
+        logits_once, gradients_once, patches_once = outcome(model, batch)
+    per_picture = batch["image_grid_thw"].prod(-1).tolist()
+    assert patches == [sum(per_picture)]
+    assert patches_once == [per_picture[0] + per_picture[1] + per_picture[3]]
+    assert torch.equal(logits_once, logits)
+    assert gradients.keys() == gradients_once.keys()
+    assert any(name.startswith("model.visual") and grad.abs().max() > 0 for name, grad in gradients.items())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_once[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_different_pictures_are_all_encoded(planner, prompts):
+    pictures = [sample_task(seed, "simple").image for seed in range(3)]
+    conversation = Conversation(*planner, pictures, ["nicer"] * 3, prompts)
+    batch = conversation._encode(conversation.first_turns)
+    with encode_pictures_once(planner[0]):
+        assert outcome(planner[0], batch)[2] == [batch["image_grid_thw"].prod(-1).sum()]
+
+
+def test_the_tower_is_as_it_was_afterwards(planner, batch):
+    tower = vision_tower(planner[0])
+    with pytest.raises(KeyError), encode_pictures_once(planner[0]):
+        assert "forward" in vars(tower)
+        raise KeyError
+    assert "forward" not in vars(tower)
+    with encode_pictures_once(planner[0]):
+        with encode_pictures_once(planner[0]):
+            pass
+        assert outcome(planner[0], batch)[2] < [batch["image_grid_thw"].prod(-1).sum()]
+    assert outcome(planner[0], batch)[2] == [batch["image_grid_thw"].prod(-1).sum()]
+
+
+def test_a_planner_without_such_a_tower_is_left_alone(text_planner):
+    model, tokenizer = text_planner
+    assert vision_tower(model) is None
+    with encode_pictures_once(model):
+        assert model(**tokenizer("nicer", return_tensors="pt")).logits.isfinite().all()
