@@ -45,7 +45,8 @@ def main() -> None:
 
     planner, processor, prompts = load_planner(args.planner, dtype=torch.float16)
     recorded = getattr(planner.config, TRAINING_KEY, None) or {}
-    setattr(planner.config, TRAINING_KEY, {**recorded, **TRAINING})
+    start = {"start": "imageedit-r1-scenes-sft"} if args.supervised_planner else {}
+    setattr(planner.config, TRAINING_KEY, {**recorded, **start, **TRAINING})
     editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
     pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
     pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")

@@ -114,7 +114,7 @@ def save_bundle(folder: Path, editor_name: str) -> None:
 
 def last_validation(log_history: list[dict[str, Any]]) -> dict[str, float]:
     """The last marks on the held-out rows, `{"val/exact": 0.97, ...}`; empty where there were none."""
-    marks = [{k: v for k, v in row.items() if k.startswith("val/")} for row in curve_rows(log_history)]
+    marks = [{k: round(v, 4) for k, v in row.items() if k.startswith("val/")} for row in curve_rows(log_history)]
     return next((row for row in reversed(marks) if row), {})
 
 
