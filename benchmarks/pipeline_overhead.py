@@ -3,9 +3,9 @@
     python benchmarks/pipeline_overhead.py
 
 Bound by the editor's steps. By hand and through the pipeline alternate within one run; the ratio is that of the medians.
-The pictures must be equal to the pixel, or the script fails. By hand the second question is put to the planner as a new
-conversation, since plain `generate` keeps nothing, so the shared cache is part of what is compared; `--sequencer` takes
-that advantage away from the pipeline.
+The pictures must be equal to the pixel, or the script fails. By hand the second question is put as a new conversation,
+since plain `generate` keeps nothing. So does the shipped bundle, whose second question goes to a sequencer of its own;
+`--one_model` has the planner answer both, which brings the shared cache into what is compared.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from diffusers_r1.tags import read_sequence
 def by_hand(pipe: ImageEditR1Pipeline, task, seed: int):
     """Edit a task's picture with nothing but `transformers` and `diffusers`."""
     messages, answers = pipe.prompts.first_turn(task.instruction, task.image), []
-    for _ in range(2):
+    second = pipe.sequencer or pipe.planner
+    for model in (pipe.planner, second):
         text = pipe.processor.apply_chat_template(messages, add_generation_prompt=True)
         inputs = pipe.processor(text=[text], images=[[task.image]], return_tensors="pt")
-        output = pipe.planner.generate(**inputs, max_new_tokens=160, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=160, do_sample=False)
         answers += pipe.processor.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         messages = pipe.prompts.second_turn(messages, answers[0])
     prompt = EditPlan("", (), read_sequence(answers[1]).requests).prompts()[0]
@@ -41,12 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="imageedit-r1-scenes")
     parser.add_argument("--tasks", type=int, default=30)
-    parser.add_argument("--sequencer", action="store_true", help="plan in two conversations, as by hand")
+    parser.add_argument(
+        "--one_model", action="store_true", help="the planner answers both questions of one conversation"
+    )
     args = parser.parse_args()
     pipe = ImageEditR1Pipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    if args.sequencer:
-        pipe.register_modules(sequencer=pipe.planner, sequencer_processor=pipe.processor)
+    if args.one_model:
+        pipe.register_modules(sequencer=None, sequencer_processor=None)
     times: dict[str, list[float]] = {"by hand": [], "pipeline": []}
     for number in range(args.tasks + 2):
         task = sample_task(TEST_SEEDS + number, "chained")

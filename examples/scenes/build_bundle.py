@@ -1,10 +1,12 @@
 """Put trained parts together as the shipped bundle, in half precision.
 
     python examples/scenes/build_bundle.py --editor runs/scenes-editor/pipeline \\
-        --planner runs/scenes-grpo --supervised_planner runs/scenes-planner/literal-0.6
+        --planner runs/scenes-grpo-2 --supervised_planner runs/scenes-planner/literal-0.6 \\
+        --sequencer runs/scenes-planner/literal-0
 
 Writes `imageedit-r1-scenes` (the whole pipeline) into the package; with `--supervised_planner` also that planner alone,
-as `imageedit-r1-scenes-sft`.
+as `imageedit-r1-scenes-sft`. GRPO trains the first question only and spoils the second, so a planner trained by it goes with
+a sequencer of its own.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--planner", type=Path, required=True)
     parser.add_argument("--supervised_planner", type=Path)
+    parser.add_argument("--sequencer", type=Path, help="answers the second question; left out, the planner does")
     parser.add_argument("--editor", type=Path, required=True)
     parser.add_argument("--output_dir", type=Path, default=SHIPPED)
     args = parser.parse_args()
@@ -49,6 +52,9 @@ def main() -> None:
     setattr(planner.config, TRAINING_KEY, {**recorded, **start, **TRAINING})
     editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(args.editor, dtype=torch.float16)
     pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=EDITOR_DEFAULTS)
+    if args.sequencer:
+        sequencer, sequencer_processor, _ = load_planner(args.sequencer, dtype=torch.float16)
+        pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)
     pipeline.save_pretrained(args.output_dir / "imageedit-r1-scenes")
     forget_local_paths(args.output_dir / "imageedit-r1-scenes")
     if args.supervised_planner:

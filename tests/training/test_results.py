@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import tiny_models
 import torch
 
 from diffusers_r1.bundles.planners import load_planner, save_planner
@@ -10,7 +11,6 @@ from diffusers_r1.training.results import (
     BUNDLE,
     check_editor_name,
     last_validation,
-    load_editor,
     planner_card,
     save_bundle,
 )
@@ -55,19 +55,29 @@ def test_an_editor_is_looked_for_before_training(tmp_path, pix2pix):
         check_editor_name(str(tmp_path / "unet"))
 
 
-def test_a_bundle_keeps_its_editors_settings():
-    editor, defaults = load_editor("imageedit-r1-scenes")
-    assert type(editor).__name__ == "StableDiffusionInstructPix2PixPipeline" and defaults["num_inference_steps"] == 1
+@pytest.mark.tiny
+def test_a_shipped_bundle_gives_its_editor_settings_and_sequencer(tmp_path, planner, prompts):
+    save_planner(tmp_path / "planner", *planner, prompts)
+    save_bundle(tmp_path / "planner", "imageedit-r1-scenes", str(tmp_path / "planner"))
+    pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
+    shipped = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
+    assert pipe.config.editor_defaults == shipped.config.editor_defaults and pipe.prompts == prompts
+    for name, value in shipped.sequencer.named_parameters():
+        assert torch.equal(value, pipe.sequencer.get_parameter(name))
 
 
 @pytest.mark.tiny
 def test_planner_and_editor_become_one_pipeline(tmp_path, planner, prompts, pix2pix):
     save_planner(tmp_path / "planner", *planner, prompts)
     pix2pix.save_pretrained(tmp_path / "editor")
-    save_bundle(tmp_path / "planner", str(tmp_path / "editor"))
+    base, processor = tiny_models.tiny_planner(seed=1)
+    save_planner(tmp_path / "base", base, processor, prompts)
+    save_bundle(tmp_path / "planner", str(tmp_path / "editor"), str(tmp_path / "base"))
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
     assert pipe.prompts == prompts and type(pipe.editor) is type(pix2pix)
     saved = dict(load_planner(tmp_path / "planner")[0].named_parameters())
     assert all(torch.equal(value, saved[name]) for name, value in pipe.planner.named_parameters())
+    untrained = dict(base.named_parameters())
+    assert all(torch.equal(value, untrained[name]) for name, value in pipe.sequencer.named_parameters())
     task = sample_task(0, "simple")
     assert pipe(task.image, task.instruction, max_new_tokens=4, num_inference_steps=1).images[0].size == (64, 64)

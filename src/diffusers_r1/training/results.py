@@ -64,7 +64,7 @@ def save_results(
     save_curves(trainer.state.log_history, folder)
     write_whole(folder / "README.md", planner_card(folder.name, base, summary, trainer.state.log_history))
     if bundle_editor is not None:
-        save_bundle(folder, bundle_editor)
+        save_bundle(folder, bundle_editor, base)
     if trainer.args.push_to_hub:
         # Not by the trainer's own method, which would write a model card of its own over this one.
         upload_folder(
@@ -96,19 +96,23 @@ def check_editor_name(name: str | None) -> None:
         DiffusionPipeline.load_config(name)
 
 
-def load_editor(name: str) -> tuple[DiffusionPipeline, dict[str, Any]]:
-    """An editor by name, and the arguments it is to be called with by default: those of its bundle, if it has any."""
-    if find(name):
-        pipeline = ImageEditR1Pipeline.from_pretrained(name, planner=None, processor=None)
-        return pipeline.editor, pipeline.config.editor_defaults
-    return DiffusionPipeline.from_pretrained(name, dtype=torch.float32), {}
+def save_bundle(folder: Path, editor_name: str, base: str) -> None:
+    """Write `folder/bundle`: the planner in `folder` with an editor, as one pipeline.
 
-
-def save_bundle(folder: Path, editor_name: str) -> None:
-    """Write `folder/bundle`: the planner in `folder` with an editor, as one pipeline."""
+    The sequencing agent, which the paper leaves untrained, is the model that training started from; where the editor
+    comes from a shipped bundle that has one, that bundle's.
+    """
     planner, processor, prompts = load_planner(folder, dtype="auto")
-    editor, defaults = load_editor(editor_name)
-    pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts, editor_defaults=defaults)
+    if find(editor_name):
+        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=None, processor=None)
+        pipeline.register_modules(planner=planner, processor=processor)
+        pipeline.prompts = prompts
+    else:
+        editor = DiffusionPipeline.from_pretrained(editor_name, dtype=torch.float32)
+        pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts)
+    if pipeline.sequencer is None:
+        sequencer, sequencer_processor, _ = load_planner(base, dtype="auto")
+        pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)
     pipeline.save_pretrained(folder / BUNDLE)
 
 
