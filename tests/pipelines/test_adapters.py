@@ -1,5 +1,7 @@
 """Plan with a LoRA adapter on, put the parts in order with it off: two agents on one copy of the weights."""
 
+import warnings
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -8,9 +10,13 @@ from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.planning import Conversation, adapters_off, has_adapter
 from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import read_decomposition, read_sequence
 
 
-pytestmark = pytest.mark.tiny
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's way of asking
+]
 
 TASK = sample_task(3, "chained")
 
@@ -22,26 +28,35 @@ def logits(model, processor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The shipped planner as a base, and beside it an adapter that makes it stammer in the second turn."""
+    """The shipped planner as a base, and an adapter with which it still decomposes but words the parts otherwise."""
     folder = tmp_path_factory.mktemp("lora")
     planner, processor, prompts = load_planner("imageedit-r1-scenes", dtype="float32")
     save_planner(folder / "base", planner, processor, prompts)
-    base, _, _ = load_planner(folder / "base", dtype="float32")
-    torch.manual_seed(0)
-    settings = LoraConfig(r=4, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    get_peft_model(base, settings).save_pretrained(folder / "adapter")
+    about = (processor, [TASK.image], [TASK.instruction], prompts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        for seed in range(40):
+            base, _, _ = load_planner(folder / "base", dtype="float32")
+            torch.manual_seed(seed)
+            settings = LoraConfig(
+                r=4, lora_alpha=4 + seed % 5, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+            )
+            adapted = get_peft_model(base, settings)
+            decomposition = Conversation(adapted, *about).decompose(max_new_tokens=128)
+            said = Conversation(adapted, *about).replay(decomposition, max_new_tokens=64)
+            plain = Conversation(planner, *about).replay(decomposition, max_new_tokens=64)
+            if read_decomposition(decomposition[0]).edits and said != plain and read_sequence(plain[0]).requests:
+                break
+        adapted.save_pretrained(folder / "adapter")
     processor.save_pretrained(folder / "adapter")
     prompts.save(folder / "adapter")
     return folder
 
 
-ALPHA = 4
-
-
 def test_an_adapter_is_loaded_onto_its_base(folders):
     base, processor, _ = load_planner(folders / "base", dtype="float32")
     adapted, _, prompts = load_planner(folders / "adapter", dtype="float32")
-    assert has_adapter(adapted) and not has_adapter(base) and prompts.decompose == "{instruction}"
+    assert has_adapter(adapted) and not has_adapter(base) and prompts.decompose == " {instruction}"
     plain = logits(base, processor)
     assert not torch.allclose(logits(adapted, processor), plain, atol=1e-2)
     with pytest.raises(RuntimeError, match="inside"), adapters_off(adapted):
