@@ -4,7 +4,7 @@
 
 `oracle` gives the editor the true sub-requests, `bare` the user's instruction as it is, `pipeline` what the planner of
 `--model` makes of it, and any other name is a planner (a shipped one or a folder) put into that pipeline. Plans are
-greedy. Seeds start at 1,000,000,000 and were never used otherwise.
+greedy. Seeds start at 1,000,000,000 unless `--first_seed` says otherwise, and are never trained on.
 """
 
 from __future__ import annotations

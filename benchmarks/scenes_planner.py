@@ -2,9 +2,9 @@
 
     python benchmarks/scenes_planner.py imageedit-r1-scenes-sft --tasks 1000
 
-Each name is a shipped bundle or a folder with a planner. Seeds start at 1,000,000,000 and were never used otherwise. A
-plan is exact when it holds the true edits and no other, in any order. The commonest faults of the greedy plans are
-counted by how the request that went wrong points.
+Each name is a shipped bundle or a folder with a planner. Seeds start at 1,000,000,000 unless `--first_seed`
+says otherwise, and are never trained on. A plan is exact when it holds the true edits and no other, in any order. The
+commonest faults of the greedy plans are counted by how the request that went wrong points.
 """
 
 from __future__ import annotations
