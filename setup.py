@@ -7,7 +7,8 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 EXTRAS = {
-    "train": ["trl>=1.0", "peft", "datasets>=4", "scipy", "matplotlib"],
+    # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
+    "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
     "app": ["gradio"],
     "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script

@@ -80,7 +80,7 @@ class Conversation:
         inputs = {
             "input_ids": torch.cat([self._ids, question], dim=1),
             "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
-            "past_key_values": self._cache,
+            **self._cache,
         }
         return self._generate(inputs, max_new_tokens, generation, keep_cache=False)
 
@@ -127,7 +127,8 @@ class Conversation:
             said = (control.cumsum(dim=1) == 0).to(inputs["attention_mask"].dtype)
             self._ids = output.sequences
             self._mask = torch.cat([inputs["attention_mask"], said], dim=1)
-            self._cache = output.past_key_values
+            name = "cache" if "cache" in output else "past_key_values"  # the latter before transformers 5.24
+            self._cache = {name: output[name]}
         return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
 
 
@@ -212,11 +213,17 @@ def adapters_off(model: Any) -> Iterator[None]:
         with model.disable_adapter():
             yield
         return
-    model.disable_adapters()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    # By PEFT's own layers: transformers' switch refuses every PEFT but the newest.
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        model.enable_adapters()
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:
