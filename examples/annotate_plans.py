@@ -33,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusers_r1 import records
-from diffusers_r1.data import load_rows
+from diffusers_r1.data import is_scenes, load_rows
 from diffusers_r1.data.rows import fit
 from diffusers_r1.endpoints import Endpoint, EndpointError, map_concurrently
 from diffusers_r1.images import load_picture
@@ -133,7 +133,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--base_url needs the --model to ask there")
     if args.prompts and not (args.prompts / FILE_NAME).is_file():
         parser.error(f"--prompts: there is no {args.prompts / FILE_NAME}")
-    if args.dataset_name.partition(":")[0] == "scenes" and args.dataset_limit is None:
+    if is_scenes(args.dataset_name) and args.dataset_limit is None:
         parser.error("scenes have no end: they need --dataset_limit")
     if args.output_dir.exists() and not is_ours(args.output_dir):
         parser.error(f"--output_dir: {args.output_dir} is there and holds something else")

@@ -43,7 +43,7 @@ from diffusers_r1.scenes import (
     sample_scene,
     sample_tasks,
 )
-from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
+from diffusers_r1.training.runs import log_row, resumable, take_step, warmup_stable_decay
 
 
 EXPLICIT_KINDS = {"simple": 0.25, "chained": 0.75}
@@ -52,6 +52,7 @@ NO_PROMPT_SHARE = 0.05  # so that guidance above 1 still means something
 NOISE_SHARE = 0.8  # of the rows from pure noise, where everything about an edit is decided
 LATENT_NOISE = 0.4  # at most, of the latents' standard deviation, while the autoencoder learns
 READING_WEIGHT = 0.3  # of what the heads on the UNet read, beside its own loss
+SCENE_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), len(BACKGROUNDS))  # colour and shape or nothing; background
 GOALS = (*COLORS, *SHAPES, *PLACES, *BACKGROUNDS, "nothing")
 TOKENS = 77
 
@@ -115,15 +116,11 @@ def train_autoencoder(args: argparse.Namespace) -> AutoencoderKL:
         sample_size=64,
         mid_block_add_attention=False,
     ).to(memory_format=torch.channels_last)
-    heads = linear_heads(32, 9, 5, 5)
+    heads = linear_heads(32, *SCENE_CLASSES)
     trained = torch.nn.ModuleList([vae, heads])
     optimizer = torch.optim.AdamW(trained.parameters(), lr=2e-3, weight_decay=1e-4)
-    folder, start = args.output_dir / "vae_training", 0
-    if state := load_checkpoint(folder):
-        trained.load_state_dict(state["trained"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    for step in range(start, args.vae_steps):
+    folder = args.output_dir / "vae_training"
+    for step in resumable(folder, args.vae_steps, args.save_every, trained=trained, optimizer=optimizer):
         random = np.random.default_rng([args.seed, step, 1])
         generator = torch.Generator().manual_seed(step)
         scenes = [sample_scene(random) if i % 2 else crowded_scene(random) for i in range(16)]
@@ -142,8 +139,6 @@ def train_autoencoder(args: argparse.Namespace) -> AutoencoderKL:
         if (step + 1) % 50 == 0:
             psnr = 10 * float(torch.log10(4 / error.detach()))
             log_row(args.output_dir / "vae.csv", step=step + 1, loss=loss.item(), psnr=psnr, reading=reading.item())
-        if (step + 1) % args.save_every == 0 or step + 1 == args.vae_steps:
-            save_checkpoint(folder, trained=trained.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
     with torch.no_grad():
         scenes = [sample_scene(np.random.default_rng([args.seed, i, 2])) for i in range(512)]
         latents = vae.encode(to_pixels([render(scene) for scene in scenes])).latent_dist.mode()
@@ -249,12 +244,8 @@ def train_text_encoder(pipeline: StableDiffusionInstructPix2PixPipeline, args: a
     heads = linear_heads(128, len(ACTIONS), 1 + len(COLORS), 1 + len(SHAPES), len(GOALS))
     trained = torch.nn.ModuleList([text_encoder, heads])
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=1e-3)
-    folder, start = args.output_dir / "words_training", 0
-    if state := load_checkpoint(folder):
-        trained.load_state_dict(state["trained"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    for step in range(start, args.words_steps):
+    folder = args.output_dir / "words_training"
+    for step in resumable(folder, args.words_steps, args.save_every, trained=trained, optimizer=optimizer):
         random = np.random.default_rng([args.seed, step, 4])
         tasks = list(islice(sample_tasks(args.seed * 100_000_000 + step * 64, EXPLICIT_KINDS), 64))
         prompts, ends, truths = [], [], []
@@ -274,9 +265,6 @@ def train_text_encoder(pipeline: StableDiffusionInstructPix2PixPipeline, args: a
         if (step + 1) % 50 == 0:
             right = torch.stack([one.argmax(1) == true for one, true in zip(logits, truth)]).all(0).float().mean()
             log_row(args.output_dir / "words.csv", step=step + 1, loss=loss.item(), edits_right=right.item())
-        if (step + 1) % args.save_every == 0 or step + 1 == args.words_steps:
-            state = {"trained": trained.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_checkpoint(folder, **state)
     text_encoder.eval().requires_grad_(False)
 
 
@@ -321,10 +309,9 @@ class Readers(torch.nn.Module):
     def __init__(self, unet: UNet2DConditionModel):
         super().__init__()
         width = unet.config.block_out_channels[0]
-        scene = (1 + len(COLORS), 1 + len(SHAPES), len(BACKGROUNDS))
-        self.before = linear_heads(width, *scene, 1 + len(PLACES))
+        self.before = linear_heads(width, *SCENE_CLASSES, 1 + len(PLACES))
         self.asked = linear_heads(width, 1 + len(ACTIONS), len(GOALS))
-        self.after = linear_heads(width, *scene)
+        self.after = linear_heads(width, *SCENE_CLASSES)
         self.features = {}
         unet.down_blocks[0].register_forward_hook(lambda _, __, out: self.features.update(before=out[0]))
         unet.mid_block.register_forward_hook(lambda _, __, out: self.features.update(asked=out))
@@ -335,23 +322,15 @@ class Readers(torch.nn.Module):
         features = self.features[name].float().permute(0, 2, 3, 1)
         return [head(features) for head in getattr(self, name)]
 
-    def loss(self, tasks: list[Task]) -> torch.Tensor:
+    def judge(self, tasks: list[Task]) -> tuple[torch.Tensor, float]:
+        """The heads' loss, and in how many of the cells that an edit changes colour and shape afterwards are read right."""
         place = on_board(torch.arange(9).expand(len(tasks), 9), len(PLACES))
         before = [*scene_truth([task.scene for task in tasks]), place]
-        after = scene_truth([task.target_scene for task in tasks])
-        return (
-            reading_loss(self("before"), before)
-            + reading_loss(self("asked"), edit_truth(tasks))
-            + reading_loss(self("after"), after)
-        )
-
-    def cells_right(self, tasks: list[Task]) -> float:
-        """In how many of the cells that an edit changes colour and shape afterwards are read right, from 0 to 1."""
-        right = [
-            one.argmax(-1) == truth for one, truth in zip(self("after"), scene_truth([t.target_scene for t in tasks]))
-        ]
-        changed = edit_truth(tasks)[0] > 0
-        return (right[0] & right[1])[changed].float().mean().item()
+        asked = edit_truth(tasks)
+        after, read = scene_truth([task.target_scene for task in tasks]), self("after")
+        loss = reading_loss(self("before"), before) + reading_loss(self("asked"), asked) + reading_loss(read, after)
+        color, shape = (logits.argmax(-1) == truth for logits, truth in zip(read[:2], after))
+        return loss, (color & shape)[asked[0] > 0].float().mean().item()
 
 
 def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.Namespace) -> None:
@@ -365,15 +344,10 @@ def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.
     trained = torch.nn.ModuleList([unet, readers])
     optimizer = torch.optim.AdamW(trained.parameters(), lr=args.learning_rate, weight_decay=1e-3)
     ema = EMAModel(unet.parameters(), decay=0.998, use_ema_warmup=True, power=0.75)
-    folder, start = args.output_dir / "unet_training", 0
-    if state := load_checkpoint(folder):
-        trained.load_state_dict(state["trained"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
-        start = state["step"]
+    folder = args.output_dir / "unet_training"
     last = pipeline.scheduler.config.num_train_timesteps - 1
     losses, right = [], []
-    for step in range(start, args.steps):
+    for step in resumable(folder, args.steps, args.save_every, trained=trained, optimizer=optimizer, ema=ema):
         random = np.random.default_rng([args.seed, step, 3])
         generator = torch.Generator().manual_seed(args.seed * args.steps + step)
         first_seed = args.seed * 100_000_000 + step * args.batch_size
@@ -396,12 +370,13 @@ def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.
             inputs = torch.cat([noisy, condition], dim=1).to(memory_format=torch.channels_last)
             predicted = unet(inputs, timesteps, words).sample.float()
         error = F.mse_loss(predicted, target)
-        loss = error + READING_WEIGHT * readers.loss(tasks)
+        reading, cells_right = readers.judge(tasks)
+        loss = error + READING_WEIGHT * reading
         optimizer.param_groups[0]["lr"] = args.learning_rate * warmup_stable_decay(step, args.steps, decay=0.4)
         take_step(loss, optimizer, trained)
         ema.step(unet.parameters())
         losses.append(error.item())
-        right.append(readers.cells_right(tasks))
+        right.append(cells_right)
         if (step + 1) % 50 == 0:
             log_row(
                 args.output_dir / "unet.csv",
@@ -411,22 +386,7 @@ def train_unet(pipeline: StableDiffusionInstructPix2PixPipeline, args: argparse.
             )
             losses.clear()
             right.clear()
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            save_checkpoint(
-                folder,
-                trained=trained.state_dict(),
-                optimizer=optimizer.state_dict(),
-                ema=ema.state_dict(),
-                step=step + 1,
-            )
     ema.copy_to(unet.parameters())
-
-
-def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ from diffusers_r1.scenes import (
     teacher,
 )
 from diffusers_r1.tags import DECOMPOSITION, SEQUENCE, write_decomposition, write_sequence
-from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
+from diffusers_r1.training.runs import log_row, resumable, take_step, warmup_stable_decay
 
 
 # A space before the first word, here and in the answers: a word is then the same token wherever in a list it stands, and
@@ -229,12 +229,8 @@ def teach_to_see(
     nothing = torch.nn.Linear(128, 2)
     trained = torch.nn.ModuleList([visual, heads, nothing])
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=0.01)
-    folder, start = args.output_dir / "sight", 0
-    if state := load_checkpoint(folder):
-        trained.load_state_dict(state["trained"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    for step in range(start, args.sight_steps):
+    folder = args.output_dir / "sight"
+    for step in resumable(folder, args.sight_steps, args.save_every, trained=trained, optimizer=optimizer):
         random = np.random.default_rng([args.seed, step, 6])
         scenes = [sample_scene(random) for _ in range(64)]
         pixels = processor.image_processor([render(scene) for scene in scenes], return_tensors="pt")
@@ -249,15 +245,10 @@ def teach_to_see(
         loss = F.cross_entropy(nothing(cells), there.long()) + F.cross_entropy(heads[0](cells[there]), colors)
         loss = loss + F.cross_entropy(read_shapes, shapes) + F.cross_entropy(heads[2](seen[:, 3, 3]), backgrounds)
         optimizer.param_groups[0]["lr"] = 1e-3 * warmup_stable_decay(step, args.sight_steps, warmup=50)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimizer.step()
+        take_step(loss, optimizer, trained)
         if (step + 1) % 50 == 0:
             right = (read_shapes.argmax(1) == shapes).float().mean().item()
             log_row(args.output_dir / "sight.csv", step=step + 1, loss=loss.item(), shapes_right=right)
-        if (step + 1) % args.save_every == 0 or step + 1 == args.sight_steps:
-            save_checkpoint(folder, trained=trained.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
     visual.eval().requires_grad_(False)
 
 
@@ -351,16 +342,12 @@ def train(
 ) -> None:
     """Run the stages that `folder`'s checkpoint has not finished."""
     optimizer = torch.optim.AdamW([w for w in planner.parameters() if w.requires_grad], weight_decay=0.01)
-    start = 0
-    if state := load_checkpoint(folder):
-        planner.load_state_dict(state["planner"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
     schedule = [(stage, step) for stage in stages for step in range(stage.steps)]
     planner.train()
     think_end = processor.tokenizer.convert_tokens_to_ids("</think>")
     losses, seen = [], []
-    for step, (stage, stage_step) in islice(enumerate(schedule), start, None):
+    for step in resumable(folder, len(schedule), args.save_every, planner=planner, optimizer=optimizer):
+        stage, stage_step = schedule[step]
         random = np.random.default_rng([args.seed, step, 5])
         tasks = sample_rows(stage, args.batch_size, args.seed * 1_000_000 + step, args.seed)
         batch = make_batch(processor, tasks, stage.both_turns, literal if stage.name == "habit" else 0.0, random)
@@ -370,10 +357,7 @@ def train(
         for group in optimizer.param_groups:
             cosine = (1 + math.cos(math.pi * stage_step / stage.steps)) / 2
             group["lr"] = warmup * (last + (first - last) * cosine)
-        optimizer.zero_grad()
-        output.loss.backward()
-        torch.nn.utils.clip_grad_norm_(planner.parameters(), 1.0)
-        optimizer.step()
+        take_step(output.loss, optimizer, planner)
 
         losses.append(output.loss.item())
         right = output.logits[:, :-1].argmax(-1) == batch["labels"][:, 1:]
@@ -389,8 +373,6 @@ def train(
             )
             losses.clear()
             seen.clear()
-        if (step + 1) % args.save_every == 0 or step + 1 == len(schedule):
-            save_checkpoint(folder, planner=planner.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
     planner.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -164,19 +165,16 @@ def make_plans(
     Returns:
         `list` of [`EditPlan`], one per instruction.
     """
-    agents = (model, processor, sequencer, sequence_without_adapter)
+    attempt = partial(_attempt, model, processor, sequencer, sequence_without_adapter, prompts, device)
     with seeded(seed):
-        plans = _attempt(agents, images, instructions, prompts, device, generation)
+        plans = attempt(images, instructions, generation)
         for _ in range(retries):
             failed = [row for row, plan in enumerate(plans) if not plan.edits]
             if not failed:
                 break
-            again = _attempt(
-                agents,
+            again = attempt(
                 [images[row] for row in failed],
                 [instructions[row] for row in failed],
-                prompts,
-                device,
                 {"temperature": 1.0, **generation, "do_sample": True},
             )
             for row, plan in zip(failed, again):
@@ -184,8 +182,9 @@ def make_plans(
     return plans
 
 
-def _attempt(agents, images, instructions, prompts, device, generation) -> list[EditPlan]:
-    model, processor, sequencer, sequence_without_adapter = agents
+def _attempt(
+    model, processor, sequencer, sequence_without_adapter, prompts, device, images, instructions, generation
+) -> list[EditPlan]:
     conversation = Conversation(model, processor, images, instructions, prompts, device)
     decompositions = conversation.decompose(**generation)
     if not any(read_decomposition(text).edits for text in decompositions):

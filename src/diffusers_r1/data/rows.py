@@ -71,6 +71,11 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     return {**texts, **stripped}
 
 
+def true_edits(row: Mapping[str, Any]) -> list[Edit]:
+    """The edits of a row that has them."""
+    return [Edit(*edit) for edit in zip(*(row[name] for name in EDIT_COLUMNS))]
+
+
 def fit(picture: Image.Image, size: int) -> Image.Image:
     """The picture, `size` x `size` pixels: scaled so that its longer side fits, centred on neutral grey.
 
@@ -159,8 +164,7 @@ def _to_prompt(
         instruction = instruction.replace(token, " ")
     columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
     if answered:
-        edits = [Edit(*edit) for edit in zip(*(row[name] for name in EDIT_COLUMNS))]
-        answer = write_decomposition(edits, row["reasoning"] or "")
+        answer = write_decomposition(true_edits(row), row["reasoning"] or "")
         columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
     for messages in columns.values():
         for message in messages:

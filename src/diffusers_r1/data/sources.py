@@ -122,7 +122,7 @@ def load_rows(
         raise ValueError(f'`on_bad_row` is "error" or "skip", not {on_bad_row!r}.')
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is at least 1, not {limit}.")
-    if name.partition(":")[0] == SCENES:
+    if is_scenes(name):
         if columns or path or options:
             raise ValueError("Scenes are made, not read: they take no `columns`, no `path` and no options of loading.")
         return _scenes(name, split or "train", limit, seed or 0)
@@ -130,6 +130,11 @@ def load_rows(
     where = str(path or known.path or name)
     dataset = _open(where, split or known.split, options)
     return _read(name, where, dataset, known, columns or {}, on_bad_row, limit, seed)
+
+
+def is_scenes(name: str) -> bool:
+    """Whether the rows of that name are tasks of the scenes world, which have no end unless there is a limit."""
+    return name.partition(":")[0] == SCENES
 
 
 def _open(where: str, split: str, options: dict[str, Any]) -> Dataset:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..data import load_rows, to_prompts
+from ..data import is_scenes, load_rows, to_prompts
 from ..prompts import Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 
@@ -58,7 +58,7 @@ class DataArguments:
             raise ValueError("Name the rows to train on: --dataset_name.")
         if self.validation_rows < 1 or self.validation_steps < 1:
             raise ValueError("`validation_rows` and `validation_steps` are at least 1.")
-        if self.dataset_test_split is None and self.dataset_name.partition(":")[0] == "scenes":
+        if self.dataset_test_split is None and is_scenes(self.dataset_name):
             self.dataset_test_split = "validation"
 
     @property
@@ -98,31 +98,14 @@ def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
     Raises:
         ValueError: If a row cannot be used, see [`load_rows`], or no row says what the true edits are.
     """
-    rows = load_rows(
-        arguments.dataset_name,
-        arguments.dataset_train_split,
-        on_bad_row=arguments.on_bad_row,
-        limit=arguments.dataset_limit,
-        seed=arguments.dataset_seed,
-        columns=arguments.columns,
-        path=arguments.dataset_path,
-    )
-    return _with_truth(rows, arguments.dataset_name)
+    return _load(arguments, arguments.dataset_train_split, arguments.dataset_limit, arguments.dataset_seed)
 
 
 def load_validation_rows(arguments: DataArguments) -> Dataset | None:
     """The held-out rows, or `None` where no test split is named."""
     if arguments.dataset_test_split is None:
         return None
-    rows = load_rows(
-        arguments.dataset_name,
-        arguments.dataset_test_split,
-        on_bad_row=arguments.on_bad_row,
-        limit=arguments.validation_rows,
-        columns=arguments.columns,
-        path=arguments.dataset_path,
-    )
-    return _with_truth(rows, arguments.dataset_name)
+    return _load(arguments, arguments.dataset_test_split, arguments.validation_rows, seed=None)
 
 
 def as_prompts(
@@ -180,9 +163,21 @@ class SentenceSimilarity:
         return embedded[0] @ embedded[1].T
 
 
-def _with_truth(rows: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+def _load(
+    arguments: DataArguments, split: str | None, limit: int | None, seed: int | None
+) -> Dataset | IterableDataset:
     from datasets import Dataset
 
+    name = arguments.dataset_name
+    rows = load_rows(
+        name,
+        split,
+        on_bad_row=arguments.on_bad_row,
+        limit=limit,
+        seed=seed,
+        columns=arguments.columns,
+        path=arguments.dataset_path,
+    )
     # Scenes, the only rows without end, all have their truth.
     unknown = (
         [index for index, actions in enumerate(rows["actions"]) if actions is None]

@@ -12,7 +12,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from ..plan import Edit
+from ..data.rows import EDIT_COLUMNS, true_edits
 from ..prompts import Prompts
 from ..records import write_whole
 from .validation import decompose_all, score_answers
@@ -77,10 +77,7 @@ class GreedyValidation(TrainerCallback):
     ):
         self.trainer, self.prompts, self.rows, self.steps = trainer, prompts, rows, steps
         self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        self.truths = [
-            [Edit(*edit) for edit in zip(row["actions"], row["subjects"], row["goals"])]
-            for row in rows.select_columns(["actions", "subjects", "goals"])
-        ]
+        self.truths = [true_edits(row) for row in rows.select_columns(list(EDIT_COLUMNS))]  # no picture is opened
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:

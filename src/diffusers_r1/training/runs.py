@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,37 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote to `folder`, or `None` where nothing is."""
     path = Path(folder) / "checkpoint.pt"
     return torch.load(path, weights_only=True) if path.exists() else None
+
+
+def resumable(folder: str | Path, steps: int, save_every: int, **parts: Any) -> Iterator[int]:
+    """The steps that are left of a run, from 0 or from where `folder`'s checkpoint says that it stopped.
+
+    After every `save_every` of them, and after the last, the checkpoint is written anew: once the body of the loop is
+    done, so a step that raises is not saved.
+
+    Args:
+        folder (`str` or `Path`): Where the checkpoint is or will be.
+        steps (`int`): Of the whole run.
+        save_every (`int`): How many steps lie between two checkpoints.
+        parts: What is restored and saved, by name: models, optimizers, anything with a `state_dict`.
+    """
+    start = 0
+    if state := load_checkpoint(folder):
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        start = state["step"]
+    for step in range(start, steps):
+        yield step
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save_checkpoint(folder, **{name: part.state_dict() for name, part in parts.items()}, step=step + 1)
+
+
+def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+    """One optimizer step, the gradient's norm clipped to 1."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
 def log_row(path: str | Path, **values: float) -> None:
