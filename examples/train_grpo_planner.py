@@ -52,7 +52,9 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
     )
     if held_out is not None:
         length = training.max_completion_length
-        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, script.validation_steps, length))
+        trainer.add_callback(
+            GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
+        )
     restore_weights(trainer, checkpoint)
     with encode_pictures_once(trainer.model):
         trainer.train(resume_from_checkpoint=checkpoint)

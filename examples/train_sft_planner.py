@@ -38,7 +38,9 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
         peft_config=lora_settings(model, script.freeze_vision),
     )
     if held_out is not None:
-        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, script.validation_steps, ANSWER_TOKENS))
+        trainer.add_callback(
+            GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
+        )
     restore_weights(trainer, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
 

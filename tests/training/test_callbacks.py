@@ -3,11 +3,13 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import load_planner
+from diffusers_r1.data.rows import fit
 from diffusers_r1.training.arguments import (
     RewardArguments,
     as_prompts,
@@ -79,7 +81,7 @@ def train(folder, steps: int | None) -> GRPOTrainer:
     )
     if steps is not None:
         rows = load_validation_rows(arguments)
-        trainer.add_callback(GreedyValidation(trainer, prompts, rows, steps, max_new_tokens=96, batch_size=2))
+        trainer.add_callback(GreedyValidation(trainer, prompts, rows, 64, steps, max_new_tokens=96, batch_size=2))
     trainer.train()
     return trainer
 
@@ -109,3 +111,17 @@ def test_validation_is_logged_before_the_first_step_and_every_so_often(tmp_path)
     about = list(rows["image"]), list(rows["instruction"])
     asked = decompose_all(trainer.model, trainer.processing_class, validation.prompts, *about, max_new_tokens=96)
     assert validation.answers() == asked and len(set(asked)) == 5
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
+def test_validation_shows_the_pictures_at_the_size_of_training(tmp_path):
+    trainer = train(tmp_path, steps=2)
+    validation = next(c for c in trainer.callback_handler.callbacks if isinstance(c, GreedyValidation))
+    answers = validation.answers()
+    wide = [fit(image, 96).crop((0, 0, 96, 48)) for image in validation.rows["image"]]
+    columns = {**validation.rows.remove_columns("image").to_dict(), "image": wide}
+    validation.rows = Dataset.from_dict(columns, validation.rows.features)
+    about = trainer.model, trainer.processing_class, validation.prompts
+    fitted, instructions = [fit(image, 64) for image in wide], list(validation.rows["instruction"])
+    assert validation.answers() == decompose_all(*about, fitted, instructions, max_new_tokens=96) != answers

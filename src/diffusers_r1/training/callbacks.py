@@ -12,7 +12,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from ..data.rows import EDIT_COLUMNS, true_edits
+from ..data.rows import EDIT_COLUMNS, fit, true_edits
 from ..prompts import Prompts
 from ..records import write_whole
 from .validation import decompose_all, score_answers
@@ -60,7 +60,9 @@ class GreedyValidation(TrainerCallback):
         trainer ([`~transformers.Trainer`]): Whose model is measured.
         prompts ([`Prompts`]): The planner's words.
         rows (`datasets.Dataset`): Columns `image`, `instruction`, `actions`, `subjects`, `goals`, as [`load_rows`] gives
-            them, the pictures at the size of training.
+            them.
+        image_size (`int` or `None`): Pixels along each side at which the planner is shown the pictures, as in training;
+            see [`to_prompts`].
         steps (`int`): How often.
         max_new_tokens (`int`): The most tokens an answer may have.
         batch_size (`int`, defaults to 50): Rows in one generate call.
@@ -71,11 +73,13 @@ class GreedyValidation(TrainerCallback):
         trainer: Trainer,
         prompts: Prompts,
         rows: Dataset,
+        image_size: int | None,
         steps: int,
         max_new_tokens: int,
         batch_size: int = 50,
     ):
         self.trainer, self.prompts, self.rows, self.steps = trainer, prompts, rows, steps
+        self.image_size = image_size
         self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
         self.truths = [true_edits(row) for row in rows.select_columns(list(EDIT_COLUMNS))]  # no picture is opened
 
@@ -109,8 +113,9 @@ class GreedyValidation(TrainerCallback):
             unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as model,
         ):
             rows = self.rows.select(mine)
+            images = [fit(image, self.image_size) if self.image_size else image for image in rows["image"]]
             answers = decompose_all(
-                model, processor, self.prompts, list(rows["image"]), list(rows["instruction"]), **self.generation
+                model, processor, self.prompts, images, list(rows["instruction"]), **self.generation
             )
         by_index = dict(gather_object(list(zip(mine, answers))))
         return [by_index[index] for index in indices]
