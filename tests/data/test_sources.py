@@ -7,7 +7,7 @@ from itertools import islice
 
 import datasets
 import pytest
-from PIL import Image
+from data_sets import GEDIT, complex_edit, picture, write_parquet
 
 from diffusers_r1.data import EDIT_COLUMNS, SOURCES, load_rows
 from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
@@ -15,10 +15,6 @@ from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
 
 LOGGER = "diffusers_r1.data.sources"
 NO_TRUTH = {name: None for name in EDIT_COLUMNS}
-
-
-def picture(index: int, size=(12, 9)) -> Image.Image:
-    return Image.new("RGB", size, (index, 100, 200))
 
 
 def as_bytes(index: int) -> dict:
@@ -29,18 +25,6 @@ def as_bytes(index: int) -> dict:
 
 def index_of(row: dict) -> int:
     return row["image"].convert("RGB").getpixel((0, 0))[0]
-
-
-def write_parquet(folder, split, kinds, columns):
-    """A data set as the Hub keeps it: `data/<split>-*.parquet` with the features in the files' metadata."""
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    features = datasets.Features(
-        {n: datasets.Image() if k == "image" else datasets.Value(k) for n, k in kinds.items()}
-    )
-    datasets.Dataset.from_dict(columns, features=features).to_parquet(
-        folder / "data" / f"{split}-00000-of-00001.parquet"
-    )
-    return folder
 
 
 def test_psr(tmp_path):
@@ -314,11 +298,7 @@ def test_the_table_has_no_name_twice():
 
 
 def test_gedit_in_english(tmp_path):
-    kinds = {
-        **dict.fromkeys(("key", "task_type", "instruction", "instruction_language"), "string"),
-        **dict.fromkeys(("input_image", "input_image_raw"), "image"),
-        "Intersection_exist": "bool",
-    }
+    kinds = dict(GEDIT)
     columns = {
         "key": ["a", "b", "c", "d"],
         "task_type": ["color_alter", "color_alter", "style_change", "style_change"],
@@ -337,32 +317,6 @@ def test_gedit_in_english(tmp_path):
     del kinds["instruction_language"], columns["instruction_language"]
     with pytest.raises(ValueError, match="no column 'instruction_language'"):
         load_rows("gedit", path=write_parquet(tmp_path / "other", "train", kinds, columns))
-
-
-def complex_edit(folder, *counts):
-    """Complex-Edit's layout: `edit` holds the single edits, and instructions that take in more and more of them."""
-    text, step = (
-        datasets.Value("string"),
-        {"operation": datasets.Value("string"), "instruction": datasets.Value("string")},
-    )
-    compound = {"reasoning": text, "compound_instruction": text}
-    features = {
-        "image": datasets.Image(),
-        "edit": {"sequence": datasets.List(step), "compound": datasets.List(compound)},
-    }
-    edits = [
-        {
-            "sequence": [{"operation": "Add", "instruction": f"edit {i}"} for i in range(count)],
-            "compound": [{"reasoning": "", "compound_instruction": f"{i + 1} at once"} for i in range(count)],
-        }
-        for count in counts
-    ]
-    (folder / "data").mkdir(parents=True)
-    columns = {"image": [picture(i) for i in range(len(counts))], "edit": edits}
-    datasets.Dataset.from_dict(columns, features=datasets.Features(features)).to_parquet(
-        folder / "data" / "test_real-00000-of-00001.parquet"
-    )
-    return folder
 
 
 def test_complex_edit_at_its_hardest_or_by_choice(tmp_path):

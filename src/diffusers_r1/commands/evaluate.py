@@ -90,14 +90,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from ..evaluation import evaluate
 
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
     options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
     options["editor_arguments"] = dict(options.pop("set"))
-    options["dtype"] = args.dtype and getattr(torch, args.dtype)
+    if args.dtype is not None:  # judging by a server needs no torch
+        import torch
+
+        options["dtype"] = getattr(torch, args.dtype)
     if args.sample_seed is None:
         del options["sample_seed"]
     try:

@@ -314,4 +314,5 @@ class Pixels:
 def _tensor(picture: Image.Image) -> Any:
     import torch
 
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+    pixels = np.asarray(picture, dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()  # torchmetrics takes views of it

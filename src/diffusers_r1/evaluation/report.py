@@ -26,6 +26,7 @@ RESAMPLES_AT_ONCE = 10_000_000  # values drawn, so that a large benchmark fits i
 BASE = "base"
 MOST_REQUESTS = 4  # more sub-requests than these are counted together
 EXAMPLES = 8
+EXAMPLES_CHART = "examples.png"
 
 Values = dict[str, dict[str, float]]  # benchmark -> sample's id -> figure
 
@@ -42,9 +43,9 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     results = Results(folder)
     figures = summarize(results)
-    charts = {f"{table['judge']}_{table['metric']}.png": bars(table) for table in figures["tables"] if table["main"]}
-    charts |= {f"{table['judge']}_turns.png": lines(table) for table in figures["by_requests"]}
-    charts["examples.png"] = examples(results)
+    charts = {_chart(table): bars(table) for table in figures["tables"] if table["main"]}
+    charts |= {_turns_chart(table): lines(table) for table in figures["by_requests"]}
+    charts[EXAMPLES_CHART] = examples(results)
     for name, figure in charts.items():
         records.write_whole(folder / name, _png(figure))
     records.write_whole(folder / "report.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
@@ -139,10 +140,11 @@ class Results:
     def values(self, arm: Mapping[str, Any], judge: str, metric: str) -> Values:
         """The figures that there are of an arm, by benchmark and sample."""
         values: Values = {}
-        for sample, row in self.edits[_key(arm)].items():
-            verdict = self.scores[judge].get(row["picture"])
+        rows = self.edits[_key(arm)]
+        for sample, line in self.lines.items():
+            verdict = self.scores[judge].get(rows[sample]["picture"]) if sample in rows else None
             if verdict and verdict["values"]:
-                values.setdefault(self.lines[sample]["benchmark"], {})[sample] = verdict["values"][metric]
+                values.setdefault(line["benchmark"], {})[sample] = verdict["values"][metric]
         return values
 
     def base_of(self, arm: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -150,8 +152,16 @@ class Results:
         same = [one for one in self.arms if (one["editor"], one["seed"]) == (arm["editor"], arm["seed"])]
         return next((one for one in same if one["method"] == BASE and one is not arm), None)
 
+    def failures(self, arm: Mapping[str, Any], judge: str) -> int:
+        """How many samples have no figure, since the editor made no picture or the judge's answers could not be read."""
+        rows, verdicts = self.edits[_key(arm)].values(), self.scores[judge]
+        return sum(
+            row["picture"] is None or (row["picture"] in verdicts and verdicts[row["picture"]]["values"] is None)
+            for row in rows
+        )
+
     def counts(self, arm: Mapping[str, Any]) -> dict[str, Any]:
-        """What did not come to a figure, and why."""
+        """How many samples an arm has, and what went wrong on the way to their figures."""
         rows = self.edits[_key(arm)]
         pictures = [row["picture"] for row in rows.values() if row["picture"]]
         counts = {
@@ -163,8 +173,9 @@ class Results:
         for judge, scores in self.scores.items():
             verdicts = [scores[picture] for picture in pictures if picture in scores]
             counts[f"{judge} failed"] = sum(verdict["values"] is None for verdict in verdicts)
-            counts[f"{judge}: calls that failed"] = sum(verdict.get("failed_calls", 0) for verdict in verdicts)
-            counts[f"{judge}: answers not readable"] = sum(verdict.get("unreadable", 0) for verdict in verdicts)
+            if any("failed_calls" in verdict for verdict in verdicts):
+                counts[f"{judge}: failed calls"] = sum(verdict.get("failed_calls", 0) for verdict in verdicts)
+                counts[f"{judge}: unreadable answers"] = sum(verdict.get("unreadable", 0) for verdict in verdicts)
         return counts
 
 
@@ -208,7 +219,8 @@ def table_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]
         by_benchmark = {name: estimate([list(values[name].values())]) for name in columns if name in values}
         complete = set(by_benchmark) == set(columns)
         average = estimate([list(values[name].values()) for name in columns]) if complete else None
-        rows.append({**_label(arm), "benchmarks": by_benchmark, "average": average, "gain": None})
+        failed = results.failures(arm, judge)
+        rows.append({**_label(arm), "benchmarks": by_benchmark, "average": average, "gain": None, "failed": failed})
     averages = {tuple(row[name] for name in _label(row)): row["average"] for row in rows}
     for row in rows:
         base = averages.get((row["editor"], BASE, "single", row["seed"]))
@@ -309,34 +321,35 @@ def _label(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
     """The report as a page; `charts` are file names beside it."""
-    parts = ["# Evaluation", _table(list(figures["benchmarks"][0]), [list(b.values()) for b in figures["benchmarks"]])]
+    seeds = {arm["seed"] for arm in figures["arms"]}
+    who = ["editor", "method", "turns", *(["seed"] if len(seeds) > 1 else [])]
+    parts = ["# Evaluation", _records_table(figures["benchmarks"])]
     for table in figures["tables"]:
-        columns = list(dict.fromkeys(name for row in table["rows"] for name in row["benchmarks"]))
-        head = ["editor", "method", "turns", "seed", *columns, "average", "gain over base"]
+        columns = _columns(table)
         rows = [
             [
-                *(row[name] for name in head[:4]),
+                *(row[name] for name in who),
                 *(_figure(row["benchmarks"].get(name), count=True) for name in columns),
                 _figure(row["average"]),
                 "-" if row["gain"] is None else f"{row['gain']:+.3f}",
+                row["failed"],
             ]
             for row in table["rows"]
         ]
         better = "more is better" if table["more is better"] else "less is better"
         parts += [f"## {table['judge']}: {table['metric']}", f"Mean (95% bootstrap interval, n); {better}."]
-        parts += [_table(head, rows), *_shown(f"{table['judge']}_{table['metric']}.png", charts)]
+        parts += [_table([*who, *columns, "average", "gain over base", "failed"], rows)]
+        parts += _shown(_chart(table), charts)
     for table in figures["paired"]:
-        head = ["editor", "method", "turns", "seed", "benchmark", "n", "gain", "better", "equal", "worse"]
-        rows = [[*(_figure(row, sign="+") if name == "gain" else row[name] for name in head)] for row in table["rows"]]
+        head = [*who, "benchmark", "n", "gain", "better", "equal", "worse"]
+        rows = [[_figure(row, sign="+") if name == "gain" else row[name] for name in head] for row in table["rows"]]
         if rows:
             parts += [f"## {table['judge']}: {table['metric']}, against base sample by sample", _table(head, rows)]
     for table in figures["by_requests"]:
-        head = ["editor", "method", "seed", "sub-requests", "n", "single", "multi", "single - multi"]
+        who_plans = [name for name in who if name != "turns"]
         rows = [
             [
-                row["editor"],
-                row["method"],
-                row["seed"],
+                *(row[name] for name in who_plans),
                 f"{row['sub-requests']}{' or more' if row['sub-requests'] == MOST_REQUESTS else ''}",
                 row["single"]["n"],
                 _figure(row["single"]),
@@ -345,15 +358,10 @@ def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
             ]
             for row in table["rows"]
         ]
-        parts += [f"## {table['judge']}: {table['metric']}, single-turn against multi-turn", _table(head, rows)]
-        parts += _shown(f"{table['judge']}_turns.png", charts)
-    head = list(figures["counts"][0])
-    parts += [
-        "## What has no figure",
-        "Left out of the means above.",
-        _table(head, [list(c.values()) for c in figures["counts"]]),
-    ]
-    parts += ["## Examples", *_shown("examples.png", charts)]
+        parts += [f"## {table['judge']}: {table['metric']}, single-turn against multi-turn"]
+        parts += [_table([*who_plans, "sub-requests", "n", "single", "multi", "single - multi"], rows)]
+        parts += _shown(_turns_chart(table), charts)
+    parts += ["## What went wrong", _records_table(figures["counts"]), "## Examples", *_shown(EXAMPLES_CHART, charts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -364,6 +372,15 @@ def _figure(value: Mapping[str, Any] | None, sign: str = "", count: bool = False
     inside = [] if value["low"] is None else [f"{value['low']:{sign}.3f} to {value['high']:{sign}.3f}"]
     inside += [f"n {value['n']}"] if count else []
     return f"{value['mean']:{sign}.3f}" + (f" ({', '.join(inside)})" if inside else "")
+
+
+def _columns(table: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for row in table["rows"] for name in row["benchmarks"]))
+
+
+def _records_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(head, [[row.get(name, "-") for name in head] for row in rows])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -381,7 +398,7 @@ def _shown(chart: str, charts: Sequence[str]) -> list[str]:
 
 def bars(table: Mapping[str, Any]) -> Figure:
     """A chart of a table: for each benchmark and the average, a bar for each arm with its interval."""
-    columns = list(dict.fromkeys(name for row in table["rows"] for name in row["benchmarks"]))
+    columns = _columns(table)
     figure, axis = _axes(max(6, 0.35 * (len(columns) + 1) * (len(table["rows"]) + 1)))
     width = 0.85 / len(table["rows"])
     for number, row in enumerate(table["rows"]):
@@ -400,11 +417,9 @@ def lines(table: Mapping[str, Any]) -> Figure:
     arms = dict.fromkeys((row["editor"], row["method"], row["seed"]) for row in table["rows"])
     for number, arm in enumerate(arms):
         rows = [row for row in table["rows"] if (row["editor"], row["method"], row["seed"]) == arm]
-        for turns, style in (("single", "-"), ("multi", "--")):
-            places = [row["sub-requests"] for row in rows]
-            label = f"{arm[1]}, {turns}"
-            values = [row[turns] for row in rows]
-            _marks(axis.errorbar, places, values, label=label, ls=style, color=f"C{number}", marker=".", capsize=2)
+        for turns, style in (("single", {"ls": "-", "marker": "o"}), ("multi", {"ls": "--", "marker": "x"})):
+            places, values = [row["sub-requests"] for row in rows], [row[turns] for row in rows]
+            _marks(axis.errorbar, places, values, label=f"{arm[1]}, {turns}", color=f"C{number}", capsize=2, **style)
     axis.set_xticks(sorted({row["sub-requests"] for row in table["rows"]}))
     axis.set(xlabel="sub-requests", ylabel=f"{table['judge']}: {table['metric']}")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -441,6 +456,14 @@ def examples(results: Results) -> Figure:
                 0, -0.04, "\n".join(wrapped[:9]), fontsize=5, va="top", transform=axis.transAxes, parse_math=False
             )
     return figure
+
+
+def _chart(table: Mapping[str, Any]) -> str:
+    return f"{table['judge']}_{table['metric']}.png"
+
+
+def _turns_chart(table: Mapping[str, Any]) -> str:
+    return f"{table['judge']}_turns.png"
 
 
 def _axes(width: float, height: float = 4, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
