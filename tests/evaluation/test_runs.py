@@ -79,10 +79,6 @@ def test_samples_are_written_with_their_pictures_and_once(tmp_path):
     write_samples(run, name, limit=2)
     assert list(read_lines(run)) == [sample.id for sample in expected[:2]]
 
-    other = f"psr={write_data_set('ultraedit', tmp_path / 'psr', count=6)}"
-    with pytest.raises(ValueError, match="psr has no column"):
-        write_samples(run, other, limit=6)
-
 
 def test_another_data_set_under_the_same_name_is_refused(tmp_path):
     run = tmp_path / "run"
@@ -191,7 +187,7 @@ def test_a_server_that_fails_a_third_of_its_calls_changes_no_score(run, edited, 
     expected = judged(shutil.copytree(edited, tmp_path / "steady"), steady.url)
     assert judged(run, flaky.url) == expected
     counts = flaky.counts()
-    assert counts["failed"] == counts["calls"] // 3 >= 200
+    assert counts["failed"] == counts["calls"] // 3 and counts["calls"] - counts["failed"] == 400
     assert sum(row["failed_calls"] for row in read_scores(run)) == counts["failed"]
     assert len(records.read(run / SCORES)) == 200
 

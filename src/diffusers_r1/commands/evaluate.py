@@ -103,5 +103,5 @@ def run(args: argparse.Namespace) -> None:
         del options["sample_seed"]
     try:
         print(evaluate(**options))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
 
+EXTRA = ("datasets", "matplotlib", "scipy", "torchmetrics")
 KEY = "OPENAI_API_KEY"
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
 MAX_RETRIES = 10
@@ -98,65 +101,65 @@ def evaluate(
         `Path`: of `report.md`; of the folder after `stage="edit"`.
 
     Raises:
+        ModuleNotFoundError: Without the packages of the extra `eval`.
         ValueError: If something does not fit together. No model has run then.
         EndpointError: If a server refuses to work for us, or fails ten times in a row.
     """
     # 1. Refuse what cannot work
+    _check_installed()
     folder = Path(output_dir)
     _check_choices("methods", methods, known_methods.NAMES)
     _check_choices("turns", turns, ("single", "multi"))
     _check_choices("judges", judges, known_judges.NAMES)
     _check_choices("stage", [stage], (None, "edit", "judge"))
-    names, scorers = expand(benchmarks), []
+    _check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    names, local = expand(benchmarks), {"device": device, "dtype": dtype}
     if stage != "judge" and not names:
         raise ValueError("Name at least one benchmark.")
     if stage == "judge" and not read_edits(folder):
         raise ValueError(f"{folder} has no pictures to judge; make them first.")
-    if stage != "edit":
-        local = {"device": device, "dtype": dtype}
-        scorers = [_judge(name, judge_url, judge_model, clip_model, concurrency, local) for name in judges]
-    if stage != "judge":
-        bundle = _Bundle(model, device, dtype)
-        planners = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
-        remote = _remote(remote_url, remote_model, concurrency) if "remote" in methods else None
 
-    try:
+    with ExitStack() as servers, _naming_the_key():
+        scorers: list[Judge] = []
+        if stage != "edit":
+            judge_server = judge_url and _server(servers, judge_url, judge_model)
+            scorers = [_judge(name, judge_server, judge_model, clip_model, concurrency, local) for name in judges]
+
         # 2. Make the pictures
         if stage != "judge":
+            bundle = _Bundle(model, **local)
+            plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
+            remote = (
+                [RemoteEditor(_server(servers, remote_url, remote_model), concurrency)] if "remote" in plans else []
+            )
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
                 write_samples(folder, name, limit, sample_seed)
             if stage is None:
                 _check_judged(folder, names, scorers)
-            local = set(methods) - {"remote"}
-            each = [bundle.editor(name, batch_size, editor_arguments or {}) for name in editors or [model] if local]
-            for method in planners.values():
+            local_editors = [
+                bundle.editor(name, batch_size, editor_arguments or {})
+                for name in (editors or [model] if set(plans) - {"remote"} else [])
+            ]
+            for method in plans.values():
                 write_plans(folder, method)
-            for editor in each:
+            for editor in local_editors:
                 editor.pipe.to(bundle.device)
-                for name in methods:
-                    if name != "remote":
-                        _carry_out(folder, planners[name], editor, turns, seed)
+                _carry_out(folder, [plan for name, plan in plans.items() if name != "remote"], editor, turns, seed)
                 editor.pipe.to("cpu")
-            if remote is not None:
-                _carry_out(folder, planners["remote"], remote, turns, seed)
-        if stage == "edit":
-            return folder
+            for editor in remote:
+                _carry_out(folder, [plans["remote"]], editor, turns, seed)
 
         # 3. Judge them
         for scorer in scorers:
             write_scores(folder, scorer)
-    except EndpointError as error:
-        if error.status == 401:
-            raise EndpointError(f"{error} The key is read from {KEY}.", error.status) from error
-        raise
-    return write_report(folder)
+    return folder if stage == "edit" else write_report(folder)
 
 
 class _Bundle:
     """The pipeline of that name, loaded in parts: for planning without its editor, for editing without its agents."""
 
-    def __init__(self, model: str, device: Any, dtype: torch.dtype | None):
+    def __init__(self, model: str, device: str | torch.device | None, dtype: torch.dtype | None):
         import torch
         from diffusers.utils.torch_utils import get_device
 
@@ -208,19 +211,19 @@ def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, 
     return agents(name, lambda: bundle.agents(planner), settings, batch_size, max_new_tokens)
 
 
-def _carry_out(folder: Path, method: Method, editor: Editor, turns: Sequence[Turns], seed: int) -> None:
-    for one in turns if method.plans else ("single",):
-        write_pictures(folder, method, editor, one, seed)
-
-
-def _remote(url: str | None, model: str | None, concurrency: int) -> RemoteEditor:
-    if not url or not model:
-        raise ValueError("The method remote needs `remote_url` and `remote_model`.")
-    return RemoteEditor(_endpoint(url, model), concurrency)
+def _carry_out(folder: Path, methods: Sequence[Method], editor: Editor, turns: Sequence[Turns], seed: int) -> None:
+    for method in methods:
+        for one in turns if method.plans else ("single",):
+            write_pictures(folder, method, editor, one, seed)
 
 
 def _judge(
-    name: str, url: str | None, model: str | None, clip_model: str | None, concurrency: int, local: Mapping[str, Any]
+    name: str,
+    server: Endpoint | None,
+    model: str | None,
+    clip_model: str | None,
+    concurrency: int,
+    local: Mapping[str, Any],
 ) -> Judge:
     if name == "scenes":
         return ScenesExact()
@@ -228,13 +231,39 @@ def _judge(
         return Pixels(clip_model)
     if not model:
         raise ValueError("VIEScore needs `judge_model`, and `judge_url` unless that is a model to be loaded here.")
-    if url:
-        return VIEScore(_endpoint(url, model), concurrency)
-    return VIEScore(LocalModel(model, **local), concurrency=1)
+    return VIEScore(server, concurrency) if server else VIEScore(LocalModel(model, **local), concurrency=1)
 
 
-def _endpoint(url: str, model: str) -> Endpoint:
-    return Endpoint(url, model, os.environ.get(KEY), TIMEOUT, MAX_RETRIES)
+def _server(servers: ExitStack, url: str | None, model: str | None) -> Endpoint:
+    if not url or not model:
+        raise ValueError(
+            "A server needs its URL and the name of a model there: `judge_url` and `judge_model`, `remote_url` and `remote_model`."
+        )
+    return servers.enter_context(Endpoint(url, model, os.environ.get(KEY), TIMEOUT, MAX_RETRIES))
+
+
+@contextmanager
+def _naming_the_key() -> Iterator[None]:
+    """Say with the server's refusal where the key came from."""
+    try:
+        yield
+    except EndpointError as error:
+        if error.status == 401:
+            raise EndpointError(f"{error} The key is read from {KEY}.", error.status) from error
+        raise
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` is 1 or more, not {number}.")
+
+
+def _check_installed() -> None:
+    """Not after hours of editing."""
+    missing = [package for package in EXTRA if find_spec(package) is None]
+    if missing:
+        raise ModuleNotFoundError(f'Evaluation needs {", ".join(missing)}: pip install "diffusers-r1[eval]"')
 
 
 def _check_choices(name: str, given: Sequence[Any], known: Sequence[Any]) -> None:
