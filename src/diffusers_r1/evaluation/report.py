@@ -450,6 +450,7 @@ def examples(results: Results) -> Figure:
             axis.set_title(title, fontsize=7)
             if picture:
                 with Image.open(results.folder / picture) as image:
+                    image.thumbnail((512, 512))
                     axis.imshow(np.asarray(image), interpolation="nearest" if image.width < 256 else None)
             wrapped = [part for said in text.splitlines() for part in textwrap.wrap(said, 34)]
             axis.text(
