@@ -100,40 +100,36 @@ def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = 
         EndpointError: If a remote editor refuses to work for us, or fails ten times in a row. What it fails at
             otherwise is written down, and tried again at the next start.
     """
-    plans_from = digest(method.settings)
     arm = {"method": method.name, "editor": editor.name, "turns": turns, "seed": seed}
-    arm["settings"] = digest({"plans": plans_from, "editor": editor.settings})
-    lines = [line for line in read_lines(folder).values() if method.applies_to(line)]
+    plans_from = digest(method.settings)
+    arm |= {"settings": digest([plans_from, editor.settings]), "plans": plans_from}
+    lines = {id: line for id, line in read_lines(folder).items() if method.applies_to(line)}
     details = {"method": dict(method.settings), "editor": dict(editor.settings)}
-    records.append(
-        folder / ARMS, {**arm, "plans": plans_from, "samples": len(lines), "details": details, "versions": _versions()}
-    )
-    done = {row["sample"] for row in read_edits(folder) if row["picture"] and _is_of(row, arm)}
+    records.append(folder / ARMS, {**arm, "samples": len(lines), "details": details, "versions": _versions()})
+
+    done = {row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == arm[n] for n in ARM)}
+    left = {id: line for id, line in lines.items() if id not in done}
     plans = read_plans(folder, method.name, plans_from)
+    names = {id: _picture_name(id, editor, plans[id].prompts(turns), seed) for id in left}
+    there = {id for id, name in names.items() if (folder / name).exists()}
+    for id in there:
+        records.append(folder / EDITS, {"sample": id, **arm, "picture": names[id]})
 
-    def row(sample_id: str, picture: str | None, **more: Any) -> dict[str, Any]:
-        return {"sample": sample_id, **arm, "plans": plans_from, "picture": picture, **more}
-
-    def picture_of(sample_id: str) -> str:
-        recipe = {"editor": [editor.name, editor.settings], "prompts": plans[sample_id].prompts(turns), "seed": seed}
-        return f"pictures/{sample_id}-{digest(recipe)}.png"
-
-    left = [line for line in lines if line["id"] not in done]
-    to_make = [line for line in left if not (folder / picture_of(line["id"])).exists()]
-    made = {line["id"] for line in left} - {line["id"] for line in to_make}
-    for sample_id in (line["id"] for line in left if line["id"] in made):
-        records.append(folder / EDITS, row(sample_id, picture_of(sample_id)))
     jobs = (
-        Job(open_sample(folder, line), plans[line["id"]], int(digest([seed, line["id"]]), 16) >> 1) for line in to_make
+        Job(open_sample(folder, line), plans[id], _noise_seed(seed, id))
+        for id, line in left.items()
+        if id not in there
     )
     title = f"{method.name}, {editor.name}, {turns}: editing"
-    for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(lines) - len(to_make)):
+    for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
+        row = {"sample": job.sample.id, **arm, "picture": None}
         if isinstance(result, Exception):
-            records.append(folder / EDITS, row(job.sample.id, None, error=str(result)))
+            row["error"] = str(result)
         else:
+            row["picture"] = names[job.sample.id]
             # The picture first: a line is the promise that its picture is there.
-            _write_picture(folder / picture_of(job.sample.id), result)
-            records.append(folder / EDITS, row(job.sample.id, picture_of(job.sample.id)))
+            _write_picture(folder / row["picture"], result)
+        records.append(folder / EDITS, row)
 
 
 def write_scores(folder: Path, judge: Judge) -> None:
@@ -235,8 +231,14 @@ def _last(path: Path, *key: str) -> list[dict[str, Any]]:
     return list({tuple(row[name] for name in key): row for row in records.read(path)}.values())
 
 
-def _is_of(row: Mapping[str, Any], arm: Mapping[str, Any]) -> bool:
-    return all(row[name] == arm[name] for name in ARM)
+def _picture_name(sample_id: str, editor: Editor, prompts: list[str], seed: int) -> str:
+    recipe = {"editor": [editor.name, editor.settings], "prompts": prompts, "seed": seed}
+    return f"pictures/{sample_id}-{digest(recipe)}.png"
+
+
+def _noise_seed(seed: int, sample_id: str) -> int:
+    """Not the same noise for all samples, and for one sample the same whatever else is in the run."""
+    return int(digest([seed, sample_id]), 16) >> 1
 
 
 def _write_sample(folder: Path, sample: Sample) -> None:
