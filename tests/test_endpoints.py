@@ -148,7 +148,8 @@ def test_unusable_answers(server, endpoint, body):
 )
 def test_passing_faults_are_tried_again(server, endpoint, waits, fault):
     server.replies = [fault, fault, fault, (200, SAID, {})]
-    assert endpoint.chat(HELLO).text == "Hi"
+    answer = endpoint.chat(HELLO)
+    assert (answer.text, answer.failed_calls) == ("Hi", 3)
     assert len(server.requests) == 4 and len(waits) == 3
     assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
 

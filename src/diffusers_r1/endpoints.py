@@ -53,11 +53,13 @@ class Answer:
         text (`str`): Its message; empty if it has none, as when all tokens went into hidden reasoning.
         model (`str`): The name under which the server answered, often more exact than the one that was asked for.
         usage (`dict`): What the server counted, such as `prompt_tokens`; empty if it does not count.
+        failed_calls (`int`): How many tries failed before this answer came.
     """
 
     text: str
     model: str
     usage: dict[str, Any] = field(default_factory=dict)
+    failed_calls: int = 0
 
 
 class Endpoint:
@@ -115,12 +117,12 @@ class Endpoint:
         if settings.get("stream"):
             raise ValueError("`stream` is not supported: the answer comes as a whole.")
         body = {"model": self.model, "messages": [_sendable(message) for message in messages], **settings}
-        reply = self._post("chat/completions", json=body)
+        reply, failed_calls = self._post("chat/completions", json=body)
         try:
             content = reply["choices"][0]["message"].get("content") or ""
             if not isinstance(content, str):
                 content = "".join(part.get("text", "") for part in content)
-            return Answer(content, reply.get("model") or self.model, reply.get("usage") or {})
+            return Answer(content, reply.get("model") or self.model, reply.get("usage") or {}, failed_calls)
         except (AttributeError, IndexError, KeyError, TypeError):
             raise self._unusable("chat/completions", reply) from None
 
@@ -140,7 +142,7 @@ class Endpoint:
             TypeError: If `image` is no PIL picture.
         """
         fields = {"model": self.model, "prompt": prompt, **settings}
-        reply = self._post(
+        reply, _ = self._post(
             "images/edits",
             data={name: _form_value(value) for name, value in fields.items() if value is not None},
             files={"image": ("image.png", _png(image), "image/png")},
@@ -169,8 +171,8 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r}, {self.model!r})"  # the key stays out of logs
 
-    def _post(self, path: str, **content: Any) -> Any:
-        """The JSON that the server answers, after as many tries as it takes."""
+    def _post(self, path: str, **content: Any) -> tuple[Any, int]:
+        """The JSON that the server answers, and after how many tries that failed."""
         for attempt in range(self.max_retries + 1):
             asked, status = 0.0, None
             try:
@@ -179,7 +181,7 @@ class Endpoint:
                 fault = f"{type(error).__name__}: {error}"
             else:
                 if response.is_success:
-                    return self._json(path, response)
+                    return self._json(path, response), attempt
                 status = response.status_code
                 fault = f"{status} {response.reason_phrase}: {_message(response)}"
                 if status not in (408, 429) and status < 500:

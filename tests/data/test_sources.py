@@ -7,7 +7,7 @@ from itertools import islice
 
 import datasets
 import pytest
-from PIL import Image
+from data_sets import GEDIT, complex_edit, picture, write_parquet
 
 from diffusers_r1.data import EDIT_COLUMNS, SOURCES, load_rows
 from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
@@ -15,10 +15,6 @@ from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
 
 LOGGER = "diffusers_r1.data.sources"
 NO_TRUTH = {name: None for name in EDIT_COLUMNS}
-
-
-def picture(index: int, size=(12, 9)) -> Image.Image:
-    return Image.new("RGB", size, (index, 100, 200))
 
 
 def as_bytes(index: int) -> dict:
@@ -29,18 +25,6 @@ def as_bytes(index: int) -> dict:
 
 def index_of(row: dict) -> int:
     return row["image"].convert("RGB").getpixel((0, 0))[0]
-
-
-def write_parquet(folder, split, kinds, columns):
-    """A data set as the Hub keeps it: `data/<split>-*.parquet` with the features in the files' metadata."""
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    features = datasets.Features(
-        {n: datasets.Image() if k == "image" else datasets.Value(k) for n, k in kinds.items()}
-    )
-    datasets.Dataset.from_dict(columns, features=features).to_parquet(
-        folder / "data" / f"{split}-00000-of-00001.parquet"
-    )
-    return folder
 
 
 def test_psr(tmp_path):
@@ -300,6 +284,7 @@ def test_scenes_asked_for_wrongly(name):
         ({"limit": 0}, "`limit`"),
         ({"columns": {"image": "pic"}}, "Scenes are made"),
         ({"path": "x"}, "Scenes are made"),
+        ({"measured": True}, "Scenes are made"),
         ({"revision": "main"}, "Scenes are made"),
     ],
 )
@@ -310,3 +295,80 @@ def test_arguments_that_do_not_fit(arguments, message):
 
 def test_the_table_has_no_name_twice():
     assert len({source.path for source in SOURCES.values()}) == len(SOURCES)
+
+
+def test_gedit_in_english(tmp_path):
+    kinds = dict(GEDIT)
+    columns = {
+        "key": ["a", "b", "c", "d"],
+        "task_type": ["color_alter", "color_alter", "style_change", "style_change"],
+        "instruction": ["make it red", "变红", "make it art", "变艺术"],
+        "instruction_language": ["en", "cn", "en", "cn"],
+        "input_image": [picture(i) for i in range(4)],
+        "input_image_raw": [picture(10 + i) for i in range(4)],
+        "Intersection_exist": [True] * 4,
+    }
+    folder = write_parquet(tmp_path / "gedit", "train", kinds, columns)
+    rows = load_rows("gedit", path=folder, measured=True)
+    assert rows["instruction"][:] == ["make it red", "make it art"]
+    assert [index_of(row) for row in rows] == [10, 12]
+    assert (rows["row"][:], rows["category"][:]) == ([0, 2], ["color_alter", "style_change"])
+    assert rows["target"][:] == [None, None]
+    del kinds["instruction_language"], columns["instruction_language"]
+    with pytest.raises(ValueError, match="no column 'instruction_language'"):
+        load_rows("gedit", path=write_parquet(tmp_path / "other", "train", kinds, columns))
+
+
+def test_complex_edit_at_its_hardest_or_by_choice(tmp_path):
+    folder = complex_edit(tmp_path / "complex", 8, 8)
+    assert load_rows("complexedit", path=folder)["instruction"][:] == ["8 at once"] * 2
+    third = {"instruction": "edit.compound.2.compound_instruction"}
+    assert load_rows("complexedit", path=folder, columns=third)["instruction"][:] == ["3 at once"] * 2
+
+
+def test_a_nested_column_that_ends_early_is_a_bad_row(tmp_path, caplog):
+    folder = complex_edit(tmp_path / "complex", 8, 3)
+    with pytest.raises(ValueError, match="Row 1 of complexedit cannot be used: it has no edit.compound.7"):
+        load_rows("complexedit", path=folder)
+    assert len(load_rows("complexedit", path=folder, on_bad_row="skip")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "columns"),
+    [
+        ("psr", "test", ("source_image", "instruction", "human_edited_image")),
+        ("realedit", "train", ("input_image", "instruction", "output_image")),
+        ("ultraedit", "FreeForm_0", ("source_image", "edit_prompt", "edited_image")),
+        ("magicbrush", "train", ("source_img", "instruction", "target_img")),
+    ],
+)
+def test_targets_and_places_for_measuring(tmp_path, name, split, columns):
+    image, instruction, target = columns
+    kinds = {image: "image", instruction: "string", target: "image", "post_id": "string"}
+    cells = {
+        image: [picture(i) for i in range(4)],
+        instruction: [f"edit {i}" for i in range(4)],
+        target: [picture(100 + i) for i in range(3)] + [None],
+        "post_id": list("abcd"),
+    }
+    folder = write_parquet(tmp_path / name, split, kinds, cells)
+    rows = load_rows(name, path=folder, measured=True, seed=3)
+    assert sorted(rows["row"][:]) == [0, 1, 2, 3] != rows["row"][:]
+    for row in rows:
+        assert row["instruction"] == f"edit {row['row']}" and index_of(row) == row["row"]
+        assert row["category"] is None
+        assert (row["target"] is None) == (row["row"] == 3)
+        assert row["target"] is None or row["target"].convert("RGB").getpixel((0, 0))[0] == 100 + row["row"]
+    assert "target" not in load_rows(name, path=folder).column_names
+
+
+def test_a_folder_with_targets(tmp_path):
+    for index in range(2):
+        picture(index).save(tmp_path / f"{index}.png")
+        picture(100 + index).save(tmp_path / f"after-{index}.png")
+    lines = [
+        {"file_name": f"{i}.png", "target_file_name": f"after-{i}.png", "instruction": f"edit {i}"} for i in range(2)
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = load_rows(str(tmp_path), measured=True)
+    assert [row["target"].convert("RGB").getpixel((0, 0))[0] for row in rows] == [100, 101]

@@ -18,6 +18,8 @@ VERBS = {
     "edit": "edit a picture as an instruction, or a plan, says",
     "plan": "print the plan that an instruction becomes, without editing",
     "demo": "edit a shipped picture with the shipped bundle",
+    "evaluate": "measure methods on benchmarks: pictures, scores, a report",
+    "compare": "print what one run of evaluate gains over another",
 }
 
 

@@ -4,9 +4,10 @@ No public data set of edits says which actions, subjects and goals an instructio
 table have no truth until a teacher has annotated them.
 
 What the table rests on: of PSR-328, UltraEdit and MagicBrush the columns and splits in their cards on the Hub. Of
-RealEdit the card could not be read: its columns are assumed, from what the authors' scripts call theirs
-(`input_image_name`, `orig_img`, `instruction`) and from what others in the field use, and its split is the paper's. Where
-it holds names of files rather than pictures, download it and give the folder as `path`.
+GEdit-Bench and Complex-Edit, what public evaluation code reads from them. Of RealEdit the card could not be read: its
+columns are assumed, from what the authors' scripts call theirs (`input_image_name`, `orig_img`, `instruction`) and from
+what others in the field use, and its splits are the paper's. Where it holds names of files rather than pictures, download
+it and give the folder as `path`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,37 +39,71 @@ class Source:
     Args:
         path (`str`): Its name on the Hub.
         split (`str`): The split that is read when none is asked for.
-        image, instruction (`tuple` of `str`): What its columns are called; the first name that it has counts.
+        image, instruction, target (`tuple` of `str`): What its columns are called; the first name that it has counts.
+            `"edit.steps.2.text"` leads into a nested column: the third of the steps of `edit`, and of that the text.
+            `target` is the picture after, which only some have.
         unique (`str`, *optional*): A column of which each value is taken once, where one request has several rows.
+        only (`Mapping` of `str` to `str`, defaults to `{}`): The value that a column has in the rows that are taken.
+        category (`str`, *optional*): The column that says what kind of request a row is.
     """
 
     path: str
     split: str
     image: tuple[str, ...]
     instruction: tuple[str, ...]
+    target: tuple[str, ...] = ()
     unique: str | None = None
+    only: Mapping[str, str] = field(default_factory=dict)
+    category: str | None = None
 
 
 SOURCES: dict[str, Source] = {
     # 10,405 rows, one for each edit of a request; the instruction in fewer words is in `simplified_instruction`.
-    "psr": Source("PSRDataset/PSR-328", "test", ("source_image",), ("instruction",), unique="post_id"),
+    "psr": Source(
+        "PSRDataset/PSR-328",
+        "test",
+        ("source_image",),
+        ("instruction",),
+        ("human_edited_image",),
+        unique="post_id",
+    ),
     # Assumed, see above. Splits train (48,002 requests) and test (9,337).
     "realedit": Source(
         "peter-sushko/RealEdit",
         "train",
         ("input_image", "source_image", "original_image", "orig_img", "input_image_name", "image"),
         ("instruction", "edit_instruction", "edit_prompt"),
+        ("output_image", "target_image", "edited_image", "edited_img", "output_image_name"),
     ),
     # Splits FreeForm_0, FreeForm_1, ... of 2,000 rows; `path="BleachNick/UltraEdit_500k"` has one, FreeForm.
-    "ultraedit": Source("BleachNick/UltraEdit", "FreeForm_0", ("source_image",), ("edit_prompt",)),
+    "ultraedit": Source("BleachNick/UltraEdit", "FreeForm_0", ("source_image",), ("edit_prompt",), ("edited_image",)),
     # Splits train and dev; from `turn_index` 2 on, the source is the picture that an edit before it made.
-    "magicbrush": Source("osunlp/MagicBrush", "train", ("source_img",), ("instruction",)),
+    "magicbrush": Source("osunlp/MagicBrush", "train", ("source_img",), ("instruction",), ("target_img",)),
+    # 1,212 rows, half of them the same requests in Chinese.
+    "gedit": Source(
+        "stepfun-ai/GEdit-Bench",
+        "train",
+        ("input_image_raw", "input_image"),
+        ("instruction",),
+        only={"instruction_language": "en"},
+        category="task_type",
+    ),
+    # 531 rows in each of test_real and test_syn; `edit.compound` has eight instructions, of one to eight edits.
+    "complexedit": Source(
+        "UCSC-VLAA/Complex-Edit", "test_real", ("image",), ("edit.compound.7.compound_instruction",)
+    ),
 }
 
 SCENES = "scenes"
 SCENES_SPLITS = {"train": 0, "validation": 900_000_000, "test": TEST_SEEDS}
 
-_ANY = Source("", "train", ("image", "source_image", "input_image", "original_image"), ("instruction", "edit_prompt"))
+_ANY = Source(
+    "",
+    "train",
+    ("image", "source_image", "input_image", "original_image"),
+    ("instruction", "edit_prompt"),
+    ("target", "target_image", "edited_image", "output_image"),
+)
 
 
 def load_rows(
@@ -79,6 +114,7 @@ def load_rows(
     seed: int | None = None,
     columns: Mapping[str, str] | None = None,
     path: str | Path | None = None,
+    measured: bool = False,
     **options: Any,
 ) -> Dataset | IterableDataset:
     """Rows with the columns `image`, `instruction`, `actions`, `subjects` and `goals`, each of them read and checked.
@@ -109,6 +145,9 @@ def load_rows(
             the table says: `{"instruction": "simplified_instruction"}`.
         path (`str` or `Path`, *optional*): Where the data set is, if not at its own place: a copy in a folder, or
             another Hub name with the same layout.
+        measured (`bool`, defaults to `False`): Add what measuring needs and training does not: `row`, the row's place in
+            the data set; `target`, the picture after, and `category`, what kind of request it is, both `None` where that
+            is not known. Not for scenes.
         options: Passed on to [`~datasets.load_dataset`]: `revision`, `token`, `data_dir`, ...
 
     Returns:
@@ -123,13 +162,15 @@ def load_rows(
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is at least 1, not {limit}.")
     if is_scenes(name):
-        if columns or path or options:
-            raise ValueError("Scenes are made, not read: they take no `columns`, no `path` and no options of loading.")
+        if columns or path or measured or options:
+            raise ValueError(
+                "Scenes are made, not read: they take no `columns`, no `path`, no `measured` and no options of loading."
+            )
         return _scenes(name, split or "train", limit, seed or 0)
     known = SOURCES.get(name) or next((source for source in SOURCES.values() if source.path == name), _ANY)
     where = str(path or known.path or name)
     dataset = _open(where, split or known.split, options)
-    return _read(name, where, dataset, known, columns or {}, on_bad_row, limit, seed)
+    return _read(name, where, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
 
 
 def is_scenes(name: str) -> bool:
@@ -156,13 +197,15 @@ def _read(
     on_bad_row: str,
     limit: int | None,
     seed: int | None,
+    measured: bool,
 ) -> Dataset:
     import numpy as np
-    from datasets import Dataset, Features, concatenate_datasets
+    from datasets import Dataset, Features, Value, concatenate_datasets
 
     names = _column_names(name, dataset, source, columns)
-    pictures = _pictures(dataset.select_columns([names["image"]]).rename_columns({names["image"]: "image"}), where)
-    texts = dataset.select_columns([theirs for ours, theirs in names.items() if ours != "image"])
+    pictures = _pictures(dataset, names.pop("image"), "image", where)
+    read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
+    texts = dataset.select_columns(sorted(read))
     repeated = dataset[source.unique][:] if source.unique else range(len(dataset))
     order = range(len(dataset)) if seed is None else np.random.default_rng(seed).permutation(len(dataset)).tolist()
 
@@ -175,7 +218,9 @@ def _read(
             continue
         try:
             cells = texts[index]
-            row = checked_texts({ours: cells[theirs] for ours, theirs in names.items() if ours != "image"})
+            if any(cells[column] != value for column, value in source.only.items()):
+                continue
+            row = checked_texts({ours: _cell(cells, theirs) for ours, theirs in names.items()})
             _check_picture(pictures, index)
         except ValueError as error:
             faults[index] = f"Row {index} of {name} cannot be used: {error}."
@@ -194,9 +239,17 @@ def _read(
 
     kinds = {ours: kind for ours, kind in row_features().items() if ours != "image"}
     cells = {ours: [rows.get(index, {}).get(ours) for index in range(len(dataset))] for ours in kinds}
-    checked = Dataset.from_dict(cells, features=Features(kinds))
+    joined = [pictures, Dataset.from_dict(cells, features=Features(kinds))]
+    if measured:
+        nothing = [None] * len(dataset)
+        category = dataset[source.category][:] if source.category in dataset.column_names else nothing
+        facts = {"row": list(range(len(dataset))), "category": category}
+        kinds = {"row": Value("int64"), "category": Value("string")}
+        joined.append(Dataset.from_dict(facts, features=Features(kinds)))
+        target = next((column for column in source.target if column in dataset.column_names), None)
+        joined.append(_pictures(dataset, target, "target", where) if target else _pictures_in(nothing, "target"))
     # Joined before it is selected from: the other way round every picture would be copied.
-    return concatenate_datasets([pictures, checked], axis=1).select(list(rows))
+    return concatenate_datasets(joined, axis=1).select(list(rows))
 
 
 def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[str, str]) -> dict[str, str]:
@@ -208,26 +261,54 @@ def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[
         raise ValueError(f"`columns` names {sorted(unknown)}, and a row has image, instruction and {own_names}.")
     wanted = {"image": source.image, "instruction": source.instruction, **{own: (own,) for own in own_names}}
     wanted.update({ours: (theirs,) for ours, theirs in columns.items()})
-    names = {ours: next((n for n in candidates if n in there), None) for ours, candidates in wanted.items()}
+    names = {
+        ours: next((n for n in candidates if _root(n, dataset) in there), None) for ours, candidates in wanted.items()
+    }
     without_truth = not any(names[own] or own in columns for own in EDIT_COLUMNS)
     optional = {"reasoning"} - set(columns) | (set(EDIT_COLUMNS) if without_truth else set())
     missing = [ours for ours, found in names.items() if found is None and ours not in optional]
-    if source.unique and source.unique not in there:
-        raise ValueError(f"{name} has no column {source.unique!r}; it has {there}.")
+    for column in filter(None, (source.unique, *source.only)):
+        if column not in there:
+            raise ValueError(f"{name} has no column {column!r}; it has {there}.")
     if missing:
         looked_for = ", ".join(f"{ours} ({' or '.join(wanted[ours])})" for ours in missing)
         raise ValueError(f"{name} has no column for {looked_for}; it has {there}. Name them with `columns`.")
     return {ours: found for ours, found in names.items() if found is not None}
 
 
-def _pictures(dataset: Dataset, where: str) -> Dataset:
-    """The one column `image`, typed as pictures: it may hold paths, URLs or bytes."""
+def _root(name: str, dataset: Dataset) -> str:
+    """The column that a name leads into: itself, unless the name has dots and there is no such column."""
+    return name if name in dataset.column_names else name.partition(".")[0]
+
+
+def _cell(cells: Mapping[str, Any], name: str) -> Any:
+    """What a name leads to in a row, see [`Source`]."""
+    if name in cells:
+        return cells[name]
+    value: Any = cells
+    try:
+        for step in name.split("."):
+            value = value[int(step) if isinstance(value, list) else step]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise ValueError(f"it has no {name}") from None
+    return value
+
+
+def _pictures(dataset: Dataset, theirs: str, ours: str, where: str) -> Dataset:
+    """One column alone, under our name and typed as pictures: it may hold paths, URLs or bytes."""
+    from datasets import Image
+
+    column = dataset.select_columns([theirs]).rename_columns({theirs: ours})
+    if getattr(column.features[ours], "dtype", None) in ("string", "large_string"):
+        cells = [cell and (cell if "://" in cell else str(Path(where) / cell)) for cell in column[ours]]
+        return _pictures_in(cells, ours)
+    return column.cast_column(ours, Image())
+
+
+def _pictures_in(cells: list[str | None], name: str) -> Dataset:
     from datasets import Dataset, Features, Image
 
-    if getattr(dataset.features["image"], "dtype", None) in ("string", "large_string"):
-        cells = [cell and (cell if "://" in cell else str(Path(where) / cell)) for cell in dataset["image"]]
-        return Dataset.from_dict({"image": cells}, features=Features({"image": Image()}))
-    return dataset.cast_column("image", Image())
+    return Dataset.from_dict({name: cells}, features=Features({name: Image()}))
 
 
 def _check_picture(pictures: Dataset, index: int) -> None:

@@ -1,0 +1,107 @@
+"""Measure methods on benchmarks and print where the report lies. The same command again goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .edit import editor_argument
+from .shared import UsageError, add_model_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="of the run")
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--benchmark",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="psr, realedit, ultraedit, magicbrush, gedit, complexedit, or NAME=FOLDER for a copy of one; scenes; a folder",
+    )
+    what.add_argument("--limit", type=int, metavar="N", help="samples of each benchmark (default: all; of scenes 500)")
+    what.add_argument("--sample_seed", type=int, metavar="N", help="which samples these are (default: 260308059)")
+    what.add_argument(
+        "--methods",
+        nargs="+",
+        default=["base", "untrained", "r1"],
+        metavar="METHOD",
+        help="base, untrained, r1, oracle, remote (default: the first three)",
+    )
+    what.add_argument(
+        "--turns", nargs="+", default=["single"], choices=("single", "multi"), help="or both (default: single)"
+    )
+    what.add_argument(
+        "--stage", choices=("edit", "judge"), help="only make the pictures, or only judge those that are there"
+    )
+
+    models = parser.add_argument_group("models")
+    add_model_arguments(models)
+    models.add_argument(
+        "--untrained",
+        metavar="NAME",
+        help="planner of the method untrained (default: the one that a shipped bundle's was trained from)",
+    )
+    models.add_argument(
+        "--editors",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="pipelines, in a folder or on the Hub (default: the bundle's)",
+    )
+    models.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=editor_argument,
+        metavar="NAME=VALUE",
+        help="an argument of the editors, the value as JSON",
+    )
+    models.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the editors' noise (default: %(default)s)"
+    )
+    models.add_argument(
+        "--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer (default: %(default)s)"
+    )
+    models.add_argument(
+        "--batch_size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="samples planned and edited at once (default: %(default)s)",
+    )
+    models.add_argument(
+        "--remote_url", metavar="URL", help="of the method remote: a server with images/edits, up to /v1"
+    )
+    models.add_argument("--remote_model", metavar="NAME", help="the editor's name there")
+
+    judges = parser.add_argument_group("judges", "Keys of servers are read from OPENAI_API_KEY.")
+    judges.add_argument(
+        "--judge", nargs="+", default=["scenes"], metavar="JUDGE", help="viescore, pixels, scenes (default: scenes)"
+    )
+    judges.add_argument("--judge_url", metavar="URL", help="of viescore: an OpenAI-compatible server, up to /v1")
+    judges.add_argument(
+        "--judge_model", metavar="NAME", help="a model there; without --judge_url, one to be loaded here"
+    )
+    judges.add_argument("--clip_model", metavar="NAME", help="of pixels, for clip_i")
+    judges.add_argument(
+        "--concurrency", type=int, default=8, metavar="N", help="requests to a server at once (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..evaluation import evaluate
+
+    options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
+    options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
+    options["editor_arguments"] = dict(options.pop("set"))
+    if args.dtype is not None:  # judging by a server needs no torch
+        import torch
+
+        options["dtype"] = getattr(torch, args.dtype)
+    if args.sample_seed is None:
+        del options["sample_seed"]
+    try:
+        print(evaluate(**options))
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,41 @@
+"""Is a planner, or an editor, better than another, by how much, and how sure is that?
+
+A benchmark yields samples, a method makes plans and an editor pictures of them, a judge scores: functions joined by the
+samples' ids, in the files of a run.
+"""
+
+from .benchmarks import SPLITS, Sample, read_samples
+from .judges import LocalModel, Pixels, ScenesExact, Verdict, VIEScore, viescore
+from .methods import Job, LocalEditor, Method, RemoteEditor, agents, bare, fingerprint, oracle
+from .report import compare, estimate, write_report
+from .runs import write_pictures, write_plans, write_samples, write_scores
+from .stages import evaluate
+
+
+__all__ = [
+    "SPLITS",
+    "Job",
+    "LocalEditor",
+    "LocalModel",
+    "Method",
+    "Pixels",
+    "RemoteEditor",
+    "Sample",
+    "ScenesExact",
+    "VIEScore",
+    "Verdict",
+    "agents",
+    "bare",
+    "compare",
+    "estimate",
+    "evaluate",
+    "fingerprint",
+    "oracle",
+    "read_samples",
+    "viescore",
+    "write_pictures",
+    "write_plans",
+    "write_report",
+    "write_samples",
+    "write_scores",
+]

@@ -1,0 +1,221 @@
+"""Methods: how an instruction becomes a plan, and how editors, here or behind an address, make pictures of plans."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from ..endpoints import Endpoint, EndpointError, map_concurrently
+from ..images import load_picture
+from ..plan import EditPlan, Turns
+from .benchmarks import Sample
+
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+
+NAMES = ("base", "untrained", "r1", "oracle", "remote")
+WEIGHTS_AND_WORDS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt")
+
+
+# From an instruction to a plan
+# -----------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an instruction becomes a plan.
+
+    Args:
+        name (`str`): In tables.
+        plan (`Callable`): From samples to each sample with its plan, in their order.
+        settings (`Mapping`): All that the plans depend on beside the sample, ready for JSON.
+        plans (`bool`, defaults to `True`): Whether the instruction is taken apart at all. Without that there is nothing
+            to do in several turns.
+        needs_truth (`bool`, defaults to `False`): Whether only samples with true sub-requests have plans.
+    """
+
+    name: str
+    plan: Callable[[Iterable[Sample]], Iterator[tuple[Sample, EditPlan]]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    plans: bool = True
+    needs_truth: bool = False
+
+    def applies_to(self, sample: Mapping[str, Any]) -> bool:
+        """Whether a sample, as a line of the run's `samples.jsonl`, can be planned."""
+        return bool(sample["requests"]) or not self.needs_truth
+
+
+def bare(name: str = "base") -> Method:
+    """The instruction goes straight to the editor."""
+
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan]]:
+        for sample in samples:
+            yield sample, EditPlan(sample.instruction, (), (sample.instruction,))
+
+    return Method(name, plan, plans=False)
+
+
+def oracle() -> Method:
+    """The true plan: the best that a planner could do for the editor."""
+
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan]]:
+        for sample in samples:
+            yield sample, EditPlan(sample.instruction, sample.edits, sample.requests)
+
+    return Method("oracle", plan, needs_truth=True)
+
+
+def agents(
+    name: str,
+    load: Callable[[], ImageEditR1Pipeline],
+    settings: Mapping[str, Any],
+    batch_size: int = 8,
+    max_new_tokens: int = 512,
+) -> Method:
+    """The two planning agents of a pipeline, greedy.
+
+    Args:
+        name (`str`): Such as `"r1"`, or `"untrained"` where the pipeline's planner is.
+        load (`Callable`): Gives the pipeline once there is something to plan; it is let go of after that.
+        settings (`Mapping`): What tells its weights from others, see [`fingerprint`].
+        batch_size (`int`, defaults to 8): Instructions planned at once.
+        max_new_tokens (`int`, defaults to 512): The most tokens of each agent's answer.
+    """
+
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan]]:
+        pipe, samples = load(), iter(samples)
+        while batch := list(islice(samples, batch_size)):
+            images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
+            yield from zip(batch, pipe.plan(images, instructions, max_new_tokens=max_new_tokens))
+
+    return Method(name, plan, {**settings, "max_new_tokens": max_new_tokens})
+
+
+# From a plan to a picture
+# ------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be made.
+
+    Args:
+        sample ([`Sample`]): With its picture.
+        plan ([`EditPlan`]): What the editor is asked.
+        seed (`int`): Of the editor's noise.
+    """
+
+    sample: Sample
+    plan: EditPlan
+    seed: int
+
+
+class Editor(Protocol):
+    """What makes pictures: a name for tables, all that the pictures depend on beside the job, and `make`."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
+        """Every job with its picture, RGB and of the source's size, or with why there is none; in any order."""
+
+
+class LocalEditor:
+    """The editor of a pipeline that is loaded here.
+
+    Args:
+        name (`str`): In tables.
+        pipe ([`ImageEditR1Pipeline`]): Its planner, if it has one, is not asked for anything.
+        settings (`Mapping`): What tells its weights from others, see [`fingerprint`].
+        batch_size (`int`, defaults to 8): Pictures handed over at once; the editor's class decides how many it takes.
+        arguments: The editor's own, such as `num_inference_steps`.
+
+    Raises:
+        TypeError: If the editor does not take one of `arguments`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pipe: ImageEditR1Pipeline,
+        settings: Mapping[str, Any],
+        batch_size: int = 8,
+        **arguments: Any,
+    ):
+        from ..editors import check_editor
+
+        self.name, self.pipe, self.batch_size, self.arguments = name, pipe, batch_size, arguments
+        given = {**pipe.config.editor_defaults, **arguments}
+        check_editor(pipe.editor, given)
+        self.settings = {**settings, "arguments": given}
+
+    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image]]:
+        import torch
+
+        jobs = iter(jobs)
+        while batch := list(islice(jobs, self.batch_size)):
+            # A generator for each picture: its noise then does not depend on the batch that it is in.
+            generators = [torch.Generator().manual_seed(job.seed) for job in batch]
+            images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
+            made = self.pipe(images, plan=plans, turns=turns, generator=generators, **self.arguments)
+            yield from zip(batch, made.images)
+
+
+class RemoteEditor:
+    """A closed editor behind an OpenAI-compatible `images/edits` endpoint. It draws its noise itself.
+
+    Args:
+        endpoint ([`Endpoint`]): Where, and which model.
+        concurrency (`int`, defaults to 8): How many requests are under way at once.
+        arguments: Further fields of the request, such as `quality="high"`.
+    """
+
+    def __init__(self, endpoint: Endpoint, concurrency: int = 8, **arguments: Any):
+        self.name, self.endpoint, self.concurrency, self.arguments = endpoint.model, endpoint, concurrency, arguments
+        self.settings = {"model": endpoint.model, "arguments": arguments}
+
+    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
+        yield from map_concurrently(partial(self._make_one, turns), jobs, self.concurrency)
+
+    def _make_one(self, turns: Turns, job: Job) -> Image.Image:
+        image = source = job.sample.image
+        for prompt in job.plan.prompts(turns):
+            try:
+                image = load_picture(self.endpoint.edit(image, prompt, **self.arguments))
+            except ValueError as error:  # a picture came, and it cannot be used
+                raise EndpointError(f"{self.endpoint.base_url}/images/edits: {error}") from error
+            image = image.resize(source.size, Image.Resampling.LANCZOS)
+        return image
+
+
+def fingerprint(name: str | Path, parts: Callable[[str], bool] = lambda part: True) -> dict[str, str]:
+    """What tells the weights of that name from others, so that no run is gone on with after they have changed.
+
+    Args:
+        name (`str` or `Path`): A folder or a shipped bundle, known by what its files hold; or a name on the Hub, known by
+            that name.
+        parts (`Callable`): Whether a file or folder right inside of it counts; all do by default.
+    """
+    from ..bundles import find
+
+    folder = find(str(name)) or Path(name)
+    if not folder.is_dir():
+        return {"name": str(name)}
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in WEIGHTS_AND_WORDS for path in folder.rglob(pattern)}):
+        inside = path.relative_to(folder)
+        if parts(inside.parts[0]):
+            digest.update(inside.as_posix().encode())
+            with path.open("rb") as file:
+                for block in iter(partial(file.read, 2**20), b""):
+                    digest.update(block)
+    return {"name": folder.name, "sha256": digest.hexdigest()}

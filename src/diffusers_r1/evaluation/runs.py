@@ -1,0 +1,290 @@
+"""A run: a folder in which samples, plans, pictures and scores are kept as they come, and gone on with after a stop.
+
+    samples.jsonl, samples/     what was asked, with the pictures before (and after, where they are known)
+    benchmarks.jsonl            which samples each benchmark was measured on
+    plans.jsonl                 what each method made of each instruction
+    arms.jsonl                  method x editor x turns x seed, with all that its pictures depend on
+    edits.jsonl, pictures/      a line for each result, and the pictures
+    judges.jsonl, scores.jsonl  the judges, and a line for each verdict
+
+Later lines count more than earlier ones. A picture's name says by which editor it was made, from which prompts and which
+noise; methods and turns that come to the same share it, and it is made once and judged once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from .. import __version__, records
+from ..endpoints import EndpointError, map_concurrently
+from ..images import load_picture
+from ..plan import Edit, EditPlan, Turns
+from .benchmarks import SAMPLE_SEED, Sample, read_samples, short_name
+from .judges import Judge, Verdict
+from .methods import Editor, Job, Method
+
+
+SAMPLES, BENCHMARKS = "samples.jsonl", "benchmarks.jsonl"
+PLANS, ARMS, EDITS = "plans.jsonl", "arms.jsonl", "edits.jsonl"
+JUDGES, SCORES = "judges.jsonl", "scores.jsonl"
+ARM = ("method", "editor", "turns", "seed", "settings")
+PACKAGES = ("torch", "diffusers", "transformers")
+HOPELESS = (401, 403, 404)  # the next one would be answered the same
+MOST_FAILURES = 10  # one after the other; then it is not the samples
+
+
+# What is done, in the order in which it is done
+# ----------------------------------------------
+
+
+def write_samples(folder: Path, name: str, limit: int | None = None, seed: int = SAMPLE_SEED) -> None:
+    """Writes the samples of a benchmark down, pictures included: all that follows reads them here.
+
+    Args:
+        folder (`Path`): Of the run; there.
+        name, limit, seed: See [`read_samples`].
+
+    Raises:
+        ValueError: If the folder has other samples under the same ids.
+    """
+    about = {"benchmark": short_name(name), "limit": limit, "sample_seed": seed}
+    if any(about.items() <= line.items() for line in _last(folder / BENCHMARKS, "benchmark")):
+        return
+    (folder / "samples" / about["benchmark"]).mkdir(parents=True, exist_ok=True)
+    there = {line["id"]: line for line in records.read(folder / SAMPLES)}
+    ids = []
+    for sample in tqdm(read_samples(name, limit, seed), f"reading {about['benchmark']}", unit="sample"):
+        ids.append(sample.id)
+        if sample.id not in there:
+            _write_sample(folder, sample)
+        elif there[sample.id]["instruction"] != sample.instruction:
+            raise ValueError(
+                f"{sample.id} is {sample.instruction!r} here and {there[sample.id]['instruction']!r} in {folder}: "
+                "another data set of that name. Take another folder."
+            )
+    records.append(folder / BENCHMARKS, {**about, "ids": ids})
+
+
+def write_plans(folder: Path, method: Method) -> None:
+    """Has a method plan the run's samples, those that it has no plan of yet."""
+    settings = digest(method.settings)
+    planned = read_plans(folder, method.name, settings)
+    left = [line for line in read_lines(folder).values() if method.applies_to(line) and line["id"] not in planned]
+    if not left:
+        return
+    samples = (open_sample(folder, line) for line in left)
+    for sample, plan in tqdm(method.plan(samples), f"{method.name}: planning", len(left), unit="plan"):
+        row = {"sample": sample.id, "method": method.name, "settings": settings, "plan": plan.to_dict()}
+        records.append(folder / PLANS, row)
+
+
+def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = "single", seed: int = 0) -> None:
+    """Has an editor carry out a method's plans, those that were not carried out yet.
+
+    Args:
+        folder (`Path`): Of the run, in which `write_plans` has been.
+        method, editor: Whose plans, and who carries them out.
+        turns (`"single"` or `"multi"`): All sub-requests at once, or one after the other.
+        seed (`int`, defaults to 0): With the sample's id it makes the noise, which is the same for all methods.
+
+    Raises:
+        EndpointError: If a remote editor refuses to work for us, or fails ten times in a row. What it fails at
+            otherwise is written down, and tried again at the next start.
+    """
+    arm = {"method": method.name, "editor": editor.name, "turns": turns, "seed": seed}
+    plans_from = digest(method.settings)
+    arm |= {"settings": digest([plans_from, editor.settings]), "plans": plans_from}
+    lines = {id: line for id, line in read_lines(folder).items() if method.applies_to(line)}
+    details = {"method": dict(method.settings), "editor": dict(editor.settings)}
+    records.append(folder / ARMS, {**arm, "samples": len(lines), "details": details, "versions": _versions()})
+
+    done = {row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == arm[n] for n in ARM)}
+    left = {id: line for id, line in lines.items() if id not in done}
+    plans = read_plans(folder, method.name, plans_from)
+    names = {id: _picture_name(id, editor, plans[id].prompts(turns), seed) for id in left}
+    there = {id for id, name in names.items() if (folder / name).exists()}
+    for id in there:
+        records.append(folder / EDITS, {"sample": id, **arm, "picture": names[id]})
+
+    jobs = (
+        Job(open_sample(folder, line), plans[id], _noise_seed(seed, id))
+        for id, line in left.items()
+        if id not in there
+    )
+    title = f"{method.name}, {editor.name}, {turns}: editing"
+    for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
+        row = {"sample": job.sample.id, **arm, "picture": None}
+        if isinstance(result, Exception):
+            row["error"] = str(result)
+        else:
+            row["picture"] = names[job.sample.id]
+            # The picture first: a line is the promise that its picture is there.
+            _write_picture(folder / row["picture"], result)
+        records.append(folder / EDITS, row)
+
+
+def write_scores(folder: Path, judge: Judge) -> None:
+    """Has a judge score the pictures that it has not judged yet.
+
+    Raises:
+        EndpointError: If a server refuses to work for us, or fails ten times in a row. What it fails at otherwise is
+            written down, counted as failed, and tried again at the next start.
+    """
+    by = {"judge": judge.name, "settings": digest(judge.settings)}
+    about = {**by, "metrics": dict(judge.metrics), "details": dict(judge.settings), "versions": _versions()}
+    records.append(folder / JUDGES, about)
+    lines = read_lines(folder)
+    pictures = {row["picture"]: lines[row["sample"]] for row in read_edits(folder) if row["picture"]}
+    pictures = {picture: line for picture, line in pictures.items() if judge.applies_to(line)}
+    done = {row["picture"] for row in read_scores(folder) if row["judge"] == judge.name and "error" not in row}
+    left = [picture for picture in pictures if picture not in done]
+
+    def ask(picture: str) -> Verdict:
+        return judge(open_sample(folder, pictures[picture]), load_picture(folder / picture))
+
+    verdicts = map_concurrently(ask, left, judge.concurrency)
+    for picture, verdict in _watched(verdicts, f"{judge.name}: judging", len(pictures), len(pictures) - len(left)):
+        row = {"sample": pictures[picture]["id"], "picture": picture, **by}
+        if isinstance(verdict, Exception):
+            row |= {"values": None, "error": str(verdict)}
+        else:
+            row |= {"values": verdict.values, **verdict.evidence}
+        records.append(folder / SCORES, row)
+
+
+# What is there
+# -------------
+
+
+def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
+    """The samples that the run's benchmarks have now, as lines by id."""
+    lines = {line["id"]: line for line in records.read(folder / SAMPLES)}
+    return {id: lines[id] for benchmark in _last(folder / BENCHMARKS, "benchmark") for id in benchmark["ids"]}
+
+
+def open_sample(folder: Path, line: Mapping[str, Any]) -> Sample:
+    """A sample with its pictures, from its line."""
+    return Sample(
+        line["benchmark"],
+        line["row"],
+        load_picture(folder / line["image"]),
+        line["instruction"],
+        tuple(Edit(**edit) for edit in line["edits"]),
+        tuple(line["requests"]),
+        line["target"] and load_picture(folder / line["target"]),
+        line["category"],
+    )
+
+
+def read_plans(folder: Path, method: str, settings: str) -> dict[str, EditPlan]:
+    """The plans that a method has made under these settings, by the sample's id."""
+    rows = records.read(folder / PLANS)
+    return {
+        row["sample"]: EditPlan.from_dict(row["plan"])
+        for row in rows
+        if (row["method"], row["settings"]) == (method, settings)
+    }
+
+
+def read_arms(folder: Path) -> list[dict[str, Any]]:
+    """Each method x editor x turns x seed, with its last settings, in the order in which they came first."""
+    return _last(folder / ARMS, *ARM[:-1])
+
+
+def read_edits(folder: Path) -> list[dict[str, Any]]:
+    """The last result of each arm, under its last settings, for each sample that the run has now."""
+    arms = {tuple(arm[name] for name in ARM) for arm in read_arms(folder)}
+    there = read_lines(folder)
+    rows = _last(folder / EDITS, "sample", *ARM)
+    return [row for row in rows if tuple(row[name] for name in ARM) in arms and row["sample"] in there]
+
+
+def read_judges(folder: Path) -> list[dict[str, Any]]:
+    """Each judge with its last settings."""
+    return _last(folder / JUDGES, "judge")
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """The last verdict of each judge, under its last settings, on each picture."""
+    judges = {(judge["judge"], judge["settings"]) for judge in read_judges(folder)}
+    rows = _last(folder / SCORES, "picture", "judge", "settings")
+    return [row for row in rows if (row["judge"], row["settings"]) in judges]
+
+
+def digest(settings: Any) -> str:
+    """Sixteen hexadecimal digits that tell settings, as JSON, from others."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=dict)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _last(path: Path, *key: str) -> list[dict[str, Any]]:
+    """The rows of a file, of several with one key the last, at the place of the first."""
+    return list({tuple(row[name] for name in key): row for row in records.read(path)}.values())
+
+
+def _picture_name(sample_id: str, editor: Editor, prompts: list[str], seed: int) -> str:
+    recipe = {"editor": [editor.name, editor.settings], "prompts": prompts, "seed": seed}
+    return f"pictures/{sample_id}-{digest(recipe)}.png"
+
+
+def _noise_seed(seed: int, sample_id: str) -> int:
+    """Not the same noise for all samples, and for one sample the same whatever else is in the run."""
+    return int(digest([seed, sample_id]), 16) >> 1
+
+
+def _write_sample(folder: Path, sample: Sample) -> None:
+    image, target = f"samples/{sample.id}.png", f"samples/{sample.id}.target.png"
+    _write_picture(folder / image, sample.image)
+    if sample.target is not None:
+        _write_picture(folder / target, sample.target)
+    line = {
+        "id": sample.id,
+        "benchmark": sample.benchmark,
+        "row": sample.row,
+        "instruction": sample.instruction,
+        "edits": [vars(edit) for edit in sample.edits],
+        "requests": list(sample.requests),
+        "category": sample.category,
+        "image": image,
+        "target": target if sample.target is not None else None,
+    }
+    records.append(folder / SAMPLES, line)
+
+
+def _write_picture(path: Path, picture: Image.Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    records.write_whole(path, buffer.getvalue())
+
+
+def _watched(
+    results: Iterable[tuple[Any, Any]], title: str, total: int, done: int
+) -> Iterator[tuple[Any, Any | EndpointError]]:
+    """The results with a progress bar. Ends with an error that the next result would not be spared."""
+    in_a_row = failed = 0
+    with tqdm(desc=title, total=total, initial=done, unit="picture") as bar:
+        for item, result in results:
+            if isinstance(result, Exception):
+                if not isinstance(result, EndpointError) or result.status in HOPELESS:
+                    raise result
+                failed += 1
+            in_a_row = in_a_row + 1 if isinstance(result, Exception) else 0
+            yield item, result
+            if in_a_row == MOST_FAILURES:
+                raise result
+            bar.set_postfix(failed=failed, refresh=False)
+            bar.update()
+
+
+def _versions() -> dict[str, str]:
+    return {"diffusers-r1": __version__, **{package: version(package) for package in PACKAGES}}

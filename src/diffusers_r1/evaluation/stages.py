@@ -1,0 +1,281 @@
+"""The whole evaluation as one function, of two stages that may run apart: pictures are made, then they are judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..bundles import find
+from ..endpoints import Endpoint, EndpointError
+from ..plan import Turns
+from . import judges as known_judges
+from . import methods as known_methods
+from .benchmarks import SAMPLE_SEED, expand, short_name
+from .judges import Judge, LocalModel, Pixels, ScenesExact, VIEScore
+from .methods import Editor, LocalEditor, Method, RemoteEditor, agents, bare, fingerprint, oracle
+from .report import write_report
+from .runs import read_edits, read_lines, write_pictures, write_plans, write_samples, write_scores
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+
+EXTRA = ("datasets", "matplotlib", "scipy", "torchmetrics")
+KEY = "OPENAI_API_KEY"
+TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
+MAX_RETRIES = 10
+AGENTS = ("planner", "processor", "sequencer", "sequencer_processor")
+SUPERVISED = "-sft"  # what a shipped bundle's name with this is: its planner before it was trained by reward
+
+
+def evaluate(
+    output_dir: str | Path,
+    benchmarks: Sequence[str] = (),
+    methods: Sequence[str] = ("base", "untrained", "r1"),
+    turns: Sequence[Turns] = ("single",),
+    judges: Sequence[str] = ("scenes",),
+    stage: Literal["edit", "judge"] | None = None,
+    model: str = "imageedit-r1-scenes",
+    untrained: str | None = None,
+    editors: Sequence[str] = (),
+    editor_arguments: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    sample_seed: int = SAMPLE_SEED,
+    seed: int = 0,
+    max_new_tokens: int = 512,
+    batch_size: int = 8,
+    remote_url: str | None = None,
+    remote_model: str | None = None,
+    judge_url: str | None = None,
+    judge_model: str | None = None,
+    clip_model: str | None = None,
+    concurrency: int = 8,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Measures methods on benchmarks, and writes a report. The same call again goes on where it stopped.
+
+    Keys of servers are read from the environment, `OPENAI_API_KEY`. Calls with other methods, benchmarks or judges add to
+    what the folder has.
+
+    Args:
+        output_dir (`str` or `Path`): The run's folder; made if not there.
+        benchmarks (sequence of `str`): Names in [`benchmarks.SPLITS`], `"psr=FOLDER"` for a copy of one, folders, Hub names,
+            or `"scenes"`. Needed unless there is nothing but judging to do.
+        methods (sequence of `str`): Among
+
+            - `"base"`: the instruction goes straight to the editor;
+            - `"untrained"`: the agents, with the planner `untrained`;
+            - `"r1"`: the agents of `model`;
+            - `"oracle"`: the true plan, where it is known;
+            - `"remote"`: the instruction goes straight to the editor behind `remote_url`.
+        turns (sequence of `"single"` and `"multi"`): How the plans are carried out.
+        judges (sequence of `str`): Among `"scenes"` (exact), `"pixels"` (against a target) and `"viescore"`.
+        stage (`"edit"` or `"judge"`, *optional*): Only make the pictures, or only judge those that the folder has, for
+            which neither the data sets nor the models that made them are needed.
+        model (`str`): A bundle: trained planner, sequencer if it has one of its own, and editor.
+        untrained (`str`, *optional*): The planner to compare with, in that bundle's place for it; of a shipped bundle the one
+            before it was trained by reward.
+        editors (sequence of `str`, *optional*): Pipelines, in a folder or on the Hub; the bundle's own by default.
+        editor_arguments (`Mapping`, *optional*): Such as `num_inference_steps`; for all of them.
+        limit (`int`, *optional*): The most samples of each benchmark; all of them, of scenes 500, by default.
+        sample_seed (`int`, defaults to 260308059): Which samples these are.
+        seed (`int`, defaults to 0): Of the editors' noise.
+        max_new_tokens (`int`, defaults to 512): Of each agent's answer.
+        batch_size (`int`, defaults to 8): Instructions planned, and pictures edited, at once.
+        remote_url, remote_model (`str`, *optional*): An OpenAI-compatible server with `images/edits`, and a model there.
+        judge_url, judge_model (`str`, *optional*): VIEScore's judge: a model on such a server, or without a URL one that is
+            loaded here.
+        clip_model (`str`, *optional*): For `clip_i` among the pixel figures.
+        concurrency (`int`, defaults to 8): How many requests to a server are under way at once.
+        device, dtype (*optional*): Of the models that are loaded here; an accelerator if there is one, and float32.
+
+    Returns:
+        `Path`: of `report.md`; of the folder after `stage="edit"`.
+
+    Raises:
+        ModuleNotFoundError: Without the packages of the extra `eval`.
+        ValueError: If something does not fit together. No model has run then.
+        EndpointError: If a server refuses to work for us, or fails ten times in a row.
+    """
+    # 1. Refuse what cannot work
+    _check_installed()
+    folder = Path(output_dir)
+    _check_choices("methods", methods, known_methods.NAMES)
+    _check_choices("turns", turns, ("single", "multi"))
+    _check_choices("judges", judges, known_judges.NAMES)
+    _check_choices("stage", [stage], (None, "edit", "judge"))
+    _check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    names, local = expand(benchmarks), {"device": device, "dtype": dtype}
+    if stage != "judge" and not names:
+        raise ValueError("Name at least one benchmark.")
+    if stage == "judge" and not read_edits(folder):
+        raise ValueError(f"{folder} has no pictures to judge; make them first.")
+
+    with ExitStack() as servers, _naming_the_key():
+        scorers: list[Judge] = []
+        if stage != "edit":
+            judge_server = judge_url and _server(servers, judge_url, judge_model)
+            scorers = [_judge(name, judge_server, judge_model, clip_model, concurrency, local) for name in judges]
+
+        # 2. Make the pictures
+        if stage != "judge":
+            bundle = _Bundle(model, **local)
+            plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
+            remote = (
+                [RemoteEditor(_server(servers, remote_url, remote_model), concurrency)] if "remote" in plans else []
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                write_samples(folder, name, limit, sample_seed)
+            if stage is None:
+                _check_judged(folder, names, scorers)
+            local_editors = [
+                bundle.editor(name, batch_size, editor_arguments or {})
+                for name in (editors or [model] if set(plans) - {"remote"} else [])
+            ]
+            for method in plans.values():
+                write_plans(folder, method)
+            for editor in local_editors:
+                editor.pipe.to(bundle.device)
+                _carry_out(folder, [plan for name, plan in plans.items() if name != "remote"], editor, turns, seed)
+                editor.pipe.to("cpu")
+            for editor in remote:
+                _carry_out(folder, [plans["remote"]], editor, turns, seed)
+
+        # 3. Judge them
+        for scorer in scorers:
+            write_scores(folder, scorer)
+    return folder if stage == "edit" else write_report(folder)
+
+
+class _Bundle:
+    """The pipeline of that name, loaded in parts: for planning without its editor, for editing without its agents."""
+
+    def __init__(self, model: str, device: str | torch.device | None, dtype: torch.dtype | None):
+        import torch
+        from diffusers.utils.torch_utils import get_device
+
+        self.name, self.device, self.dtype = model, device or get_device(), dtype or torch.float32
+
+    def _load(self, **components: Any) -> ImageEditR1Pipeline:
+        from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+        return ImageEditR1Pipeline.from_pretrained(self.name, dtype=self.dtype, **components)
+
+    def agents(self, planner: str | None = None) -> ImageEditR1Pipeline:
+        """The planning agents; with another planner, which brings its words along. All else stays as it is."""
+        if planner is None:
+            return self._load(editor=None).to(self.device)
+        from ..bundles.planners import load_planner
+
+        model, processor, prompts = load_planner(planner, dtype=self.dtype)
+        pipe = self._load(editor=None, planner=model, processor=processor)
+        pipe.prompts = prompts
+        return pipe.to(self.device)
+
+    def editor(self, name: str, batch_size: int, arguments: Mapping[str, Any]) -> LocalEditor:
+        """The bundle's own editor, under the bundle's name, or another pipeline."""
+        from diffusers import DiffusionPipeline
+
+        pipe = self._load(**dict.fromkeys(AGENTS))
+        settings = fingerprint(name, (lambda part: part == "editor") if name == self.name else (lambda part: True))
+        if name != self.name:
+            pipe.editor = DiffusionPipeline.from_pretrained(name, dtype=self.dtype)
+        pipe.set_progress_bar_config(disable=True)
+        return LocalEditor(short_name(name), pipe, settings, batch_size, **arguments)
+
+
+def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, max_new_tokens: int) -> Method:
+    if name in ("base", "remote"):
+        return bare(name)
+    if name == "oracle":
+        return oracle()
+    settings = {"pipeline": fingerprint(bundle.name, lambda part: part != "editor")}
+    if name == "r1":
+        return agents(name, bundle.agents, settings, batch_size, max_new_tokens)
+    supervised = f"{bundle.name}{SUPERVISED}"
+    planner = untrained or (supervised if find(supervised) else None)
+    if planner is None:
+        raise ValueError(
+            f"The method untrained needs the name of a planner, `untrained`: {bundle.name} has none beside it."
+        )
+    settings["planner"] = fingerprint(planner)
+    return agents(name, lambda: bundle.agents(planner), settings, batch_size, max_new_tokens)
+
+
+def _carry_out(folder: Path, methods: Sequence[Method], editor: Editor, turns: Sequence[Turns], seed: int) -> None:
+    for method in methods:
+        for one in turns if method.plans else ("single",):
+            write_pictures(folder, method, editor, one, seed)
+
+
+def _judge(
+    name: str,
+    server: Endpoint | None,
+    model: str | None,
+    clip_model: str | None,
+    concurrency: int,
+    local: Mapping[str, Any],
+) -> Judge:
+    if name == "scenes":
+        return ScenesExact()
+    if name == "pixels":
+        return Pixels(clip_model)
+    if not model:
+        raise ValueError("VIEScore needs `judge_model`, and `judge_url` unless that is a model to be loaded here.")
+    return VIEScore(server, concurrency) if server else VIEScore(LocalModel(model, **local), concurrency=1)
+
+
+def _server(servers: ExitStack, url: str | None, model: str | None) -> Endpoint:
+    if not url or not model:
+        raise ValueError(
+            "A server needs its URL and the name of a model there: `judge_url` and `judge_model`, `remote_url` and `remote_model`."
+        )
+    return servers.enter_context(Endpoint(url, model, os.environ.get(KEY), TIMEOUT, MAX_RETRIES))
+
+
+@contextmanager
+def _naming_the_key() -> Iterator[None]:
+    """Say with the server's refusal where the key came from."""
+    try:
+        yield
+    except EndpointError as error:
+        if error.status == 401:
+            raise EndpointError(f"{error} The key is read from {KEY}.", error.status) from error
+        raise
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` is 1 or more, not {number}.")
+
+
+def _check_installed() -> None:
+    """Not after hours of editing."""
+    missing = [package for package in EXTRA if find_spec(package) is None]
+    if missing:
+        raise ModuleNotFoundError(f'Evaluation needs {", ".join(missing)}: pip install "diffusers-r1[eval]"')
+
+
+def _check_choices(name: str, given: Sequence[Any], known: Sequence[Any]) -> None:
+    for one in given:
+        if one not in known:
+            raise ValueError(f"`{name}` knows {', '.join(map(str, known))}, not {one!r}.")
+
+
+def _check_judged(folder: Path, benchmarks: Sequence[str], scorers: Sequence[Judge]) -> None:
+    """Refuse to edit for hours what nobody will judge."""
+    lines = read_lines(folder).values()
+    for name in map(short_name, benchmarks):
+        mine = [line for line in lines if line["benchmark"] == name]
+        if not any(scorer.applies_to(line) for scorer in scorers for line in mine):
+            raise ValueError(f"None of the judges {[scorer.name for scorer in scorers]} can judge {name}.")

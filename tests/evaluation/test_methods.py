@@ -1,0 +1,117 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from diffusers_r1 import EditPlan
+from diffusers_r1.endpoints import Endpoint, EndpointError
+from diffusers_r1.evaluation import (
+    Job,
+    LocalEditor,
+    RemoteEditor,
+    Sample,
+    agents,
+    bare,
+    fingerprint,
+    oracle,
+    read_samples,
+)
+
+
+PLAN = EditPlan("tidy up", (), ("remove the red star", "make the background teal"))
+
+
+def noise(seed: int, size=(64, 64)) -> Image.Image:
+    width, height = size
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def jobs(count: int, size=(64, 64)) -> list[Job]:
+    return [Job(Sample("photos", i, noise(i, size), f"edit {i}"), PLAN, seed=i) for i in range(count)]
+
+
+def test_plans_that_need_no_planner():
+    sample = next(read_samples("scenes-complex", limit=1))
+    ((_, plan),) = bare().plan([sample])
+    assert plan.prompts("single") == plan.prompts("multi") == [sample.instruction]
+    ((_, plan),) = oracle().plan([sample])
+    assert plan.requests == sample.requests and plan.edits == sample.edits
+    assert not oracle().applies_to({"requests": []}) and oracle().applies_to({"requests": ["x"]})
+    assert bare().applies_to({"requests": []})
+
+
+@pytest.mark.tiny
+def test_agents_plan_in_batches_and_load_only_when_asked(pipe):
+    loaded = []
+    method = agents("r1", lambda: loaded.append(1) or pipe, {"weights": 1}, batch_size=2, max_new_tokens=4)
+    samples = list(read_samples("scenes-simple", limit=3))
+    assert not loaded
+    planned = list(method.plan(samples))
+    assert loaded == [1] and [sample for sample, _ in planned] == samples
+    alone = [pipe.plan(sample.image, sample.instruction, max_new_tokens=4) for sample in samples]
+    assert [plan.requests for _, plan in planned] == [plan.requests for plan in alone]
+    assert method.settings == {"weights": 1, "max_new_tokens": 4}
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("turns", ["single", "multi"])
+def test_a_local_editor_makes_what_the_pipeline_makes(pipe, turns):
+    import torch
+
+    editor = LocalEditor("tiny", pipe, {"weights": 1}, batch_size=3, guidance_scale=2.0)
+    made = dict((job.sample.row, image) for job, image in editor.make(jobs(4), turns))
+    for job in jobs(4):
+        generator = torch.Generator().manual_seed(job.seed)
+        alone = pipe(job.sample.image, plan=PLAN, turns=turns, generator=generator, guidance_scale=2.0).images[0]
+        difference = np.abs(np.asarray(made[job.sample.row], dtype=int) - np.asarray(alone, dtype=int))
+        assert difference.max() <= 2  # a batch is added up in another order
+    assert editor.settings == {"weights": 1, "arguments": {"num_inference_steps": 1, "guidance_scale": 2.0}}
+
+
+def test_an_argument_that_the_editor_does_not_take_is_refused(pipe):
+    with pytest.raises(TypeError, match="takes no `strength`"):
+        LocalEditor("tiny", pipe, {}, strength=1)
+
+
+@pytest.mark.parametrize(("turns", "times"), [("single", 1), ("multi", 2)])
+def test_a_remote_editor_edits_turn_by_turn_at_the_size_of_the_source(server, turns, times):
+    remote = server()
+    with Endpoint(remote.url, "closed-editor") as endpoint:
+        editor = RemoteEditor(endpoint, concurrency=2, quality="high")
+        source = Image.linear_gradient("L").convert("RGB").resize((30, 20))
+        work = [Job(Sample("photos", i, source, f"edit {i}"), PLAN, seed=i) for i in range(3)]
+        made = [image for _, image in editor.make(work, turns)]
+    assert editor.name == "closed-editor" and remote.counts()["calls"] == 3 * times
+    expected = (
+        ImageOps.invert(source) if times == 1 else source
+    )  # the server answers with a negative of twice the size
+    for image in made:
+        assert image.mode == "RGB" and image.size == source.size
+        assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)).max() < 20
+
+
+def test_what_a_remote_editor_fails_at_is_handed_over(server):
+    with Endpoint(server(fail_every=1).url, "closed-editor", max_retries=0) as endpoint:
+        ((_, error),) = RemoteEditor(endpoint).make(jobs(1), "single")
+    assert isinstance(error, EndpointError)
+
+
+def test_fingerprints_follow_the_weights(tmp_path):
+    (tmp_path / "a" / "editor").mkdir(parents=True)
+    (tmp_path / "a" / "weights.safetensors").write_bytes(b"1")
+    (tmp_path / "a" / "editor" / "weights.safetensors").write_bytes(b"2")
+    (tmp_path / "a" / "notes.md").write_text("x")
+    shutil.copytree(tmp_path / "a", tmp_path / "copies" / "a")
+
+    def only_editor(part):
+        return part == "editor"
+
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "copies" / "a")
+    whole, editor = fingerprint(tmp_path / "a"), fingerprint(tmp_path / "a", only_editor)
+    (tmp_path / "a" / "notes.md").write_text("y")
+    assert fingerprint(tmp_path / "a") == whole
+    (tmp_path / "a" / "weights.safetensors").write_bytes(b"3")
+    assert fingerprint(tmp_path / "a") != whole and fingerprint(tmp_path / "a", only_editor) == editor
+    assert fingerprint("org/name") == {"name": "org/name"}
+    assert fingerprint("imageedit-r1-scenes")["sha256"] != fingerprint("imageedit-r1-scenes-sft")["sha256"]

@@ -1,0 +1,251 @@
+"""A run is killed, gone on with, and asks servers that fail: nothing is lost, nothing is made or judged twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from data_sets import write_data_set
+
+from diffusers_r1 import records
+from diffusers_r1.endpoints import Endpoint, EndpointError
+from diffusers_r1.evaluation import (
+    LocalEditor,
+    RemoteEditor,
+    VIEScore,
+    bare,
+    oracle,
+    read_samples,
+    write_pictures,
+    write_plans,
+    write_samples,
+    write_scores,
+)
+from diffusers_r1.evaluation.runs import (
+    EDITS,
+    SAMPLES,
+    SCORES,
+    digest,
+    open_sample,
+    read_arms,
+    read_edits,
+    read_lines,
+    read_scores,
+)
+
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture
+def run(edited, tmp_path):
+    return shutil.copytree(edited, tmp_path / "run")
+
+
+def judged(folder, url, **options):
+    """The folder's values by picture, once a judge at `url` has scored it."""
+    with Endpoint(url, "judge", max_retries=10) as endpoint:
+        write_scores(folder, VIEScore(endpoint, concurrency=8, **options))
+    return {row["picture"]: row["values"] for row in read_scores(folder)}
+
+
+def command(folder, url):
+    words = ["evaluate", "--stage", "judge", "--judge", "viescore", "--judge_url", url, "--judge_model", "judge"]
+    code = "import sys; from diffusers_r1.commands import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", code, *words, "--output_dir", str(folder)]
+
+
+def test_samples_are_written_with_their_pictures_and_once(tmp_path):
+    name = f"psr={write_data_set('psr', tmp_path / 'copy', count=6)}"
+    run = tmp_path / "run"
+    run.mkdir()
+    write_samples(run, name, limit=3)
+    written = (run / SAMPLES).read_bytes()
+    write_samples(run, name, limit=3)
+    assert (run / SAMPLES).read_bytes() == written
+    expected = list(read_samples(name, limit=3))
+    assert list(read_lines(run)) == [sample.id for sample in expected]
+    for line, sample in zip(read_lines(run).values(), expected):
+        opened = open_sample(run, line)
+        assert (opened.id, opened.instruction) == (sample.id, sample.instruction)
+        assert opened.image.tobytes() == sample.image.tobytes() and opened.target.tobytes() == sample.target.tobytes()
+
+    write_samples(run, name, limit=5)
+    assert len(read_lines(run)) == 5 and len(records.read(run / SAMPLES)) == 5
+    write_samples(run, name, limit=2)
+    assert list(read_lines(run)) == [sample.id for sample in expected[:2]]
+
+
+def test_another_data_set_under_the_same_name_is_refused(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for place in ("a", "b"):
+        write_data_set("realedit", tmp_path / place / "photos", count=4, size=(8, 8))
+    write_samples(run, f"realedit={tmp_path / 'a' / 'photos'}", limit=2)
+    lines = records.read(run / SAMPLES)
+    (run / SAMPLES).write_text("".join(json.dumps({**line, "instruction": "other"}) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="another data set of that name"):
+        write_samples(run, f"realedit={tmp_path / 'b' / 'photos'}", limit=3)
+
+
+def test_the_same_request_is_carried_out_once(tmp_path, pipe):
+    run, editor = tmp_path, LocalEditor("tiny", pipe, {}, batch_size=4)
+    write_samples(run, "scenes-simple", limit=4)
+    for method in (oracle(), bare()):
+        write_plans(run, method)
+    for turns in ("single", "multi"):
+        write_pictures(run, oracle(), editor, turns)
+    rows = read_edits(run)
+    assert len(rows) == 8 and len({row["picture"] for row in rows}) == 4  # one request: single is multi
+    assert len(list((run / "pictures").rglob("*.png"))) == 4
+    write_pictures(run, bare(), editor)
+    write_pictures(run, bare(), editor, seed=1)
+    assert len({row["picture"] for row in read_edits(run) if row["method"] == "base"}) == 8
+    assert [(arm["method"], arm["turns"], arm["seed"]) for arm in read_arms(run)] == [
+        ("oracle", "single", 0),
+        ("oracle", "multi", 0),
+        ("base", "single", 0),
+        ("base", "single", 1),
+    ]
+
+
+def test_editing_goes_on_where_it_stopped_after_a_torn_line(tmp_path, pipe):
+    run, editor = tmp_path, LocalEditor("tiny", pipe, {}, batch_size=2)
+    write_samples(run, "scenes-simple", limit=6)
+    write_plans(run, bare())
+
+    class Stopped(Exception):
+        pass
+
+    class StopsHalfway(LocalEditor):
+        def make(self, jobs, turns):
+            for number, made in enumerate(super().make(jobs, turns)):
+                if number == 3:
+                    raise Stopped
+                yield made
+
+    with pytest.raises(Stopped):
+        write_pictures(run, bare(), StopsHalfway("tiny", pipe, {}, batch_size=2))
+    times = {path: path.stat().st_mtime_ns for path in (run / "pictures").rglob("*.png")}
+    assert len(times) == 3
+    with (run / EDITS).open("ab") as file:
+        file.write(b'{"sample": "scenes-si')
+    write_pictures(run, bare(), editor)
+    rows = records.read(run / EDITS)
+    assert len(rows) == 6 == len({row["sample"] for row in rows})
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert all((run / row["picture"]).exists() for row in rows)
+
+
+def test_other_weights_make_other_pictures_and_the_old_ones_do_not_count(tmp_path, pipe):
+    write_samples(tmp_path, "scenes-simple", limit=2)
+    write_plans(tmp_path, bare())
+    for weights in (1, 2):
+        write_pictures(tmp_path, bare(), LocalEditor("tiny", pipe, {"weights": weights}))
+    assert len(records.read(tmp_path / EDITS)) == 4 and len(read_edits(tmp_path)) == 2
+    assert {row["settings"] for row in read_edits(tmp_path)} == {read_arms(tmp_path)[0]["settings"]}
+
+
+def test_200_pictures_are_judged_eight_at_a_time(run, server):
+    judge = server(delay=0.01)
+    values = judged(run, judge.url)
+    counts = judge.counts()
+    assert len(values) == 200 and None not in values.values()
+    assert counts["calls"] == 400 and 2 <= counts["most"] <= 8
+    row = read_scores(run)[0]
+    assert row["model"] == "judge-2026-01-01" and len(row["raw"]) == 2 and len(row["prompts"]) == 64
+    judged(run, judge.url)
+    assert judge.counts()["calls"] == 400
+
+
+def test_a_killed_run_goes_on_and_nothing_is_judged_twice(run, edited, tmp_path, server):
+    judge = server(delay=0.05)
+    with subprocess.Popen(command(run, judge.url), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 300
+        while len(records.read(run / SCORES)) < 40:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = records.read(run / SCORES)
+    assert 40 <= len(before) < 200
+    done = subprocess.run(command(run, judge.url), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = records.read(run / SCORES)
+    assert after[: len(before)] == before
+    assert len(after) == 200 == len({row["picture"] for row in after})
+    assert judge.counts()["calls"] <= 400 + 2 * 8  # those that were under way
+    whole = shutil.copytree(edited, tmp_path / "whole")
+    assert judged(whole, server().url) == {row["picture"]: row["values"] for row in after}
+
+
+def test_a_server_that_fails_a_third_of_its_calls_changes_no_score(run, edited, tmp_path, server):
+    flaky, steady = server(fail_every=3), server()
+    expected = judged(shutil.copytree(edited, tmp_path / "steady"), steady.url)
+    assert judged(run, flaky.url) == expected
+    counts = flaky.counts()
+    assert counts["failed"] == counts["calls"] // 3 and counts["calls"] - counts["failed"] == 400
+    assert sum(row["failed_calls"] for row in read_scores(run)) == counts["failed"]
+    assert len(records.read(run / SCORES)) == 200
+
+
+def test_answers_that_cannot_be_read_have_no_figure_and_are_not_asked_for_at_the_next_start(run, server):
+    judge = server(garble="always")
+    assert set(judged(run, judge.url).values()) == {None}
+    assert judge.counts()["calls"] == 200 * 3
+    judged(run, judge.url)
+    assert judge.counts()["calls"] == 200 * 3
+
+
+def test_a_wrong_key_ends_the_run_with_one_line(run, server):
+    judge = server(key="right")
+    done = subprocess.run(command(run, judge.url), capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 1
+    last = done.stderr.replace("\r", "\n").splitlines()[-1]
+    assert "401" in last and "OPENAI_API_KEY" in last
+    assert judge.counts()["calls"] <= 8 * 2 and not (run / SCORES).exists()
+    rightly = subprocess.run(
+        command(run, judge.url), capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": "right"}
+    )
+    assert rightly.returncode == 0 and len(records.read(run / SCORES)) == 200
+
+
+def test_a_server_that_is_down_ends_the_run_and_what_failed_is_asked_again(run, server):
+    with Endpoint(server(fail_every=1).url, "judge", max_retries=0) as endpoint:
+        with pytest.raises(EndpointError, match="429|503"):
+            write_scores(run, VIEScore(endpoint, concurrency=2))
+    rows = read_scores(run)
+    assert len(rows) == 10 and all(row["values"] is None and row["error"] for row in rows)
+    assert None not in judged(run, server().url).values()
+    assert len(read_scores(run)) == 200
+
+
+def test_what_a_remote_editor_fails_at_is_tried_at_the_next_start(tmp_path, server):
+    write_samples(tmp_path, "scenes-simple", limit=6)
+    write_plans(tmp_path, bare("remote"))
+    with Endpoint(server(fail_every=2).url, "closed", max_retries=0) as endpoint:
+        write_pictures(tmp_path, bare("remote"), RemoteEditor(endpoint, concurrency=1))
+    rows = read_edits(tmp_path)
+    assert [row["picture"] is None for row in rows] == [False, True] * 3
+    assert all(("error" in row) == (row["picture"] is None) for row in rows)
+    steady = server()
+    with Endpoint(steady.url, "closed") as endpoint:
+        write_pictures(tmp_path, bare("remote"), RemoteEditor(endpoint, concurrency=1))
+    assert steady.counts()["calls"] == 3 and all(row["picture"] for row in read_edits(tmp_path))
+
+
+def test_judging_by_a_server_needs_no_torch(run, server):
+    words = command(run, server().url)
+    words[2] = words[2].replace(
+        "sys.exit(main(sys.argv[1:]))", "assert main(sys.argv[1:]) == 0; print('torch' in sys.modules)"
+    )
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr[-2000:]
+
+
+def test_equal_settings_have_one_digest():
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+    assert len(digest("ä\ud800")) == 16

@@ -1,0 +1,146 @@
+import json
+import shutil
+
+import pytest
+from data_sets import write_data_set
+
+from diffusers_r1.evaluation import SPLITS, evaluate, stages
+from diffusers_r1.evaluation.runs import read_arms, read_edits, read_plans, read_scores
+
+
+@pytest.mark.tiny
+def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
+    remote = server()
+    options = {
+        "output_dir": tmp_path / "run",
+        "benchmarks": ["scenes-simple", "scenes-complex"],
+        "methods": ["base", "untrained", "r1", "oracle", "remote"],
+        "turns": ["single", "multi"],
+        "judges": ["scenes", "pixels", "viescore"],
+        "model": str(bundle),
+        "untrained": str(bundle),
+        "limit": 2,
+        "max_new_tokens": 4,
+        "batch_size": 3,
+        "remote_url": remote.url,
+        "remote_model": "closed",
+        "judge_url": remote.url,
+        "judge_model": "judge",
+        "device": "cpu",
+    }
+    report = evaluate(**options)
+    run = tmp_path / "run"
+    arms = [(arm["method"], arm["editor"], arm["turns"]) for arm in read_arms(run)]
+    planned = [(name, "tiny", turns) for name in ("untrained", "r1", "oracle") for turns in ("single", "multi")]
+    assert arms == [("base", "tiny", "single"), *planned, ("remote", "closed", "single")]
+    assert len(read_edits(run)) == 4 * len(arms) and all(row["picture"] for row in read_edits(run))
+    settings = {row["method"]: row["plans"] for row in read_edits(run)}
+    assert all(len(read_plans(run, method, plans)) == 4 for method, plans in settings.items())
+    pictures = {row["picture"] for row in read_edits(run)}
+    assert len(read_scores(run)) == 3 * len(pictures)
+    text = report.read_text()
+    for heading in ("scenes: exact", "pixels: ssim", "viescore: overall", "single-turn against multi-turn"):
+        assert heading in text
+
+    calls, files = remote.counts()["calls"], {path: path.stat().st_mtime_ns for path in run.rglob("pictures/**/*.png")}
+    assert calls == 4 + 2 * len(pictures)
+    evaluate(**options)
+    assert remote.counts()["calls"] == calls
+    assert files == {path: path.stat().st_mtime_ns for path in run.rglob("pictures/**/*.png")}
+
+
+@pytest.mark.tiny
+def test_each_benchmark_of_the_hub_from_a_local_copy(bundle, server, tmp_path):
+    copies = {name: write_data_set(name, tmp_path / "copies" / name, count=3, size=(64, 64)) for name in SPLITS}
+    report = evaluate(
+        tmp_path / "run",
+        [f"{name}={folder}" for name, folder in copies.items()],
+        methods=["base", "r1"],
+        judges=["viescore", "pixels"],
+        model=str(bundle),
+        limit=2,
+        max_new_tokens=4,
+        judge_url=server().url,
+        judge_model="judge",
+        device="cpu",
+    )
+    lines = report.read_text().splitlines()
+    overall = lines.index("## viescore: overall")
+    assert lines[overall + 4].split(" | ")[3:9] == list(SPLITS)
+    l1 = lines.index("## pixels: l1")
+    assert lines[l1 + 4].split(" | ")[3:7] == ["psr", "realedit", "ultraedit", "magicbrush"]
+    assert lines[overall + 6].count(", n 2)") == lines[overall + 7].count(", n 2)") == 6
+
+
+@pytest.mark.tiny
+def test_editing_and_judging_may_happen_in_two_places(bundle, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    common = {"judges": ["scenes"], "device": "cpu"}
+    assert evaluate(here, ["scenes-simple"], ["base"], model=str(bundle), limit=2, stage="edit", **common) == here
+    assert not read_scores(here)
+    here.rename(there)
+    assert evaluate(there, stage="judge", **common) == there / "report.md"
+    assert len(read_scores(there)) == 2
+
+
+@pytest.mark.tiny
+def test_the_shipped_planner_is_above_the_bare_editor_beyond_doubt(tmp_path):
+    report = evaluate(tmp_path, ["scenes-pointed"], ["base", "r1"], limit=30, batch_size=30, max_new_tokens=160)
+    base, trained = json.loads(report.with_suffix(".json").read_text())["tables"][0]["rows"]
+    assert trained["average"]["low"] > base["average"]["high"]
+
+
+@pytest.mark.tiny
+def test_another_editor_and_another_method_are_added_to_a_run(bundle, tmp_path):
+    other = shutil.copytree(bundle / "editor", tmp_path / "other-editor")
+    common = {"model": str(bundle), "limit": 2, "device": "cpu"}
+    evaluate(tmp_path / "run", ["scenes-simple"], ["base"], **common)
+    evaluate(
+        tmp_path / "run",
+        ["scenes-simple"],
+        ["oracle"],
+        editors=[str(bundle), str(other)],
+        editor_arguments={"num_inference_steps": 1},
+        **common,
+    )
+    arms = [(arm["method"], arm["editor"]) for arm in read_arms(tmp_path / "run")]
+    assert arms == [("base", "tiny"), ("oracle", "tiny"), ("oracle", "other-editor")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"benchmarks": []}, "at least one benchmark"),
+        ({"benchmarks": ["coco"]}, "'coco' is no benchmark"),
+        ({"methods": ["best"]}, "`methods` knows base, untrained, r1, oracle, remote, not 'best'"),
+        ({"turns": ["double"]}, "`turns`"),
+        ({"judges": ["taste"]}, "`judges` knows viescore, scenes, pixels"),
+        ({"stage": "report"}, "`stage`"),
+        ({"stage": "judge"}, "no pictures to judge"),
+        ({"methods": ["remote"]}, "`remote_url` and `remote_model`"),
+        ({"methods": ["untrained"], "model": "org/model"}, "org/model has none beside it"),
+        ({"judges": ["viescore"]}, "`judge_model`"),
+        ({"judges": ["viescore"], "judge_model": "m", "judge_url": "localhost"}, "base_url"),
+        ({"judges": ["viescore"], "judge_model": "m", "judge_url": "http://x/v1", "concurrency": 0}, "concurrency"),
+        ({"limit": 0}, "limit"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tmp_path / "run", **{"benchmarks": ["scenes"], "methods": ["base"], **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "EXTRA", ("scipy", "package_of_nobody"))
+    with pytest.raises(ModuleNotFoundError, match=r'needs package_of_nobody: pip install "diffusers-r1\[eval\]"'):
+        evaluate(tmp_path / "run", ["scenes"])
+
+
+def test_pictures_that_no_judge_can_judge_are_not_made(tmp_path):
+    folder = write_data_set("gedit", tmp_path / "copy", count=2)
+    with pytest.raises(ValueError, match=r"None of the judges \['scenes', 'pixels'\] can judge gedit"):
+        evaluate(tmp_path / "run", [f"gedit={folder}"], ["base"], judges=["scenes", "pixels"])
+    assert not (tmp_path / "run" / "pictures").exists()
