@@ -50,6 +50,7 @@ ONE = (Edit("a", "s", "g"),)
         ("<think>t</think><action></action><subject> </subject><goal></goal>", (), ("no edit",)),
         (f"<think>t</think>{A}{S}{G}<sequence>r</sequence>", ONE, ("<sequence> does not belong here",)),
         (f"<think>t</think></goal>{A}{S}{G}", ONE, ("</goal> closes nothing",)),
+        (f"<think>t</think>{A}<subject>s</goal></subject>{G}", ONE, ("</goal> inside <subject>",)),
         (f"<THINK>t</THINK>{A.upper()}{S}{G}", (Edit("A", "s", "g"),), ()),
     ],
 )

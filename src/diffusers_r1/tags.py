@@ -110,6 +110,7 @@ def _write(lists: dict[str, list[str]]) -> str:
 
 
 def _items(text: str) -> list[str]:
+    text = _TAG.sub(" ", text)  # a stray tag is a fault, and no part of what was meant
     return [item.strip() for item in text.split(SEPARATOR)] if text.strip() else []
 
 
