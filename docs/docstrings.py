@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings reads them: their links to classes, written as Hugging Face writes them, resolved."""
+"""Docstrings as mkdocstrings reads them: links to classes and types of arguments, written as Hugging Face writes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import griffe
 
 
 LINK = re.compile(r"\[`~?([\w.]+)`\](?![(\[])")
+ARGUMENT = re.compile(r"^(\s+[\w, ]+ \()(.+)(\):)", flags=re.MULTILINE)
 
 
-class Links(griffe.Extension):
-    """`` [`EditPlan`] `` becomes a link where the name is one of this package, and plain code where it is another's."""
+class HuggingFaceStyle(griffe.Extension):
+    """Makes of `` [`EditPlan`] `` a link where the name is one of this package, and plain code where it is another's.
+
+    A type, `` name ([`EditPlan`], *optional*, defaults to `None`): ``, loses its marks, which would be shown as they are, and its
+    default, which the signature has.
+    """
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         homes: dict[str, str] = {}
@@ -30,7 +35,13 @@ class Links(griffe.Extension):
 
         for thing in objects:
             if thing.docstring is not None:
-                thing.docstring.value = LINK.sub(resolved, thing.docstring.value)
+                plain = ARGUMENT.sub(lambda found: found[1] + plain_type(found[2]) + found[3], thing.docstring.value)
+                thing.docstring.value = LINK.sub(resolved, plain)
+
+
+def plain_type(text: str) -> str:
+    text = re.sub(r"\[?`~?(?:\w+\.)*([^`]+)`\]?", r"\1", text).replace("*", "")
+    return re.sub(r",? defaults to .+$", "", text)
 
 
 def _objects(thing: griffe.Object) -> Any:
