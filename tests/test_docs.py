@@ -154,18 +154,19 @@ def run(command: str, clone: Path) -> str:
     return done.stdout
 
 
-def picture_named_in(said: str, clone: Path) -> Image.Image:
-    return Image.open(clone / re.search(r"^Picture: (\S+\.png)", said, flags=re.MULTILINE)[1])
+def width_of_picture_named_in(said: str, clone: Path) -> int:
+    with Image.open(clone / re.search(r"^Picture: (\S+\.png)", said, flags=re.MULTILINE)[1]) as picture:
+        return picture.width
 
 
 @pytest.mark.tiny
 def test_a_picture_in_two_commands(clone):
     demo, _ = commands("README.md", "Two commands")
-    assert picture_named_in(run(demo, clone), clone).width > 500
+    assert width_of_picture_named_in(run(demo, clone), clone) > 500
     install, demo = commands("docs/index.md", "A picture in two commands")
     assert install == "python3 -m venv .venv && .venv/bin/pip install -e ."
     shutil.rmtree(clone / "demo")
-    assert picture_named_in(run(demo, clone), clone).width > 500
+    assert width_of_picture_named_in(run(demo, clone), clone) > 500
 
 
 @pytest.mark.tiny
@@ -174,7 +175,7 @@ def test_a_trained_planner_in_three_commands(clone):
     assert install == 'python3 -m venv .venv && .venv/bin/pip install -e ".[train]"'
     few = "--max_steps 2 --per_device_train_batch_size 16 --validation_rows 4 --validation_steps 2"
     run(f"{train} {few}", clone)
-    assert picture_named_in(run(look, clone), clone).width > 500
+    assert width_of_picture_named_in(run(look, clone), clone) > 500
     before = load_file(find("imageedit-r1-scenes-sft") / "model.safetensors")
     after = load_file(clone / "runs" / "scenes-grpo" / "bundle" / "planner" / "model.safetensors")
     assert any(not torch.equal(before[name].float(), after[name].float()) for name in before)
