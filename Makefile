@@ -2,8 +2,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := src tests examples benchmarks docs setup.py
-API := plan pipelines.pipeline_imageedit_r1 pipelines.pipeline_output prompts planning editors bundles images tags \
-	matching scenes records endpoints rewards data evaluation
 
 .PHONY: demo test quality style docs
 
@@ -23,7 +21,8 @@ style: $(VENV)/test.stamp
 	$(BIN)/ruff format $(CHECKED)
 
 docs: $(VENV)/docs.stamp
-	$(BIN)/pdoc --docformat google --output-directory site $(addprefix diffusers_r1.,$(API))
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The site: site/index.html"
 
 # A stamp says that the environment has what a target needs; it is made again when the requirements change.
 $(VENV)/pyvenv.cfg:
@@ -34,7 +33,7 @@ $(VENV)/demo.stamp: setup.py | $(VENV)/pyvenv.cfg
 	touch $@
 
 $(VENV)/test.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e ".[test,train,eval,quality]"
+	$(BIN)/python -m pip install -e ".[test,train,eval,docs,quality]"
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(VENV)/pyvenv.cfg

@@ -11,8 +11,23 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15"],
     "app": ["gradio"],
-    "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script
-    "docs": ["pdoc"],
+    "test": [
+        "pytest",
+        "pytest-timeout",
+        "scipy",
+        "nbclient",
+        "ipykernel",
+        "transformers[serving]",  # a real server for the annotation script
+    ],
+    # The themes and plugins of MkDocs go by its first major version; its second one will take none of them.
+    "docs": [
+        "mkdocs<2",
+        "mkdocs-material<10",
+        "mkdocs-awesome-nav",
+        "mkdocs-jupyter",
+        "mkdocstrings[python]",
+        "ipywidgets",  # without it tqdm warns in notebooks
+    ],
     "quality": ["ruff"],
 }
 

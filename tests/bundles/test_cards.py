@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 import tiny_models
 from huggingface_hub import ModelCard
 
-from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.bundles import cards
 
 
@@ -28,6 +29,36 @@ def build(pix2pix):
         return ImageEditR1Pipeline(**parts)
 
     return build
+
+
+PLAN = EditPlan(
+    instruction="make the coat match the car\nand lose the man",
+    edits=(Edit("recolor", "coat", "red | crimson"), Edit("remove", "man", "nothing")),
+    requests=("make the coat red", "remove the man behind the coat"),
+)
+REPORT = {
+    "source": "https://example.org/runs/7",
+    "scores": [
+        {
+            "benchmark": "PSR",
+            "method": "pipeline, single",
+            "metric": "judge, 0 to 10",
+            "mean": 8.2345,
+            "low": 8.1,
+            "high": 8.4,
+        }
+        | {"n": 120, "judge": "somebody/judge"},
+        {"benchmark": "PSR", "method": "bare editor", "metric": "judge, 0 to 10", "mean": 7.5, "n": 120},
+        {
+            "benchmark": "scenes:complex",
+            "method": "pipeline, single",
+            "metric": "all cells right",
+            "mean": 0.5,
+            "n": 4,
+        },
+    ],
+    "samples": 480,
+}
 
 
 def card_of(pipe: ImageEditR1Pipeline, **more) -> ModelCard:
@@ -84,6 +115,62 @@ def test_training_is_shown_where_known(build):
     text = card_of(pipe, training={"method": "GRPO", "reward": "a|b"}).text
     assert "| method | GRPO |" in text and r"| reward | a\|b |" in text and "not recorded" not in text
     assert card_of(pipe, training={"license": "apache-2.0"}).data.license == "apache-2.0"
+
+
+def test_a_plan_is_shown_as_an_example(build):
+    text = card_of(build(), plan=PLAN).text
+    assert "> make the coat match the car and lose the man\n" in text
+    assert r"| recolor | coat | red \| crimson |" in text
+    assert "1. make the coat red\n2. remove the man behind the coat" in text
+    assert "| action |" not in card_of(build(), plan=EditPlan("as it is", (), ("as it is",))).text
+    assert "## A plan" not in card_of(build()).text
+
+
+def test_scores_stand_in_the_text_with_their_source(build):
+    text = card_of(build(), scores=cards.Scores.read(REPORT)).text
+    assert "Source: https://example.org/runs/7" in text
+    assert "| PSR | pipeline, single | judge, 0 to 10 | 120 | 8.235 | 8.100 to 8.400 |" in text
+    assert "| PSR | bare editor | judge, 0 to 10 | 120 | 7.500 |  |" in text
+    assert "## Scores" not in card_of(build()).text
+
+
+def test_scores_are_told_to_the_hub(build):
+    data = card_of(build(), repo_id="somebody/edits", scores=cards.Scores.read(REPORT)).data
+    (index,) = data.to_dict()["model-index"]
+    assert index["name"] == "edits"
+    psr, scenes = index["results"]
+    assert psr["task"] == {"type": "image-to-image"}
+    assert psr["dataset"] == {"name": "PSR", "type": "psr"} and scenes["dataset"]["type"] == "scenes-complex"
+    assert psr["source"] == {"url": "https://example.org/runs/7"}
+    first, second = psr["metrics"]
+    assert first["value"] == 8.2345 and first["args"] == {"n": 120, "low": 8.1, "high": 8.4}
+    assert (first["type"], first["name"]) == ("judge-0-to-10", "judge, 0 to 10 (pipeline, single)")
+    assert second["args"] == {"n": 120}
+    assert getattr(card_of(build()).data, "eval_results", None) is None
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({**REPORT, "source": ""}, "`source`"),
+        ({"source": "a run", "scores": []}, "neither is empty"),
+        ({"source": "a run", "scores": [{"benchmark": "PSR", "mean": 1.0}]}, "'method', 'metric', and 'n'"),
+        ({"source": "a run", "scores": [{**REPORT["scores"][1], "low": 7.0}]}, "both ends or none"),
+    ],
+)
+def test_a_report_that_lacks_something_is_refused_before_anything_is_written(build, report, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build().save_pretrained(tmp_path / "bundle", scores=report)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_plan_and_scores_are_of_the_save_that_they_are_given_to(build, tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    build().save_pretrained(tmp_path / "bundle", plan=PLAN, scores=tmp_path / "report.json")
+    card = ModelCard.load(tmp_path / "bundle" / "README.md")
+    assert "## A plan" in card.text and len(card.data.eval_results) == 3
+    ImageEditR1Pipeline.from_pretrained(tmp_path / "bundle").save_pretrained(tmp_path / "again")
+    assert "## Scores" not in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_training_and_bases_survive_saving_and_loading(build, tmp_path):

@@ -34,6 +34,10 @@ UNSAFE = {
     "editor/vae/diffusion_pytorch_model.fp16.bin": b"pickled",
     "editor/v1.ckpt": b"pickled",
 }
+REPORT = {
+    "source": "run 7",
+    "scores": [{"benchmark": "PSR", "method": "pipeline", "metric": "judge, 0 to 10", "mean": 8.2, "n": 120}],
+}
 USELESS = {"planner/checkpoint-100/model.safetensors": b"weights", "example.png": b"picture"}
 
 
@@ -181,11 +185,12 @@ def push() -> dict[str, object]:
     import tiny_models
     import torch
 
-    from diffusers_r1 import ImageEditR1Pipeline
+    from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 
     pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix())
-    first = pipe.push_to_hub(REPO)
-    pipe.save_pretrained("folder", push_to_hub=True, repo_id="somebody/other")
+    about = {"plan": EditPlan("lose the man", (), ("remove the man",)), "scores": REPORT}
+    first = pipe.push_to_hub(REPO, **about)
+    pipe.save_pretrained("folder", push_to_hub=True, repo_id="somebody/other", **about)
     pipe.to(torch.float16).push_to_hub(REPO, variant="fp16", commit_message="In half precision")
     return {"commit": first.oid, "saved": _files(Path("folder"))}
 
@@ -348,6 +353,10 @@ def test_the_card_is_pushed(hub, pushed):
     card = ModelCard(hub.repos[REPO][pushed["commit"]]["README.md"].decode())
     assert (card.data.library_name, card.data.pipeline_tag) == ("diffusers", "image-to-image")
     assert f'ImageEditR1Pipeline.from_pretrained("{REPO}")' in card.text
+    for files in (hub.repos[REPO][pushed["commit"]], hub.files("somebody/other")):
+        card = ModelCard(files["README.md"].decode())
+        assert "> lose the man" in card.text and "Source: run 7" in card.text
+        assert [result.metric_value for result in card.data.eval_results] == [8.2]
 
 
 def test_a_card_that_a_person_wrote_is_kept(hub, client, loaded):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import ModelCardData, hf_hub_download
+from huggingface_hub import EvalResult, ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+from ..plan import EditPlan
 
 
 # The module that `_class_name` in model_index.json points to. diffusers' refusal to run it without
@@ -35,6 +41,66 @@ LICENSES: dict[str, tuple[str, str | None]] = {
 }
 
 _AGENTS = {"planner": "decomposition", "sequencer": "sequencing", "editor": "editing"}
+_TASK = "image-to-image"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of an evaluation.
+
+    Args:
+        benchmark (`str`): What it was measured on: `"psr"`, `"scenes:complex"`.
+        method (`str`): How the pictures were made: `"pipeline, single-turn"`, `"bare editor"`.
+        metric (`str`): What was measured, with its scale where that is not plain: `"judge, 0 to 10"`.
+        mean (`float`): Over the samples.
+        n (`int`): How many samples.
+        low, high (`float`, *optional*): The 95% interval of the mean, where it is known.
+    """
+
+    benchmark: str
+    method: str
+    metric: str
+    mean: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self):
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"An interval has both ends or none: {self}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one evaluation, and where they come from.
+
+    Args:
+        source (`str`): What somebody has to look up or run to get them again: a command, a commit, the address of a report.
+        scores (`tuple` of [`Score`]): At least one.
+    """
+
+    source: str
+    scores: tuple[Score, ...]
+
+    @classmethod
+    def read(cls, report: str | os.PathLike | Mapping[str, Any]) -> Scores:
+        """The scores in an evaluation's report: `source`, and `scores`, a list with the fields of [`Score`].
+
+        Args:
+            report (`str`, `os.PathLike` or `Mapping`): A JSON file, or what it holds. Whatever else is in it is left alone.
+
+        Raises:
+            ValueError: If there is no source or no score, or a score lacks a field.
+        """
+        data = report if isinstance(report, Mapping) else json.loads(Path(report).read_text(encoding="utf-8"))
+        if not data.get("source") or not data.get("scores"):
+            raise ValueError("A report for a model card has a `source` and `scores`, and neither is empty.")
+        fields = Score.__dataclass_fields__
+        try:
+            scores = [Score(**{name: row[name] for name in fields if name in row}) for row in data["scores"]]
+        except TypeError as error:
+            raise ValueError(f"A score of a report has {', '.join(fields)}, the last two optional: {error}") from None
+        return cls(data["source"], tuple(scores))
 
 
 def base_models(pipeline: DiffusionPipeline) -> dict[str, str]:
@@ -77,7 +143,13 @@ except ImportError as error:
 '''
 
 
-def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training: dict[str, Any] | None = None) -> str:
+def model_card(
+    pipeline: DiffusionPipeline,
+    repo_id: str | None = None,
+    training: dict[str, Any] | None = None,
+    plan: EditPlan | None = None,
+    scores: Scores | None = None,
+) -> str:
     """The text of a bundle's README.md.
 
     Args:
@@ -85,26 +157,31 @@ def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training
         repo_id (`str`, *optional*): Its name on the Hub.
         training (`dict`, *optional*): How the planner was trained, in a few words or numbers each. By default what the
             planner's config says under `imageedit_r1_training`. An entry `license` is the bundle's.
+        plan ([`EditPlan`], *optional*): Shown as an example of what the agents make of an instruction.
+        scores ([`Scores`], *optional*): Shown with their source, and told to the Hub as the card's `model-index`.
     """
     bases = base_models(pipeline)
     if training is None:
         training = getattr(getattr(pipeline.planner, "config", None), TRAINING_KEY, None)
     training = dict(training or {})
     license_id, license_name = _license_of_bundle(pipeline, bases, training.pop("license", None))
+    title = repo_id.rpartition("/")[2] if repo_id else "ImageEdit-R1 bundle"
     data = ModelCardData(
         library_name="diffusers",
-        pipeline_tag="image-to-image",
+        pipeline_tag=_TASK,
         base_model=list(dict.fromkeys(bases.values())) or None,
         license=license_id,
         license_name=license_name,
         tags=["diffusers-r1", "imageedit-r1", "image-editing", "arxiv:2603.08059"],
+        model_name=title if scores else None,
+        eval_results=_eval_results(scores) if scores else None,
     )
     name = type(pipeline).__name__
     where = repo_id or "path/to/this/folder"
     sections = [
         f"---\n{data}\n---",
         MARK,
-        f"# {repo_id.rpartition('/')[2] if repo_id else 'ImageEdit-R1 bundle'}",
+        f"# {title}",
         "Edits a picture as a many-part instruction says. Three agents in a row, after [ImageEdit-R1]"
         "(https://arxiv.org/abs/2603.08059): the planner takes the instruction apart, a sequencer puts the parts in"
         " order, a diffusion editor carries them out.",
@@ -116,6 +193,8 @@ def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training
         "With the package installed, plain diffusers loads it too, but takes no `dtype` or `variant` to the editor:",
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{where}", trust_remote_code=True)\n```',
+        *(["## A plan", _plan_section(plan)] if plan else []),
+        *(["## Scores", _scores_section(scores)] if scores else []),
         "## Components",
         _table(("component", "class", "base model", "licence of the base model"), _component_rows(pipeline, bases)),
         "## Training",
@@ -127,7 +206,12 @@ def model_card(pipeline: DiffusionPipeline, repo_id: str | None = None, training
 
 
 def write_card(
-    pipeline: DiffusionPipeline, folder: Path, repo_id: str | None = None, token: str | None = None
+    pipeline: DiffusionPipeline,
+    folder: Path,
+    repo_id: str | None = None,
+    token: str | None = None,
+    plan: EditPlan | None = None,
+    scores: Scores | None = None,
 ) -> None:
     """Write README.md into a bundle's folder, unless a person has written one, there or in the repository."""
     path = folder / "README.md"
@@ -138,7 +222,42 @@ def write_card(
         except (EntryNotFoundError, RepositoryNotFoundError):
             pass  # a new repository, or one without a card
     kept = next((text for text in texts if MARK not in text), None)
-    path.write_text(kept or model_card(pipeline, repo_id), encoding="utf-8")
+    path.write_text(kept or model_card(pipeline, repo_id, plan=plan, scores=scores), encoding="utf-8")
+
+
+def _plan_section(plan: EditPlan) -> str:
+    parts = ["What the agents make of an instruction. Asked:", f"> {' '.join(plan.instruction.split())}"]
+    if plan.edits:
+        rows = [(edit.action, edit.subject, edit.goal) for edit in plan.edits]
+        parts += ["Decomposed:", _table(("action", "subject", "goal"), rows)]
+    requests = "\n".join(f"{number}. {request}" for number, request in enumerate(plan.requests, start=1))
+    return "\n\n".join([*parts, "What the editor is asked, in order:", requests])
+
+
+def _scores_section(scores: Scores) -> str:
+    rows = []
+    for score in scores.scores:
+        interval = "" if score.low is None else f"{score.low:.3f} to {score.high:.3f}"
+        rows.append((score.benchmark, score.method, score.metric, score.n, f"{score.mean:.3f}", interval))
+    table = _table(("benchmark", "method", "metric", "n", "mean", "95% interval"), rows)
+    return f"Measured by the bundle's author. Source: {scores.source}\n\n{table}"
+
+
+def _eval_results(scores: Scores) -> list[EvalResult]:
+    """The scores as the Hub reads them from a card's metadata. What it has no place for goes into `args`."""
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", score.benchmark.lower()),
+            dataset_name=score.benchmark,
+            metric_type=re.sub(r"[^a-z0-9]+", "-", score.metric.lower()),
+            metric_name=f"{score.metric} ({score.method})",
+            metric_value=score.mean,
+            metric_args={"n": score.n, "low": score.low, "high": score.high},
+            source_url=scores.source if scores.source.startswith("https://") else None,
+        )
+        for score in scores.scores
+    ]
 
 
 def _component_rows(pipeline: DiffusionPipeline, bases: dict[str, str]) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from huggingface_hub import create_repo, get_cached_repo_tree, snapshot_download
 
 from .. import bundles
 from ..bundles import cards
+from ..plan import EditPlan
 
 
 if TYPE_CHECKING:
@@ -248,6 +249,8 @@ class NestedPipelineMixin:
         max_shard_size: int | str | None = None,
         push_to_hub: bool = False,
         use_flashpack: bool = False,
+        plan: EditPlan | None = None,
+        scores: str | os.PathLike | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Save the pipeline with the pipelines in it, a model card, and what plain `DiffusionPipeline` loads it by.
@@ -256,8 +259,16 @@ class NestedPipelineMixin:
         `DiffusionPipeline` refuses without `trust_remote_code=True`, where otherwise it fails with "module diffusers
         has no attribute ...". The refusal quotes nothing of ours but the file's name, so the name says what to do.
 
-        Args: as in `DiffusionPipeline.save_pretrained`.
+        Takes what `DiffusionPipeline.save_pretrained` takes, and for the model card:
+
+        Args:
+            plan ([`EditPlan`], *optional*):
+                An example of what the agents make of an instruction.
+            scores (`str`, `os.PathLike` or `Mapping`, *optional*):
+                An evaluation's report of this very pipeline, as [`Scores.read`] takes it. It is not kept for the next
+                save: a pipeline that is changed has other scores.
         """
+        about = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         folder = Path(save_directory)
         self.register_to_config(_base_models=cards.base_models(self))
         super().save_pretrained(str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack)
@@ -265,9 +276,9 @@ class NestedPipelineMixin:
         index["_class_name"] = [cards.PIPELINE_MODULE, type(self).__name__]
         (folder / self.config_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (folder / f"{cards.PIPELINE_MODULE}.py").write_text(cards.pipeline_file(type(self)), encoding="utf-8")
-        cards.write_card(self, folder)
+        cards.write_card(self, folder, **about)
         if push_to_hub:
-            self._push(folder, kwargs.pop("repo_id", folder.name), **kwargs)
+            self._push(folder, kwargs.pop("repo_id", folder.name), about, **kwargs)
 
     def push_to_hub(
         self,
@@ -279,19 +290,23 @@ class NestedPipelineMixin:
         safe_serialization: bool = True,
         variant: str | None = None,
         subfolder: str | None = None,
+        plan: EditPlan | None = None,
+        scores: str | os.PathLike | Mapping[str, Any] | None = None,
     ) -> Any:
         """Save and upload the whole bundle. diffusers would put an empty card over ours.
 
-        Args: as in `DiffusionPipeline.push_to_hub`.
+        Takes what `DiffusionPipeline.push_to_hub` takes, and `plan` and `scores` for the model card, as `save_pretrained`.
         """
+        about = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            return self._push(Path(folder), repo_id, commit_message, private, token, create_pr, subfolder)
+            return self._push(Path(folder), repo_id, about, commit_message, private, token, create_pr, subfolder)
 
     def _push(
         self,
         folder: Path,
         repo_id: str,
+        about: dict[str, Any],
         commit_message: str | None = None,
         private: bool | None = None,
         token: str | None = None,
@@ -299,7 +314,7 @@ class NestedPipelineMixin:
         subfolder: str | None = None,
     ) -> Any:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        cards.write_card(self, folder, repo_id, token)
+        cards.write_card(self, folder, repo_id, token, **about)
         return self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder)
 
 
