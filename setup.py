@@ -11,6 +11,7 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
     "app": ["gradio"],
+    "ray": ["ray[data]>=2.49", "datasets>=4"],
     "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script
     "docs": ["pdoc"],
     "quality": ["ruff"],
