@@ -11,6 +11,7 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15"],
     "app": ["gradio"],
+    "ray": ["ray[data]>=2.49", "datasets>=4"],
     "test": [
         "pytest",
         "pytest-timeout",

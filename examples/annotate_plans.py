@@ -18,8 +18,6 @@ same folder, the run goes on where it stopped. See docs/annotate.md.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import sys
 from collections import Counter
@@ -33,10 +31,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusers_r1 import records
-from diffusers_r1.data import is_scenes, load_rows
+from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.data.rows import fit
 from diffusers_r1.endpoints import Endpoint, EndpointError, map_concurrently
-from diffusers_r1.images import load_picture
+from diffusers_r1.images import load_picture, to_png
 from diffusers_r1.prompts import FILE_NAME, Prompts
 from diffusers_r1.tags import REASONING, read_decomposition
 
@@ -87,19 +85,7 @@ class Answers:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, checked as far as that goes without a network and a model."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    data = parser.add_argument_group("rows")
-    data.add_argument(
-        "--dataset_name", required=True, help="psr, realedit, ultraedit, magicbrush, a Hub name, a folder, or scenes"
-    )
-    data.add_argument("--dataset_path", help="where the data set is, if not at its own place")
-    data.add_argument("--dataset_split", help="the data set's own by default")
-    data.add_argument(
-        "--dataset_columns",
-        type=columns,
-        help="""what the data set calls our columns: '{"instruction": "edit_prompt"}'""",
-    )
-    data.add_argument("--dataset_limit", type=positive, help="the most rows; scenes have no end without it")
-    data.add_argument("--dataset_seed", type=int, help="order of the rows; their own by default")
+    data = add_row_options(parser)
     data.add_argument("--on_bad_row", choices=("error", "skip"), default="error")
     data.add_argument(
         "--image_size", type=positive, help="pixels a side that all pictures are fitted to; as they are by default"
@@ -133,8 +119,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--base_url needs the --model to ask there")
     if args.prompts and not (args.prompts / FILE_NAME).is_file():
         parser.error(f"--prompts: there is no {args.prompts / FILE_NAME}")
-    if is_scenes(args.dataset_name) and args.dataset_limit is None:
-        parser.error("scenes have no end: they need --dataset_limit")
+    check_row_options(parser, args)
     if args.output_dir.exists() and not is_ours(args.output_dir):
         parser.error(f"--output_dir: {args.output_dir} is there and holds something else")
     args.concurrency = args.concurrency or 8
@@ -150,36 +135,9 @@ def is_ours(folder: Path) -> bool:
     return not there or (PICTURES in there and all("row" in line for line in records.read(folder / METADATA)))
 
 
-def positive(text: str) -> int:
-    """The type of a number that is at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
-
-
-def columns(text: str) -> dict[str, str]:
-    """The type of `--dataset_columns`."""
-    try:
-        names = json.loads(text)
-    except ValueError:
-        names = None
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object of names")
-    return names
-
-
 def load_dataset(args: argparse.Namespace) -> Dataset:
     try:
-        return load_rows(
-            args.dataset_name,
-            args.dataset_split,
-            on_bad_row=args.on_bad_row,
-            limit=args.dataset_limit,
-            seed=args.dataset_seed,
-            columns=args.dataset_columns,
-            path=args.dataset_path,
-        )
+        return rows_of(args, args.on_bad_row)
     except (OSError, ValueError) as error:
         stop(error)
 
@@ -295,10 +253,8 @@ def keep(folder: Path, row: Row, answers: Answers) -> bool:
         return False
     found = read_decomposition(answers.texts[-1])
     name = f"{PICTURES}/{row.index:06d}.png"
-    buffer = io.BytesIO()
-    row.image.save(buffer, "PNG")
     # The picture first: a line is the promise that its picture is there.
-    records.write_whole(folder / name, buffer.getvalue())
+    records.write_whole(folder / name, to_png(row.image))
     line = {
         "file_name": name,
         "instruction": row.instruction,

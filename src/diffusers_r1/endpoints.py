@@ -116,7 +116,7 @@ class Endpoint:
         """
         if settings.get("stream"):
             raise ValueError("`stream` is not supported: the answer comes as a whole.")
-        body = {"model": self.model, "messages": [_sendable(message) for message in messages], **settings}
+        body = {"model": self.model, "messages": [sendable(message) for message in messages], **settings}
         reply, failed_calls = self._post("chat/completions", json=body)
         try:
             content = reply["choices"][0]["message"].get("content") or ""
@@ -252,7 +252,8 @@ def _map_concurrently(function: Callable, items: Iterator, limit: int) -> Iterat
                 yield item, call.result() if error is None else error
 
 
-def _sendable(message: Mapping[str, Any]) -> dict[str, Any]:
+def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its PIL pictures as data URLs, as OpenAI-compatible models take it."""
     content = message.get("content")
     if isinstance(content, (list, tuple)):
         content = [_sendable_part(part) for part in content]

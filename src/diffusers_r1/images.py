@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def load_pictures(value: Any, max_pixels: int = MAX_PIXELS) -> list[Image.Image]
         except (TypeError, ValueError) as error:
             raise type(error)(f"Picture {index} of {len(value)}: {error}") from error
     return pictures
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """The picture as the content of a PNG file, without loss."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _open(path: Path) -> Image.Image:

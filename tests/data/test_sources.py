@@ -182,6 +182,16 @@ def test_bad_rows_are_skipped_by_choice_and_never_silently(folder, caplog):
     assert summary == f"5 rows of {folder} were left out, 2 remain. Left out: 1, 3, 4, 5, 6."
 
 
+def test_rows_kept_as_they_are(folder):
+    rows = load_rows(str(folder), on_bad_row="keep")
+    assert len(rows) == 7 and rows[1]["instruction"] == "" and index_of(rows[2]) == 2
+    assert set(rows["actions"]) == {None}
+    for index in (3, 4):  # broken, and not there
+        with pytest.raises(OSError):
+            rows[index]
+    assert load_rows(str(folder), on_bad_row="keep", limit=3)["instruction"][:] == rows["instruction"][:3]
+
+
 def test_a_limit_and_an_order(folder, caplog):
     with caplog.at_level(logging.WARNING, LOGGER):
         assert len(load_rows(str(folder), limit=1)) == 1

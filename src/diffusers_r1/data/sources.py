@@ -109,7 +109,7 @@ _ANY = Source(
 def load_rows(
     name: str,
     split: str | None = None,
-    on_bad_row: Literal["error", "skip"] = "error",
+    on_bad_row: Literal["error", "skip", "keep"] = "error",
     limit: int | None = None,
     seed: int | None = None,
     columns: Mapping[str, str] | None = None,
@@ -134,8 +134,9 @@ def load_rows(
               edits are known.
         split (`str`, *optional*): The data set's own by default. Of scenes `"train"`, `"validation"` or `"test"`, whose
             seeds do not overlap.
-        on_bad_row (`"error"` or `"skip"`, defaults to `"error"`): What a row that cannot be read does. Skipped rows are
-            warned of one by one, and in sum at the end.
+        on_bad_row (`"error"`, `"skip"` or `"keep"`, defaults to `"error"`): What a row that cannot be read does. Skipped
+            rows are warned of one by one, and in sum at the end. `"keep"` leaves the checking to whoever reads a row:
+            no picture is decoded, an instruction that is no text is `None`, and the lists and `reasoning` are `None`.
         limit (`int`, *optional*): The most rows that come back; bad ones and repetitions do not count. Scenes without
             a limit have no end and come back as an `IterableDataset`, always fresh: give the trainer `max_steps`.
         seed (`int`, *optional*): Take the rows in the random order of this seed; in their own order by default. Of
@@ -157,8 +158,8 @@ def load_rows(
         ValueError: If a row is bad (with its index and the reason), no row is left, a column is missing, or an argument
             does not fit the source.
     """
-    if on_bad_row not in ("error", "skip"):
-        raise ValueError(f'`on_bad_row` is "error" or "skip", not {on_bad_row!r}.')
+    if on_bad_row not in ("error", "skip", "keep"):
+        raise ValueError(f'`on_bad_row` is "error", "skip" or "keep", not {on_bad_row!r}.')
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is at least 1, not {limit}.")
     if is_scenes(name):
@@ -220,8 +221,12 @@ def _read(
             cells = texts[index]
             if any(cells[column] != value for column, value in source.only.items()):
                 continue
-            row = checked_texts({ours: _cell(cells, theirs) for ours, theirs in names.items()})
-            _check_picture(pictures, index)
+            if on_bad_row == "keep":
+                instruction = _cell(cells, names["instruction"])
+                row = {"instruction": instruction if isinstance(instruction, str) else None}
+            else:
+                row = checked_texts({ours: _cell(cells, theirs) for ours, theirs in names.items()})
+                _check_picture(pictures, index)
         except ValueError as error:
             faults[index] = f"Row {index} of {name} cannot be used: {error}."
             if on_bad_row == "error":
