@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 import torch
 from diffusers.utils import logging
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ..editors import accepted_arguments
@@ -43,15 +44,18 @@ class Desk:
         self._folder = tempfile.TemporaryDirectory(prefix="diffusers-r1-")  # deleted with this object
         self.folder = Path(self._folder.name)
 
+    def _open(self, upload: Upload) -> Image.Image:
+        return open_picture(upload, Path(get_upload_folder()), self.max_pixels)
+
     def check_picture(self, upload: Upload) -> None:
         """Refuse a picture that cannot be used as soon as it is uploaded."""
         with plain_words():
-            open_picture(upload, self.max_pixels)
+            self._open(upload)
 
     def plan(self, upload: Upload, instruction: Any, report: Report) -> EditPlan:
         """What an instruction becomes."""
         with plain_words():
-            picture = open_picture(upload, self.max_pixels)
+            picture = self._open(upload)
             report(None, desc="Planning")
             return self.pipeline.plan(picture, check_instruction(instruction))
 
@@ -72,7 +76,7 @@ class Desk:
     ) -> tuple[Image.Image, ImageEditR1PipelineOutput]:
         """The picture as it was opened, and what carrying out a plan made of it."""
         with plain_words():
-            picture = open_picture(upload, self.max_pixels)
+            picture = self._open(upload)
             generator = torch.Generator().manual_seed(check_seed(seed))
             self.pipeline.check_inputs([picture], [plan], turns, 1, generator, "pil", {})
             watched = {}

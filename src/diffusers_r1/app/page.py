@@ -15,7 +15,7 @@ from ..scenes import TEST_SEEDS, sample_task
 from . import table
 from .desk import Desk
 from .runs import Run, forget, keep, remember
-from .uploads import MAX_CHARACTERS, MAX_PIXELS, MAX_REQUESTS, MAX_WAITING
+from .uploads import MAX_CHARACTERS, MAX_PIXELS, MAX_WAITING
 
 
 TITLE = "ImageEdit-R1"
@@ -306,6 +306,7 @@ def launch(
         footer_links=["api"],
         enable_monitoring=False,
         ssr_mode=False,
+        show_error=True,  # Gradio's own refusals, of a path for one, are of no use without their words
         quiet=True,
         prevent_thread_lock=True,
     )

@@ -76,7 +76,7 @@ def follow(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
     """The rows, with each sub-request following what was changed in its action, subject or goal.
 
     The editor reads sub-requests only, so a new colour in `goal` has to arrive there too. A sub-request that somebody
-    has rewritten stays as it is, and a row that has none yet gets one.
+    has rewritten or emptied stays as it is; a new row without one gets it.
 
     Args:
         rows (sequence of rows): As somebody left them.
@@ -87,16 +87,16 @@ def follow(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
         >>> follow([["recolor", "red star", "pink", 1, "make the red star blue"]], before)
         [['recolor', 'red star', 'pink', 1, 'make the red star pink']]
     """
-    shown = [_read(row) for row in before]
-    edit_of = {request: edit for edit, _, request in shown if request and _complete(edit)}
+    shown = [(edit, request) for edit, _, request in map(_read, before)]
+    edit_of = {request: edit for edit, request in shown if request and _complete(edit)}
     followed = []
     for row in rows:
         edit, order, request = _read(row)
-        if _complete(edit):
-            if not request and not any(edit == other for other, _, _ in shown):
-                request = request_by_rule(edit)
-            elif edit_of.get(request, edit) != edit:
+        if _complete(edit) and (edit, request) not in shown:
+            if request in edit_of:
                 request = _reworded(request, edit_of[request], edit)
+            elif not request and edit not in [known for known, _ in shown]:
+                request = request_by_rule(edit)
         followed.append([edit.action, edit.subject, edit.goal, order, request])
     return followed
 
@@ -140,12 +140,14 @@ def _number(order: Any, number: int) -> float:
 
 def _reworded(request: str, before: Edit, after: Edit) -> str:
     """The sub-request with the new subject and goal in place of the old ones; by rule where these are not in it."""
-    new_words = {before.goal.casefold(): after.goal, before.subject.casefold(): after.subject}
-    longest_first = sorted(new_words, key=len, reverse=True)
-    pattern = rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)"
-    reworded = re.sub(pattern, lambda found: new_words[found[0].casefold()], request, flags=re.IGNORECASE)
-    said = set(re.findall(pattern, request.casefold()))
-    changed = {old for old, new in new_words.items() if old != new.casefold()}
-    if before.action != after.action or not changed <= said:
-        return request_by_rule(after)
-    return reworded
+    fields = sorted(("subject", "goal"), key=lambda name: len(getattr(before, name)), reverse=True)
+    either = "|".join(rf"(?P<{name}>{re.escape(getattr(before, name))})" for name in fields)
+    said = set()
+
+    def put(found: re.Match) -> str:
+        said.add(found.lastgroup)
+        return getattr(after, found.lastgroup)
+
+    reworded = re.sub(rf"(?<!\w)(?:{either})(?!\w)", put, request, flags=re.IGNORECASE)
+    changed = {name for name in fields if getattr(before, name) != getattr(after, name)}
+    return reworded if before.action == after.action and changed <= said else request_by_rule(after)

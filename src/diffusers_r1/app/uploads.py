@@ -19,12 +19,12 @@ MAX_REQUESTS = 20  # in a plan: each can be a turn of the editor
 MAX_WAITING = 20  # requests in the queue
 
 
-def open_picture(upload: Mapping[str, Any] | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in an uploaded file as an upright RGB picture; see [`~diffusers_r1.images.load_picture`].
 
     Args:
-        upload (`Mapping`, *optional*): What Gradio says of the file: its `path` on this machine, which Gradio has made
-            sure is one of an upload.
+        upload (`Mapping`, *optional*): What was sent in place of the file that was uploaded before: its `path` here.
+        folder (`Path`): Where uploads lie. No other file of this machine is opened, whatever `path` says.
         max_pixels (`int`, defaults to 2**24): The largest width x height that is decoded.
 
     Raises:
@@ -32,9 +32,10 @@ def open_picture(upload: Mapping[str, Any] | None, max_pixels: int = MAX_PIXELS)
     """
     if not upload:
         raise ValueError("There is no picture yet: choose one first.")
-    if not upload.get("path"):
-        raise ValueError("The picture cannot be used: it was not uploaded as a file.")
-    path = Path(upload["path"])
+    path = Path(upload.get("path") or "").resolve()
+    # Gradio looks after this only where the sender has called the mapping a file.
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError("The picture cannot be used: it was not uploaded.")
     try:
         return load_picture(path, max_pixels)
     except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 from contextlib import redirect_stdout
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
@@ -65,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
         with checking():
             address = page.launch(blocks, args.host, args.port, args.share, auth)
     print(address, flush=True)
-    threading.Event().wait()  # the page is served by another thread, until an interrupt
+    with redirect_stdout(sys.stderr):
+        blocks.block_thread()  # until an interrupt
 
 
 def _auth(args: argparse.Namespace) -> tuple[str, str] | None:
