@@ -187,7 +187,9 @@ def make_page(
         quick = {**private, "queue": False, "show_progress": "hidden"}
         works = {**private, **ONE_AT_A_TIME, **AS_SENT}
         finished = [*run_view, history, history_gallery]
-        picture.upload(desk.check_picture, picture, **quick, **AS_SENT)
+        # In a queue of its own: the page does not show what goes wrong outside of queues.
+        checks = {"concurrency_id": "checks", "concurrency_limit": 4, "show_progress": "hidden"}
+        picture.upload(desk.check_picture, picture, **private, **checks, **AS_SENT)
         dice.click(None, None, seed, js=NEW_SEED, **private)
         plan_button.click(on_plan, [picture, instruction], plan_view, show_progress_on=plan_table, **works)
         plan_table.input(
