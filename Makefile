@@ -34,7 +34,7 @@ $(VENV)/demo.stamp: setup.py | $(VENV)/pyvenv.cfg
 	touch $@
 
 $(VENV)/test.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e ".[test,train,eval,quality]"
+	$(BIN)/python -m pip install -e ".[test,train,eval,app,quality]"
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(VENV)/pyvenv.cfg

@@ -10,8 +10,9 @@ EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
-    "app": ["gradio"],
-    "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script
+    "app": ["gradio>=6"],
+    # transformers[serving]: a real server for the annotation script; playwright: drives a browser through the page.
+    "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]", "playwright"],
     "docs": ["pdoc"],
     "quality": ["ruff"],
 }

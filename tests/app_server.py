@@ -11,10 +11,17 @@ COMMAND = "import sys; from diffusers_r1.commands import main; sys.exit(main(sys
 
 @contextmanager
 def serve(log, *options, **environment):
-    """The address at which `diffusers-r1 app` answers, which is the first line that it prints."""
+    """The address at which `diffusers-r1 app` answers."""
+    with serve_script(log, ["-c", COMMAND, "app", *options], **environment) as address:
+        yield address
+
+
+@contextmanager
+def serve_script(log, words, **environment):
+    """The address that a Python script prints first; its stderr goes to `log`, and uploads beside it."""
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "app", *options],
+            [sys.executable, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
