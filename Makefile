@@ -33,7 +33,7 @@ $(VENV)/demo.stamp: setup.py | $(VENV)/pyvenv.cfg
 	touch $@
 
 $(VENV)/test.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e ".[test,train,eval,docs,quality,ray]"
+	$(BIN)/python -m pip install -e ".[test,train,eval,app,docs,quality,ray]"
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(VENV)/pyvenv.cfg

@@ -10,7 +10,7 @@ EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15"],
-    "app": ["gradio"],
+    "app": ["gradio>=6"],
     "ray": ["ray[data]>=2.49", "datasets>=4"],
     "test": [
         "pytest",
@@ -18,6 +18,7 @@ EXTRAS = {
         "scipy",
         "nbclient",
         "ipykernel",
+        "playwright",  # drives a browser through the page
         "transformers[serving]",  # a real server for the annotation script
     ],
     # The themes and plugins of MkDocs go by its first major version; its second one will take none of them.

@@ -20,7 +20,8 @@ FLOORS = (
     ("bundles",),
     ("pipelines",),
     ("training", "evaluation"),
-    ("commands", "app"),
+    ("app",),
+    ("commands",),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 WITHOUT_TORCH = ("plan", "images", "records", "endpoints", "tags", "matching", "scenes", "prompts", "rewards")

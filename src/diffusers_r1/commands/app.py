@@ -1,0 +1,76 @@
+"""Serve a page on which people edit pictures, and print its address. By default only this machine reaches it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import redirect_stdout
+
+from ..app.uploads import MAX_PIXELS, MAX_WAITING
+from .shared import SCENES, UsageError, add_model_arguments, checking, load_pipeline
+
+
+PASSWORD = "DIFFUSERS_R1_PASSWORD"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--user", metavar="NAME", help=f"let in only this user, whose password is in ${PASSWORD}")
+    parser.add_argument(
+        "--share", action="store_true", help="have it reached from everywhere, through Gradio's servers"
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=positive,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse pictures of more pixels, width x height (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_waiting",
+        type=positive,
+        default=MAX_WAITING,
+        metavar="N",
+        help="refuse a request when so many wait for their turn (default: %(default)s)",
+    )
+    add_model_arguments(parser)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def run(args: argparse.Namespace) -> None:
+    auth = _auth(args)
+    with redirect_stdout(sys.stderr):
+        try:
+            from ..app import page
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise UsageError('the page needs Gradio: pip install "diffusers-r1[app]"') from error
+
+        pipe = load_pipeline(args)
+        pipe.set_progress_bar_config(disable=True)
+        examples = page.scenes_examples() if args.model == SCENES else []
+        blocks = page.make_page(pipe, examples, args.max_pixels, args.max_waiting)
+        with checking():
+            address = page.launch(blocks, args.host, args.port, args.share, auth)
+    print(address, flush=True)
+    with redirect_stdout(sys.stderr):
+        blocks.block_thread()  # until an interrupt
+
+
+def _auth(args: argparse.Namespace) -> tuple[str, str] | None:
+    if args.user is None:
+        return None
+    if not os.environ.get(PASSWORD):
+        raise UsageError(f"--user {args.user}: set its password in the environment, as {PASSWORD}")
+    return args.user, os.environ[PASSWORD]

@@ -1,0 +1,35 @@
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--port", "many"], "--port"),
+        (["--max_pixels", "0"], "--max_pixels"),
+        (["--max_waiting", "-1"], "--max_waiting"),
+        (["--user", "ann"], "DIFFUSERS_R1_PASSWORD"),
+        (["--model", "no-such-bundle"], "no-such-bundle"),
+    ],
+)
+def test_bad_use_says_what_is_wrong(run, monkeypatch, words, said):
+    monkeypatch.delenv("DIFFUSERS_R1_PASSWORD", raising=False)
+    code, printed, error = run("app", *words)
+    assert (code, printed) == (2, "")
+    assert error.splitlines()[-1].startswith("diffusers-r1 app: error: ") and said in error
+
+
+def test_without_gradio_it_says_what_to_install():
+    code = "import sys; sys.modules['gradio'] = None; from diffusers_r1.commands import main; sys.exit(main(['app']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and 'pip install "diffusers-r1[app]"' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.tiny
+def test_a_port_that_is_taken_is_said_to_be(run, bundle):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, printed, error = run("app", "--model", bundle, "--port", taken.getsockname()[1])
+    assert (code, printed) == (2, "") and "empty port" in error.splitlines()[-1]
