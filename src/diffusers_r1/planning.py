@@ -13,9 +13,11 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from . import grammar
 from .plan import Edit, EditPlan
 from .prompts import Prompts
 from .tags import read_decomposition, read_sequence
+from .vision import encode_pictures_once
 
 
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -25,7 +27,7 @@ class Conversation:
     """A conversation of two turns with one model about a batch of pictures; it lives for one call.
 
     Asking `decompose` first and `sequence` after it encodes the pictures once: the second turn continues the key/value
-    cache of the first.
+    cache of the first. Equal pictures of the batch are encoded once as well.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): An image-text-to-text model, or a causal language model.
@@ -59,21 +61,44 @@ class Conversation:
         ]
         self._ids = self._mask = self._cache = None
 
-    def decompose(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
-        """Ask the first question of all rows in one generate call.
+    def decompose(
+        self, max_new_tokens: int = 512, num_answers: int = 1, constrained: bool = False, **generation: Any
+    ) -> list[str]:
+        """Ask the first question of all rows in one generate call, which ends as soon as the last row has answered.
 
         Args:
             max_new_tokens (`int`, defaults to 512): The most tokens an answer may have.
+            num_answers (`int`, defaults to 1): How many answers each row gives. Picture and instruction are read once
+                for all of them, so each costs no more than its own tokens. They differ if they are sampled.
+            constrained (`bool`, defaults to `False`): Let the model write nothing but the declared format; see
+                [`~grammar.decomposition_grammar`].
             generation: Further settings of `generate`; greedy by default.
 
         Returns:
-            `list` of `str`: one answer per row, without special tokens.
+            `list` of `str`: `num_answers` answers of each row in turn, without special tokens. After that the
+            conversation has as many rows.
         """
         inputs = self._encode(self.first_turns)
-        return self._generate(inputs, max_new_tokens, generation, keep_cache=True)
+        if num_answers > 1:
+            inputs = self._read_once(inputs, num_answers)
+        form = grammar.decomposition_grammar(max_new_tokens) if constrained else None
+        return self._generate(inputs, max_new_tokens, generation, form, keep_cache=True)
 
-    def sequence(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
-        """Ask the second question, in the same conversation; `decompose` must have been asked before."""
+    def sequence(
+        self,
+        max_new_tokens: int = 512,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Ask the second question, in the same conversation; `decompose` must have been asked before.
+
+        Args:
+            max_new_tokens, constrained, generation: As in `decompose`.
+            prompt_lookup_num_tokens (`int`, *optional*): How many tokens at a time are drafted from what was said before,
+                which the second answer repeats a good part of. The text stays the same. `generate` drafts for one row
+                only; a batch is answered without.
+        """
         answered = "\N{SYMBOL FOR RECORD SEPARATOR}"
         rendered = self._render(self.prompts.second_turn(self.first_turns[0], answered))
         question = self.tokenizer(rendered.rpartition(answered)[2], add_special_tokens=False)["input_ids"]
@@ -83,12 +108,26 @@ class Conversation:
             "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
             **self._cache,
         }
-        return self._generate(inputs, max_new_tokens, generation, keep_cache=False)
+        form = grammar.sequence_grammar(max_new_tokens) if constrained else None
+        return self._generate(
+            inputs, max_new_tokens, {**_drafted(inputs, prompt_lookup_num_tokens), **generation}, form
+        )
 
-    def replay(self, decompositions: Sequence[str], max_new_tokens: int = 512, **generation: Any) -> list[str]:
+    def replay(
+        self,
+        decompositions: Sequence[str],
+        max_new_tokens: int = 512,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
         """Ask the second question of a model that has not answered the first: it is shown `decompositions` instead."""
         turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
-        return self._generate(self._encode(turns), max_new_tokens, generation, keep_cache=False)
+        inputs = self._encode(turns)
+        form = grammar.sequence_grammar(max_new_tokens) if constrained else None
+        return self._generate(
+            inputs, max_new_tokens, {**_drafted(inputs, prompt_lookup_num_tokens), **generation}, form
+        )
 
     def _plain(self, text: str) -> str:
         """The user's words without what the tokenizer would read as a control token."""
@@ -109,17 +148,33 @@ class Conversation:
         )
         return dict(encoded.to(self.device))
 
+    def _read_once(self, inputs: dict[str, torch.Tensor], times: int) -> dict[str, Any]:
+        """The inputs of `times` answers for each row, in a cache that holds all of them but the last token."""
+        with encode_pictures_once(self.model):
+            output = self._run(inputs, max_new_tokens=1)
+        cache = self._cache_of(output)
+        (values,) = cache.values()
+        values.crop(-1)
+        values.batch_repeat_interleave(times)
+        for (
+            module
+        ) in self.model.modules():  # Qwen-VL keeps a part of the cache to itself: how pictures shift positions
+            if getattr(module, "rope_deltas", None) is not None:
+                module.rope_deltas = module.rope_deltas.repeat_interleave(times, dim=0)
+        return {name: inputs[name].repeat_interleave(times, dim=0) for name in ("input_ids", "attention_mask")} | cache
+
     def _generate(
-        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool
+        self,
+        inputs: dict[str, Any],
+        max_new_tokens: int,
+        generation: dict[str, Any],
+        form: str | None = None,
+        keep_cache: bool = False,
     ) -> list[str]:
-        output = self.model.generate(
-            **inputs,
-            **{**GREEDY, **generation},
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-            return_dict_in_generate=True,
-        )
+        if form is not None:
+            generation = {**generation, "logits_processor": [grammar.GrammarProcessor(form, self.tokenizer)]}
+        with encode_pictures_once(self.model), _uncached_inputs_only(self.model):
+            output = self._run(inputs, max_new_tokens=max_new_tokens, **generation)
         answers = output.sequences[:, inputs["input_ids"].shape[1] :]
         if keep_cache:
             # An answer ends before its first control token. What follows, that token included, stays in the cache but is
@@ -128,9 +183,52 @@ class Conversation:
             said = (control.cumsum(dim=1) == 0).to(inputs["attention_mask"].dtype)
             self._ids = output.sequences
             self._mask = torch.cat([inputs["attention_mask"], said], dim=1)
-            name = "cache" if "cache" in output else "past_key_values"  # the latter before transformers 5.24
-            self._cache = {name: output[name]}
+            self._cache = self._cache_of(output)
         return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+
+    def _run(self, inputs: dict[str, Any], **settings: Any) -> Any:
+        own = self.model.generation_config.eos_token_id
+        own = own if isinstance(own, list) else [own] if own is not None else []
+        return self.model.generate(
+            **inputs,
+            **{**GREEDY, **settings},
+            # A row that has come to any control token has answered; without this it would go on to `max_new_tokens`.
+            eos_token_id=sorted({*own, *self.tokenizer.all_special_ids}),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
+
+    @staticmethod
+    def _cache_of(output: Any) -> dict[str, Any]:
+        name = "cache" if "cache" in output else "past_key_values"  # the latter before transformers 5.24
+        return {name: output[name]}
+
+
+def _drafted(inputs: dict[str, torch.Tensor], num_tokens: int | None) -> dict[str, int]:
+    return {"prompt_lookup_num_tokens": num_tokens} if num_tokens and len(inputs["input_ids"]) == 1 else {}
+
+
+@contextmanager
+def _uncached_inputs_only(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, no token that the cache holds is read again.
+
+    transformers 5.23 sees to that itself, except in the first step of prompt lookup.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    prepare = model.prepare_inputs_for_generation
+
+    def prepare_uncached(input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any) -> Any:
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        if next_sequence_length is None and cache is not None:
+            next_sequence_length = input_ids.shape[1] - cache.get_seq_length()
+        return prepare(input_ids, next_sequence_length=next_sequence_length, **kwargs)
+
+    model.prepare_inputs_for_generation = prepare_uncached
+    try:
+        yield
+    finally:
+        del model.prepare_inputs_for_generation
 
 
 def make_plans(
