@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..editors import call_editor, check_editor, working_size
-from ..images import load_pictures
+from ..editors import call_editor, check_editor, open_masks, working_size
+from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planning import has_adapter, make_plans
 from ..prompts import Prompts
@@ -110,6 +110,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None,
         output_type: str,
         editor_arguments: dict[str, Any],
+        references: bool = False,
     ) -> None:
         """Refuse what cannot work before any model runs. `given` holds instructions or plans, one per picture.
 
@@ -133,7 +134,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
         if self.editor is None:
             raise ValueError("This pipeline has no editor; set `pipe.editor`.")
-        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments})
+        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments}, references)
 
     def check_instructions(self, instructions: list[str]) -> None:
         """Refuse what cannot be planned; raises as `check_inputs` does."""
@@ -177,7 +178,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             [`EditPlan`], or a list of them if `image` or `instruction` is a list. An answer that cannot be used does not
             raise: it ends in a plan with `fallback=True` and a warning.
         """
-        images, instructions = _pair(load_pictures(image), instruction)
+        images, instructions = _pair(load_samples(image)[0], instruction)
         many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
@@ -209,17 +210,23 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         plans: list[EditPlan],
         turns: Turns = "single",
         generator: torch.Generator | list[torch.Generator] | None = None,
+        references: list[list[Image.Image]] | None = None,
+        masks: list[Image.Image] | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
 
-        All turns of a picture happen at one size, the editor's; the last one's picture is not yet scaled back.
+        All turns of a picture happen at one size, the editor's, and with the same references and mask; the last one's
+        picture is not yet scaled back.
 
         Args:
             images (`list` of `PIL.Image.Image`): RGB pictures.
             plans (`list` of [`EditPlan`]): One per picture.
             turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
             generator: As the editor takes it; a list holds one per picture.
+            references (`list` of `list` of `PIL.Image.Image`, *optional*): What the editor sees beside each picture.
+            masks (`list` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L. Fewer
+                references or masks than pictures go round among neighbours: two masks of four pictures, two each.
             editor_arguments: The editor's own.
 
         Returns:
@@ -229,15 +236,17 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         prompts = [plan.prompts(turns) for plan in plans]
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
+        references = _spread(references or [[]], len(images))
+        masks = [mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(_spread(masks or [], len(images)), current)]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, prompts))):
             rows = [row for row in range(len(images)) if turn < len(prompts[row])]
             given = [current[row] for row in rows]
             asked = [prompts[row][turn] for row in rows]
             drawn = None if generator is None else [generators[row] for row in rows]
-            for row, before, prompt, after in zip(
-                rows, given, asked, call_editor(self.editor, given, asked, drawn, **arguments)
-            ):
+            beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
+            answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
+            for row, before, prompt, after in zip(rows, given, asked, answers):
                 done[row].append(Turn(prompt, before.size, after.size, after))
                 current[row] = _resized(after, before.size)
         return done
@@ -263,7 +272,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
-                The picture, its path or its URL.
+                The picture, its path or its URL. In a list, a list stands for a picture and others that the editor sees
+                beside it: `[[photo, coat]]`. The first is planned on and edited; not every editor takes several.
             instruction (`str` or `list` of `str`, *optional*):
                 What to do, in the user's words. One picture goes with several instructions and the other way round.
             plan ([`EditPlan`] or a list of them, *optional*):
@@ -288,7 +298,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
                 Further settings of the agents' `generate`: `{"do_sample": True, "temperature": 0.7}`. Greedy by default.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
-                `callback_on_step_end`, ...
+                `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
+                each picture.
 
         Returns:
             [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans and turns.
@@ -300,8 +311,12 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         # 1. Open the pictures and check everything that can be checked
         if (instruction is None) == (plan is None):
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
-        images, given = _pair(load_pictures(image), instruction if plan is None else plan)
-        self.check_inputs(images, given, turns, num_images_per_prompt, generator, output_type, editor_arguments)
+        pictures, references = load_samples(image)
+        images, given = _pair(pictures, instruction if plan is None else plan)
+        self.check_inputs(
+            images, given, turns, num_images_per_prompt, generator, output_type, editor_arguments, any(references)
+        )
+        masks = open_masks(self.editor, editor_arguments, len(images))
 
         # 2. Decompose the instructions and put the sub-requests in order
         plans = given
@@ -315,7 +330,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         # 4. Carry the plans out
         sources = [image for image in images for _ in range(num_images_per_prompt)]
         repeated = [plan for plan in plans for _ in range(num_images_per_prompt)]
-        done = self.edit(sources, repeated, turns, generator, **editor_arguments)
+        done = self.edit(sources, repeated, turns, generator, references, masks, **editor_arguments)
         self.maybe_free_model_hooks()
 
         # 5. Give back pictures of the sources' sizes
@@ -332,6 +347,11 @@ def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], lis
     elif len(given) == 1:
         given = given * len(images)
     return images, given
+
+
+def _spread(values: list, length: int) -> list:
+    """Each of `values` as often in a row as makes `length` of them."""
+    return [values[place * len(values) // length] for place in range(length if values else 0)]
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
