@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -78,11 +78,11 @@ class Conversation:
             `list` of `str`: `num_answers` answers of each row in turn, without special tokens. After that the
             conversation has as many rows.
         """
+        bound = self._bound_to(grammar.decomposition_grammar(max_new_tokens)) if constrained else {}
         inputs = self._encode(self.first_turns)
         if num_answers > 1:
             inputs = self._read_once(inputs, num_answers)
-        form = grammar.decomposition_grammar(max_new_tokens) if constrained else None
-        return self._generate(inputs, max_new_tokens, generation, form, keep_cache=True)
+        return self._generate(inputs, max_new_tokens, {**generation, **bound}, keep_cache=True)
 
     def sequence(
         self,
@@ -108,10 +108,7 @@ class Conversation:
             "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
             **self._cache,
         }
-        form = grammar.sequence_grammar(max_new_tokens) if constrained else None
-        return self._generate(
-            inputs, max_new_tokens, {**_drafted(inputs, prompt_lookup_num_tokens), **generation}, form
-        )
+        return self._ask_second(inputs, max_new_tokens, constrained, prompt_lookup_num_tokens, generation)
 
     def replay(
         self,
@@ -124,10 +121,7 @@ class Conversation:
         """Ask the second question of a model that has not answered the first: it is shown `decompositions` instead."""
         turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
         inputs = self._encode(turns)
-        form = grammar.sequence_grammar(max_new_tokens) if constrained else None
-        return self._generate(
-            inputs, max_new_tokens, {**_drafted(inputs, prompt_lookup_num_tokens), **generation}, form
-        )
+        return self._ask_second(inputs, max_new_tokens, constrained, prompt_lookup_num_tokens, generation)
 
     def _plain(self, text: str) -> str:
         """The user's words without what the tokenizer would read as a control token."""
@@ -163,16 +157,25 @@ class Conversation:
                 module.rope_deltas = module.rope_deltas.repeat_interleave(times, dim=0)
         return {name: inputs[name].repeat_interleave(times, dim=0) for name in ("input_ids", "attention_mask")} | cache
 
-    def _generate(
+    def _ask_second(
         self,
         inputs: dict[str, Any],
         max_new_tokens: int,
+        constrained: bool,
+        prompt_lookup_num_tokens: int | None,
         generation: dict[str, Any],
-        form: str | None = None,
-        keep_cache: bool = False,
     ) -> list[str]:
-        if form is not None:
-            generation = {**generation, "logits_processor": [grammar.GrammarProcessor(form, self.tokenizer)]}
+        bound = self._bound_to(grammar.sequence_grammar(max_new_tokens)) if constrained else {}
+        alone = len(inputs["input_ids"]) == 1
+        drafted = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens} if prompt_lookup_num_tokens and alone else {}
+        return self._generate(inputs, max_new_tokens, {**generation, **drafted, **bound})
+
+    def _bound_to(self, form: str) -> dict[str, Any]:
+        return {"logits_processor": [grammar.GrammarProcessor(form, self.tokenizer)]}
+
+    def _generate(
+        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool = False
+    ) -> list[str]:
         with encode_pictures_once(self.model), _uncached_inputs_only(self.model):
             output = self._run(inputs, max_new_tokens=max_new_tokens, **generation)
         answers = output.sequences[:, inputs["input_ids"].shape[1] :]
@@ -205,10 +208,6 @@ class Conversation:
         return {name: output[name]}
 
 
-def _drafted(inputs: dict[str, torch.Tensor], num_tokens: int | None) -> dict[str, int]:
-    return {"prompt_lookup_num_tokens": num_tokens} if num_tokens and len(inputs["input_ids"]) == 1 else {}
-
-
 @contextmanager
 def _uncached_inputs_only(model: PreTrainedModel) -> Iterator[None]:
     """Within the block, no token that the cache holds is read again.
@@ -239,9 +238,11 @@ def make_plans(
     prompts: Prompts,
     sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
     sequence_without_adapter: bool = False,
+    num_plans: int = 1,
     retries: int = 1,
     seed: int = 0,
     device: torch.device | None = None,
+    prompt_lookup_num_tokens: int | None = None,
     **generation: Any,
 ) -> list[EditPlan]:
     """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
@@ -256,42 +257,63 @@ def make_plans(
         sequence_without_adapter (`bool`, defaults to `False`): Switch the planner's adapters off for the second turn:
             the untrained sequencing agent of the paper on the same weights. It reads the picture anew, since what the
             trained agent keeps of it is another model's.
+        num_plans (`int`, defaults to 1): How many plans are made of each instruction; more than one are sampled.
         retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
-        seed (`int`, defaults to 0): Of all sampling. The global random state is left as it was.
-        generation: Settings of `generate`, `max_new_tokens` among them; greedy by default.
+        seed (`int`, defaults to 0): Of all sampling; each retry draws from the next one. The global random state is left
+            as it was, and is not touched as long as nothing is sampled.
+        prompt_lookup_num_tokens (`int`, *optional*): See [`Conversation.sequence`].
+        generation: Settings of `generate` and [`Conversation.decompose`], `max_new_tokens` and `constrained` among them;
+            greedy by default.
 
     Returns:
-        `list` of [`EditPlan`], one per instruction.
+        `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
-    attempt = partial(_attempt, model, processor, sequencer, sequence_without_adapter, prompts, device)
-    with seeded(seed):
-        plans = attempt(images, instructions, generation)
-        for _ in range(retries):
-            failed = [row for row, plan in enumerate(plans) if not plan.edits]
-            if not failed:
-                break
-            again = attempt(
-                [images[row] for row in failed],
-                [instructions[row] for row in failed],
-                {"temperature": 1.0, **generation, "do_sample": True},
-            )
-            for row, plan in zip(failed, again):
-                plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
+    sampling = {"temperature": 1.0, **generation, "do_sample": True}
+    attempt = partial(
+        _attempt, model, processor, sequencer, sequence_without_adapter, prompts, device, prompt_lookup_num_tokens
+    )
+    first = sampling if num_plans > 1 else generation
+    with seeded(seed) if first.get("do_sample") else nullcontext():
+        plans = attempt(images, instructions, num_plans, first)
+    for number in range(1, retries + 1):
+        failed = [row for row, plan in enumerate(plans) if not plan.edits]
+        if not failed:
+            break
+        of = [row // num_plans for row in failed]
+        with seeded(seed + number):
+            again = attempt([images[row] for row in of], [instructions[row] for row in of], 1, sampling)
+        for row, plan in zip(failed, again):
+            plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
     return plans
 
 
 def _attempt(
-    model, processor, sequencer, sequence_without_adapter, prompts, device, images, instructions, generation
+    model,
+    processor,
+    sequencer,
+    sequence_without_adapter,
+    prompts,
+    device,
+    lookup,
+    images,
+    instructions,
+    times,
+    generation,
 ) -> list[EditPlan]:
     conversation = Conversation(model, processor, images, instructions, prompts, device)
-    decompositions = conversation.decompose(**generation)
+    decompositions = conversation.decompose(num_answers=times, **generation)
+    images = [image for image in images for _ in range(times)]
+    instructions = [instruction for instruction in instructions for _ in range(times)]
+    generation = {"prompt_lookup_num_tokens": lookup, **generation}
     if not any(read_decomposition(text).edits for text in decompositions):
         sequences = [""] * len(decompositions)
     elif sequencer is not None:
-        conversation = Conversation(*sequencer, images, instructions, prompts, device)
-        sequences = conversation.replay(decompositions, **generation)
+        sequences = Conversation(*sequencer, images, instructions, prompts, device).replay(
+            decompositions, **generation
+        )
     elif sequence_without_adapter:
         with adapters_off(model):
+            conversation = Conversation(model, processor, images, instructions, prompts, device)
             sequences = conversation.replay(decompositions, **generation)
     else:
         sequences = conversation.sequence(**generation)

@@ -126,8 +126,8 @@ def test_output_types(pipe):
     assert np.allclose(tensor.permute(0, 2, 3, 1).numpy(), array)
     mixed = pipe([sources[0], picture(40, 30)], plan=PLAN, output_type="pt", **FAST).images
     assert [tuple(image.shape) for image in mixed] == [(3, 64, 64), (3, 30, 40)]
-    images, plans, turns = pipe(sources, plan=PLAN, return_dict=False, **FAST)
-    assert (len(images), plans, len(turns)) == (2, [PLAN, PLAN], 2)
+    images, plans, turns, candidates = pipe(sources, plan=PLAN, return_dict=False, **FAST)
+    assert (len(images), plans, len(turns), candidates) == (2, [PLAN, PLAN], 2, [])
 
 
 def test_the_plan_can_be_changed_before_any_pixel_is_touched(pipe):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,9 @@ from ..plan import EditPlan, Turns
 from ..planning import has_adapter, make_plans
 from ..prompts import Prompts
 from .nested import NestedPipelineMixin
-from .pipeline_output import ImageEditR1PipelineOutput, Turn
+from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
+from .selection import Selector, select
+from .streaming import one_ahead, share_weights
 
 
 logger = logging.get_logger(__name__)
@@ -136,6 +139,29 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError("This pipeline has no editor; set `pipe.editor`.")
         check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments}, references)
 
+    def check_choice(
+        self,
+        selector: Selector | None,
+        num_plans: int,
+        num_images_per_plan: int,
+        num_images_per_prompt: int,
+        planned: bool,
+    ) -> None:
+        """Refuse numbers of candidates that do not fit; raises as `check_inputs` does."""
+        for name, number in {"num_plans": num_plans, "num_images_per_plan": num_images_per_plan}.items():
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
+            if number > 1 and selector is None:
+                raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
+        if selector is not None and not callable(selector):
+            raise TypeError(f"`selector` is called; {type(selector).__name__} cannot be.")
+        if selector is not None and num_images_per_prompt != 1:
+            raise ValueError(
+                "A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`."
+            )
+        if num_plans > 1 and not planned:
+            raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
+
     def check_instructions(self, instructions: list[str]) -> None:
         """Refuse what cannot be planned; raises as `check_inputs` does."""
         for instruction in instructions:
@@ -157,6 +183,9 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         instruction: str | list[str],
         generator: torch.Generator | list[torch.Generator] | None = None,
         max_new_tokens: int = 512,
+        num_plans: int = 1,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
         **generation: Any,
     ) -> EditPlan | list[EditPlan]:
         """Decompose instructions and put their parts in order, without editing.
@@ -170,21 +199,55 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
                 Seeds the sampling, where there is any.
             max_new_tokens (`int`, defaults to 512):
                 The most tokens that each agent's answer may have.
+            num_plans (`int`, defaults to 1):
+                How many plans are made of each instruction. More than one are sampled, at temperature 1 unless
+                `temperature` is given; the picture is read once for all of them.
+            constrained (`bool`, defaults to `False`):
+                Let the agents write nothing but their format, so that a planner that was never trained for it has it,
+                too. Needs `pip install "diffusers-r1[constrained]"` and `max_new_tokens` of 326 or more.
+            prompt_lookup_num_tokens (`int`, *optional*):
+                How many tokens at a time of the second agent's answer are drafted from what was said before. The answer
+                stays the same and may come faster. Only for one plan of one picture; otherwise it has no effect.
             generation:
                 Further settings of the agents' `generate`, such as `do_sample`, `temperature` or `top_p`. Greedy by
                 default.
 
         Returns:
-            [`EditPlan`], or a list of them if `image` or `instruction` is a list. An answer that cannot be used does not
-            raise: it ends in a plan with `fallback=True` and a warning.
+            [`EditPlan`], or a list of them if `image` or `instruction` is a list or `num_plans` is more than 1:
+            `num_plans` of each instruction in turn. An answer that cannot be used does not raise: it ends in a plan with
+            `fallback=True` and a warning.
         """
         images, instructions = _pair(load_samples(image)[0], instruction)
-        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
+        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
         self.check_instructions(instructions)
+        plans = self._make_plans(
+            images,
+            instructions,
+            generator,
+            num_plans=num_plans,
+            constrained=constrained,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_new_tokens=max_new_tokens,
+            **generation,
+        )
+        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
+        for plan in plans:
+            if plan.fallback:
+                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+        return plans if many else plans[0]
+
+    @torch.no_grad()
+    def _make_plans(
+        self,
+        images: list[Image.Image],
+        instructions: list[str],
+        generator: torch.Generator | list[torch.Generator] | None,
+        **settings: Any,
+    ) -> list[EditPlan]:
         first = generator[0] if isinstance(generator, list) else generator
-        plans = make_plans(
+        return make_plans(
             self.planner,
             self.processor,
             images,
@@ -194,14 +257,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             sequence_without_adapter=self.config.sequence_without_adapter,
             seed=0 if first is None else first.initial_seed(),
             device=self._execution_device,
-            max_new_tokens=max_new_tokens,
-            **generation,
+            **settings,
         )
-        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
-        for plan in plans:
-            if plan.fallback:
-                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
-        return plans if many else plans[0]
 
     @torch.no_grad()
     def edit(
@@ -237,7 +294,10 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
         references = _spread(references or [[]], len(images))
-        masks = [mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(_spread(masks or [], len(images)), current)]
+        masks = [
+            mask.resize(image.size, Image.Resampling.NEAREST)
+            for mask, image in zip(_spread(masks or [], len(images)), current)
+        ]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, prompts))):
             rows = [row for row in range(len(images)) if turn < len(prompts[row])]
@@ -259,6 +319,9 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         plan: EditPlan | list[EditPlan] | None = None,
         turns: Turns = "single",
         num_images_per_prompt: int = 1,
+        num_plans: int = 1,
+        num_images_per_plan: int = 1,
+        selector: Selector | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -282,10 +345,17 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
                 Whether the editor gets all sub-requests at once or one after the other. The paper finds the first better:
                 small artefacts of one turn are the next one's input.
             num_images_per_prompt (`int`, defaults to 1):
-                How many pictures are made of each plan.
+                How many pictures are made of each plan, and come out.
+            num_plans (`int`, defaults to 1):
+                How many plans of each instruction are sampled for `selector` to choose from.
+            num_images_per_plan (`int`, defaults to 1):
+                How many pictures are made of each of these plans for `selector` to choose from.
+            selector (`Callable`, *optional*):
+                Best of n: called with the source, the instruction and the list of all pictures made of it; returns a
+                score for each, or the index of the one that comes out. See [`~selection.Selector`].
             generator (`torch.Generator` or a list of them, *optional*):
                 Makes the editor's noise, and seeds the planner's sampling, where there is any. A list holds one per
-                picture that comes out.
+                picture that is made.
             output_type (`"pil"`, `"np"` or `"pt"`, defaults to `"pil"`):
                 The form of the pictures that come out.
             return_dict (`bool`, defaults to `True`):
@@ -295,14 +365,15 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             max_new_tokens (`int`, defaults to 512):
                 The most tokens that each agent's answer may have.
             generation (`dict`, *optional*):
-                Further settings of the agents' `generate`: `{"do_sample": True, "temperature": 0.7}`. Greedy by default.
+                Further settings of `plan`: `{"do_sample": True, "temperature": 0.7}`, `{"constrained": True}`. Greedy by
+                default.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
                 `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
                 each picture.
 
         Returns:
-            [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans and turns.
+            [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans, turns, and a selector's candidates.
 
         Raises:
             ValueError, TypeError: If the inputs do not fit together or the editor does not take an argument; nothing has
@@ -313,30 +384,124 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
         pictures, references = load_samples(image)
         images, given = _pair(pictures, instruction if plan is None else plan)
-        self.check_inputs(
-            images, given, turns, num_images_per_prompt, generator, output_type, editor_arguments, any(references)
-        )
+        self.check_choice(selector, num_plans, num_images_per_plan, num_images_per_prompt, planned=plan is None)
+        of_plan = num_images_per_prompt if selector is None else num_images_per_plan
+        of_picture = num_plans * of_plan
+        self.check_inputs(images, given, turns, of_picture, generator, output_type, editor_arguments, any(references))
         masks = open_masks(self.editor, editor_arguments, len(images))
 
         # 2. Decompose the instructions and put the sub-requests in order
         plans = given
         if plan is None:
-            plans = self.plan(images, given, generator, max_new_tokens, **(generation or {}))
+            plans = self.plan(images, given, generator, max_new_tokens, num_plans, **(generation or {}))
 
         # 3. Let the caller see, and change, what is about to be done
         if callback_on_plan is not None:
             plans = [callback_on_plan(plan) or plan for plan in plans]
 
-        # 4. Carry the plans out
-        sources = [image for image in images for _ in range(num_images_per_prompt)]
-        repeated = [plan for plan in plans for _ in range(num_images_per_prompt)]
+        # 4. Carry the plans out, and give the pictures their sources' sizes
+        sources = [image for image in images for _ in range(of_picture)]
+        repeated = [plan for plan in plans for _ in range(of_plan)]
         done = self.edit(sources, repeated, turns, generator, references, masks, **editor_arguments)
         self.maybe_free_model_hooks()
-
-        # 5. Give back pictures of the sources' sizes
         edited = [_resized(record[-1].image, source.size) for record, source in zip(done, sources)]
-        output = ImageEditR1PipelineOutput(images=_as_output_type(edited, output_type), plans=plans, turns=done)
+
+        # 5. Keep the best of what was made of each picture
+        candidates = []
+        if selector is not None:
+            made = [Candidate(*parts) for parts in zip(edited, repeated, done)]
+            groups = [made[start : start + of_picture] for start in range(0, len(made), of_picture)]
+            chosen, candidates = zip(*(select(selector, source, group) for source, group in zip(images, groups)))
+            best = [group[place] for group, place in zip(groups, chosen)]
+            edited, plans, done = map(list, zip(*((one.image, one.plan, one.turns) for one in best)))
+
+        # 6. Give back pictures, plans and what happened
+        output = ImageEditR1PipelineOutput(_as_output_type(edited, output_type), plans, done, list(candidates))
         return output if return_dict else output.to_tuple()
+
+    def stream(
+        self,
+        image: Any,
+        instruction: str | list[str],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        max_new_tokens: int = 512,
+        generation: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Iterator[ImageEditR1PipelineOutput]:
+        """Edit pictures one after the other, and give each result as soon as it is there.
+
+        While the editor works on a picture, the next one is planned in a thread. Where the two would disturb each other
+        they take turns: if the planner is a part of the editor, if model offload lets one of them on the device at a
+        time, or if plans are sampled, since all sampling draws from one global state.
+
+        Args:
+            image, instruction, max_new_tokens, generation: As in `__call__`.
+            generator (`torch.Generator` or a list of them, *optional*):
+                As in `__call__`; a list holds one per picture.
+            arguments:
+                Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
+
+        Returns:
+            `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone.
+
+        Raises:
+            ValueError, TypeError: As `__call__`; nothing has run then.
+        """
+        # 1. Open the pictures and check everything that can be checked
+        samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
+        samples, given = _pair(samples, instruction)
+        own = inspect.signature(type(self).__call__).parameters
+        self.check_inputs(
+            [sample[0] for sample in samples],
+            given,
+            arguments.get("turns", "single"),
+            1,
+            generator,
+            arguments.get("output_type", "pil"),
+            {name: value for name, value in arguments.items() if name not in own},
+            any(len(sample) > 1 for sample in samples),
+        )
+        return self._stream(samples, given, generator, max_new_tokens, generation or {}, arguments)
+
+    def _stream(
+        self,
+        samples: list[list[Image.Image]],
+        instructions: list[str],
+        generator: torch.Generator | list[torch.Generator] | None,
+        max_new_tokens: int,
+        generation: dict[str, Any],
+        arguments: dict[str, Any],
+    ) -> Iterator[ImageEditR1PipelineOutput]:
+        generators = generator if isinstance(generator, list) else [generator] * len(samples)
+
+        # 2. Plan the next picture while the caller, and so the editor, is busy with the current one
+        def plan(row: int) -> EditPlan:
+            return self._make_plans(
+                samples[row][:1],
+                instructions[row : row + 1],
+                generators[row],
+                retries=0,
+                max_new_tokens=max_new_tokens,
+                **generation,
+            )[0]
+
+        rows = range(len(samples))
+        ahead = self._can_plan_ahead(generation, arguments)
+        plans = one_ahead(plan, rows) if ahead else (None for _ in rows)
+
+        # 3. Edit; what has no plan, or one that sampling may still mend, is planned here
+        for row, planned in zip(rows, plans):
+            about: dict[str, Any] = {"plan": planned}
+            if planned is None or not planned.edits:
+                settings = {"max_new_tokens": max_new_tokens, "generation": generation}
+                about = {"instruction": instructions[row], **settings}
+            yield self([samples[row]], generator=generators[row], **about, **arguments)
+
+    def _can_plan_ahead(self, generation: dict[str, Any], arguments: dict[str, Any]) -> bool:
+        sampled = generation.get("do_sample") or arguments.get("num_plans", 1) > 1
+        offloaded = bool(getattr(self, "_all_hooks", ()))
+        agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
+        return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
 
 
 def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], list]:
