@@ -441,6 +441,7 @@ def tiny_flux2(seed: int = 0) -> Flux2Pipeline:
         image_processor=PixtralImageProcessor(patch_size=8, size={"longest_edge": 64}),
         tokenizer=tokenizer,
         patch_size=8,
+        spatial_merge_size=2,
         chat_template=CHAT_TEMPLATE,
         image_token="<|image_pad|>",
         image_break_token="<|vision_start|>",

@@ -229,7 +229,11 @@ def open_masks(editor: Editor, arguments: Mapping[str, Any], pictures: int) -> l
 
 def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any]) -> Size:
     """The size at which the editor works on a picture of `size`, in every turn: the caller's, or the class's rule."""
-    width, height = traits_of(editor).size(editor, size)
+    rule = traits_of(editor).size
+    width, height = rule(editor, size)
+    # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
+    while "height" not in arguments_of(editor) and (width, height) != (settled := rule(editor, (width, height))):
+        width, height = settled
     return arguments.get("width") or width, arguments.get("height") or height
 
 

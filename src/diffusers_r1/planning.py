@@ -150,9 +150,8 @@ class Conversation:
         (values,) = cache.values()
         values.crop(-1)
         values.batch_repeat_interleave(times)
-        for (
-            module
-        ) in self.model.modules():  # Qwen-VL keeps a part of the cache to itself: how pictures shift positions
+        # Qwen-VL keeps a part of what belongs in the cache to itself: how far pictures shift the positions.
+        for module in self.model.modules():
             if getattr(module, "rope_deltas", None) is not None:
                 module.rope_deltas = module.rope_deltas.repeat_interleave(times, dim=0)
         return {name: inputs[name].repeat_interleave(times, dim=0) for name in ("input_ids", "attention_mask")} | cache
@@ -269,9 +268,8 @@ def make_plans(
         `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
-    attempt = partial(
-        _attempt, model, processor, sequencer, sequence_without_adapter, prompts, device, prompt_lookup_num_tokens
-    )
+    second = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens}
+    attempt = partial(_attempt, model, processor, prompts, device, sequencer, sequence_without_adapter, second)
     first = sampling if num_plans > 1 else generation
     with seeded(seed) if first.get("do_sample") else nullcontext():
         plans = attempt(images, instructions, num_plans, first)
@@ -288,35 +286,22 @@ def make_plans(
 
 
 def _attempt(
-    model,
-    processor,
-    sequencer,
-    sequence_without_adapter,
-    prompts,
-    device,
-    lookup,
-    images,
-    instructions,
-    times,
-    generation,
+    model, processor, prompts, device, sequencer, without_adapter, second, images, instructions, times, generation
 ) -> list[EditPlan]:
     conversation = Conversation(model, processor, images, instructions, prompts, device)
     decompositions = conversation.decompose(num_answers=times, **generation)
-    images = [image for image in images for _ in range(times)]
     instructions = [instruction for instruction in instructions for _ in range(times)]
-    generation = {"prompt_lookup_num_tokens": lookup, **generation}
+    about = [image for image in images for _ in range(times)], instructions, prompts, device
+    second = {**second, **generation}
     if not any(read_decomposition(text).edits for text in decompositions):
         sequences = [""] * len(decompositions)
     elif sequencer is not None:
-        sequences = Conversation(*sequencer, images, instructions, prompts, device).replay(
-            decompositions, **generation
-        )
-    elif sequence_without_adapter:
+        sequences = Conversation(*sequencer, *about).replay(decompositions, **second)
+    elif without_adapter:
         with adapters_off(model):
-            conversation = Conversation(model, processor, images, instructions, prompts, device)
-            sequences = conversation.replay(decompositions, **generation)
+            sequences = Conversation(model, processor, *about).replay(decompositions, **second)
     else:
-        sequences = conversation.sequence(**generation)
+        sequences = conversation.sequence(**second)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
 
 

@@ -109,13 +109,18 @@ class NestedPipelineMixin:
         brings the rest of a model in `forward` only, which `generate` calls after the vision tower.
         """
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
-        kwargs = {**kwargs, "exclude_modules": excluded}
-        super().enable_group_offload(onload_device, offload_device, "leaf_level", **kwargs)
+        own = {id(part): name for name, part in self.components.items() if isinstance(part, torch.nn.Module)}
         for name, pipeline in self.nested_pipelines.items():
+            shared = {part: own[id(model)] for part, model in pipeline.components.items() if id(model) in own}
             if name in excluded:
                 pipeline.to(onload_device)
             else:
-                pipeline.enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
+                theirs = [*excluded, *shared]  # a model of both levels is offloaded below, as one that generates
+                pipeline.enable_group_offload(
+                    onload_device, offload_device, offload_type, exclude_modules=theirs, **kwargs
+                )
+            excluded += [ours for part, ours in shared.items() if {name, part} & {*excluded}]
+        super().enable_group_offload(onload_device, offload_device, "leaf_level", exclude_modules=excluded, **kwargs)
 
     @property
     def _generating_models(self) -> list[torch.nn.Module]:
@@ -170,6 +175,7 @@ class NestedPipelineMixin:
         for name in nested:
             nested_class = simple_get_class_obj(*index[name])
             given[name] = nested_class.from_pretrained(str(folder / name), **settings[name])
+        given.update(cls._parts_in_nested(index, folder, given))
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
 
@@ -178,6 +184,16 @@ class NestedPipelineMixin:
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         pipeline._bases_by_folder = {str(folder / name): base for name, base in index.get("_base_models", {}).items()}
         return pipeline
+
+    @classmethod
+    def _parts_in_nested(cls, index: dict[str, Any], folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+        """Components that are found in a nested pipeline, for a subclass to say; `given` holds what is loaded."""
+        return {}
+
+    @classmethod
+    def _other_folders(cls, index: dict[str, Any]) -> list[str]:
+        """Folders with weights that are no component's, for a subclass to say."""
+        return []
 
     @classmethod
     def _find(cls, name: str | os.PathLike, kwargs: dict[str, Any]) -> Path:
@@ -224,12 +240,13 @@ class NestedPipelineMixin:
         index = Path(folder, cls.config_name)
         if not index.is_file():
             return folder
-        nested = cls._nested_names()
+        nested, components = cls._nested_names(), json.loads(index.read_text(encoding="utf-8"))
         depths = {
             name: 2 if name in nested else 1
-            for name, entry in json.loads(index.read_text(encoding="utf-8")).items()
+            for name, entry in components.items()
             if isinstance(entry, list) and entry[0] and name != "_class_name" and name not in kwargs
         }
+        depths.update(dict.fromkeys(cls._other_folders(components), 1))
         commit = index.parent.name
         listing = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=kwargs.get("cache_dir"))
         wanted = files_to_load([file.path for file in listing], depths, variant, use_safetensors)

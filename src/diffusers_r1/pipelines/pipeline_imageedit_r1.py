@@ -23,13 +23,14 @@ from ..prompts import Prompts
 from .nested import NestedPipelineMixin
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
 from .selection import Selector, select
+from .shared_planner import SharedPlannerMixin, with_adapter
 from .streaming import one_ahead, share_weights
 
 
 logger = logging.get_logger(__name__)
 
 
-class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
+class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
     r"""
     Pipeline for instruction-based image editing with three agents, after ImageEdit-R1 (arXiv 2603.08059).
 
@@ -177,6 +178,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
 
     @torch.no_grad()
+    @with_adapter
     def plan(
         self,
         image: Any,
