@@ -11,7 +11,14 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy"],
     "app": ["gradio"],
-    "test": ["pytest", "pytest-timeout", "scipy", "transformers[serving]"],  # a real server for the annotation script
+    "constrained": ["llguidance"],
+    "test": [
+        "pytest",
+        "pytest-timeout",
+        "scipy",
+        "llguidance",
+        "transformers[serving]",
+    ],  # a real server for the annotation script
     "docs": ["pdoc"],
     "quality": ["ruff"],
 }

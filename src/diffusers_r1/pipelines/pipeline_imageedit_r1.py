@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -449,7 +450,6 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         Raises:
             ValueError, TypeError: As `__call__`; nothing has run then.
         """
-        # 1. Open the pictures and check everything that can be checked
         samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
         samples, given = _pair(samples, instruction)
         own = inspect.signature(type(self).__call__).parameters
@@ -458,49 +458,42 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
             given,
             arguments.get("turns", "single"),
             1,
-            generator,
+            None,
             arguments.get("output_type", "pil"),
             {name: value for name, value in arguments.items() if name not in own},
             any(len(sample) > 1 for sample in samples),
         )
-        return self._stream(samples, given, generator, max_new_tokens, generation or {}, arguments)
+        generators = generator if isinstance(generator, list) else [generator] * len(samples)
+        if len(generators) != len(samples):
+            raise ValueError(f"{len(generators)} generators do not go with {len(samples)} pictures.")
+        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
+        items = list(zip(samples, given, generators))
+        if self._can_plan_ahead({**settings, **arguments}):
+            return self._stream_planned_ahead(items, settings, arguments)
+        about = {"max_new_tokens": max_new_tokens, "generation": generation, **arguments}
+        return (self([sample], text, generator=drawn, **about) for sample, text, drawn in items)
 
-    def _stream(
+    def _stream_planned_ahead(
         self,
-        samples: list[list[Image.Image]],
-        instructions: list[str],
-        generator: torch.Generator | list[torch.Generator] | None,
-        max_new_tokens: int,
-        generation: dict[str, Any],
+        items: list[tuple[list[Image.Image], str, torch.Generator | None]],
+        settings: dict[str, Any],
         arguments: dict[str, Any],
     ) -> Iterator[ImageEditR1PipelineOutput]:
-        generators = generator if isinstance(generator, list) else [generator] * len(samples)
+        planner_is_free = threading.Lock()
 
-        # 2. Plan the next picture while the caller, and so the editor, is busy with the current one
-        def plan(row: int) -> EditPlan:
-            return self._make_plans(
-                samples[row][:1],
-                instructions[row : row + 1],
-                generators[row],
-                retries=0,
-                max_new_tokens=max_new_tokens,
-                **generation,
-            )[0]
+        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None]) -> EditPlan:
+            (image, *_), instruction, generator = item
+            with planner_is_free:
+                return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
 
-        rows = range(len(samples))
-        ahead = self._can_plan_ahead(generation, arguments)
-        plans = one_ahead(plan, rows) if ahead else (None for _ in rows)
+        for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
+            if not plan.edits:  # it is asked for again, which takes sampling, and so is not done beside the editor
+                with planner_is_free:
+                    plan = self.plan(sample[0], instruction, generator, **settings)
+            yield self([sample], plan=plan, generator=generator, **arguments)
 
-        # 3. Edit; what has no plan, or one that sampling may still mend, is planned here
-        for row, planned in zip(rows, plans):
-            about: dict[str, Any] = {"plan": planned}
-            if planned is None or not planned.edits:
-                settings = {"max_new_tokens": max_new_tokens, "generation": generation}
-                about = {"instruction": instructions[row], **settings}
-            yield self([samples[row]], generator=generators[row], **about, **arguments)
-
-    def _can_plan_ahead(self, generation: dict[str, Any], arguments: dict[str, Any]) -> bool:
-        sampled = generation.get("do_sample") or arguments.get("num_plans", 1) > 1
+    def _can_plan_ahead(self, settings: dict[str, Any]) -> bool:
+        sampled = settings.get("do_sample") or settings.get("num_plans", 1) > 1
         offloaded = bool(getattr(self, "_all_hooks", ()))
         agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
         return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
