@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := src tests examples benchmarks docs setup.py
 API := plan pipelines.pipeline_imageedit_r1 pipelines.pipeline_output prompts planning editors bundles images tags \
-	matching scenes records endpoints rewards data
+	matching scenes records endpoints rewards data grammar vision pipelines.selection
 
 .PHONY: demo test quality style docs
 
