@@ -247,7 +247,9 @@ def test_a_lora_on_the_editor(planner, prompts, name, tmp_path):
     trained = CASES[name].build()
     part = "unet" if hasattr(trained, "unet") else "transformer"
     torch.manual_seed(0)
-    getattr(trained, part).add_adapter(LoraConfig(r=2, lora_alpha=64, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    getattr(trained, part).add_adapter(
+        LoraConfig(r=2, lora_alpha=64, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    )
     layers = get_peft_model_state_dict(getattr(trained, part))
     trained.save_lora_weights(tmp_path, **{f"{part}_lora_layers": layers})
 

@@ -239,7 +239,10 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
         references = _spread(references or [[]], len(images))
-        masks = [mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(_spread(masks or [], len(images)), current)]
+        masks = [
+            mask.resize(image.size, Image.Resampling.NEAREST)
+            for mask, image in zip(_spread(masks or [], len(images)), current)
+        ]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, prompts))):
             rows = [row for row in range(len(images)) if turn < len(prompts[row])]

@@ -185,5 +185,7 @@ def _text_encoder(editor: DiffusionPipeline) -> PreTrainedModel:
 def _processor(editor: DiffusionPipeline) -> ProcessorMixin:
     found = [part for part in editor.components.values() if isinstance(part, ProcessorMixin)]
     if not found:
-        raise ValueError(f"{type(editor).__name__} has no processor of text and pictures: give the planner's `processor`.")
+        raise ValueError(
+            f"{type(editor).__name__} has no processor of text and pictures: give the planner's `processor`."
+        )
     return found[0]
