@@ -108,11 +108,6 @@ def difference(first: Image.Image, second: Image.Image) -> int:
 def editor_of(name: str) -> Any:
     editor = CASES[name].build()
     editor.set_progress_bar_config(disable=True)
-    if isinstance(editor, ModularPipeline):
-        for block in editor._blocks.sub_blocks.values():
-            for loop in getattr(block, "sub_blocks", {}).values():
-                if hasattr(loop, "set_progress_bar_config"):
-                    loop.set_progress_bar_config(disable=True)
     return editor
 
 
@@ -262,3 +257,24 @@ def test_a_lora_on_the_editor(planner, prompts, name, tmp_path):
     pipe.editor.unload_lora_weights()
     after = pipe(picture((64, 64)), plan=ONE, generator=seeded(1), **given).images[0]
     assert difference(before, adapted) > 0 and difference(before, after) == 0
+
+
+class TestModular:
+    @pytest.fixture
+    def pipe(self, planner, prompts):
+        return ImageEditR1Pipeline(*planner, tiny_models.tiny_qwen_edit_modular(), prompts=prompts)
+
+    def test_it_is_moved_with_the_rest(self, pipe):
+        pipe.planner = None  # which other tests use
+        pipe.to(torch.bfloat16)
+        assert pipe.editor.transformer.dtype == pipe.editor.text_encoder.dtype == torch.bfloat16
+
+    @pytest.mark.parametrize("method", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+    def test_what_does_not_work_says_so(self, pipe, tmp_path, method):
+        with pytest.raises(ValueError, match=f"`{method}` does not work.*ComponentsManager"):
+            getattr(pipe, method)(device="cpu")
+        with pytest.raises(ValueError, match="ComponentsManager"):
+            pipe.enable_group_offload("cpu")
+        with pytest.raises(ValueError, match="save it on its own"):
+            pipe.save_pretrained(tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()

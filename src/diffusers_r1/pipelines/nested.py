@@ -20,7 +20,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from diffusers.quantizers import PipelineQuantizationConfig
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -35,13 +35,16 @@ if TYPE_CHECKING:
 
 
 def _reaching_nested(name: str) -> Callable:
-    """`DiffusionPipeline`'s method `name`, followed by the same call on every nested pipeline."""
+    """`DiffusionPipeline`'s method `name`, followed by the same call on every nested pipeline that has it."""
 
     @functools.wraps(getattr(DiffusionPipeline, name))
     def method(self: NestedPipelineMixin, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("enable"):
+            self._refuse_modular(name)
         result = getattr(super(NestedPipelineMixin, self), name)(*args, **kwargs)
         for pipeline in self.nested_pipelines.values():
-            getattr(pipeline, name)(*args, **kwargs)
+            if hasattr(pipeline, name):
+                getattr(pipeline, name)(*args, **kwargs)
         return result
 
     return method
@@ -54,9 +57,19 @@ class NestedPipelineMixin:
     """
 
     @property
-    def nested_pipelines(self) -> dict[str, DiffusionPipeline]:
+    def nested_pipelines(self) -> dict[str, DiffusionPipeline | ModularPipeline]:
         """The components that are pipelines, by name."""
-        return {name: part for name, part in self.components.items() if isinstance(part, DiffusionPipeline)}
+        kinds = (DiffusionPipeline, ModularPipeline)
+        return {name: part for name, part in self.components.items() if isinstance(part, kinds)}
+
+    def _refuse_modular(self, method: str) -> None:
+        """Modular pipelines are saved and offloaded in ways of their own, which no outer pipeline can take part in."""
+        for name, part in self.nested_pipelines.items():
+            if isinstance(part, ModularPipeline):
+                raise ValueError(
+                    f"`{method}` does not work with {type(part).__name__}, a modular pipeline, as `{name}`: save it on its"
+                    " own, and offload it by its `ComponentsManager`."
+                )
 
     @classmethod
     def _nested_names(cls) -> list[str]:
@@ -81,6 +94,7 @@ class NestedPipelineMixin:
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         # The hook that brings a model to the accelerator is on `forward`. transformers' `generate` runs the vision
         # tower before the first `forward`, so `generate` brings the model as well.
+        self._refuse_modular("enable_model_cpu_offload")
         super().enable_model_cpu_offload(*args, **kwargs)
         for pipeline in self.nested_pipelines.values():
             pipeline.enable_model_cpu_offload(*args, **kwargs)
@@ -93,7 +107,8 @@ class NestedPipelineMixin:
             vars(model).pop("generate", None)
         super().remove_all_hooks()
         for pipeline in self.nested_pipelines.values():
-            pipeline.remove_all_hooks()
+            if isinstance(pipeline, DiffusionPipeline):
+                pipeline.remove_all_hooks()
 
     def enable_group_offload(
         self,
@@ -108,6 +123,7 @@ class NestedPipelineMixin:
         Models of our own are always offloaded leaf by leaf: diffusers finds no blocks in a vision-language model, and
         brings the rest of a model in `forward` only, which `generate` calls after the vision tower.
         """
+        self._refuse_modular("enable_group_offload")
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
         own = {id(part): name for name, part in self.components.items() if isinstance(part, torch.nn.Module)}
         for name, pipeline in self.nested_pipelines.items():
@@ -341,6 +357,7 @@ class NestedPipelineMixin:
 
         Args: as in `DiffusionPipeline.save_pretrained`.
         """
+        self._refuse_modular("save_pretrained")
         folder = Path(save_directory)
         self.register_to_config(_base_models=cards.base_models(self))
         super().save_pretrained(str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack)
