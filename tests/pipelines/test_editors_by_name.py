@@ -85,7 +85,9 @@ CASES = {
     "OmniGenPipeline": Case(tiny_models.tiny_omnigen, prompt=placeholder, image="input_images"),
     "BriaFiboEditPipeline": Case(tiny_models.tiny_fibo_edit, prompt=edit_json),
     "JoyImageEditPipeline": Case(tiny_models.tiny_joyimage_edit, {"num_inference_steps": 1, "guidance_scale": 1.0}),
+    "FluxKontextModularPipeline": Case(tiny_models.tiny_kontext_modular, own=KONTEXT),
     "QwenImageEditModularPipeline": Case(tiny_models.tiny_qwen_edit_modular),
+    "QwenImageEditPlusModularPipeline": Case(tiny_models.tiny_qwen_edit_plus_modular),
 }
 
 
@@ -125,8 +127,7 @@ def alone(name: str, image: Image.Image, prompt: str, generator: torch.Generator
 
 
 def test_every_row_has_a_case():
-    other_modular = {"FluxKontextModularPipeline", "QwenImageEditPlusModularPipeline"}
-    assert {type(case.build()).__name__ for case in CASES.values()} == set(CASES) == set(TRAITS) - other_modular
+    assert {type(case.build()).__name__ for case in CASES.values()} == set(CASES) == set(TRAITS)
 
 
 @pytest.mark.parametrize("name", CASES)
