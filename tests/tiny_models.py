@@ -29,6 +29,7 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxKontextAutoBlocks,
     FluxKontextInpaintPipeline,
     FluxKontextPipeline,
     FluxTransformer2DModel,
@@ -36,14 +37,16 @@ from diffusers import (
     JoyImageEditTransformer3DModel,
     LongCatImageEditPipeline,
     LongCatImageTransformer2DModel,
+    ModularPipeline,
+    ModularPipelineBlocks,
     OmniGenPipeline,
     OmniGenTransformer2DModel,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
     QwenImageEditAutoBlocks,
     QwenImageEditInpaintPipeline,
-    QwenImageEditModularPipeline,
     QwenImageEditPipeline,
+    QwenImageEditPlusAutoBlocks,
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
     StableDiffusionInstructPix2PixPipeline,
@@ -370,7 +373,7 @@ def _qwen_image_parts(seed: int) -> dict[str, object]:
             base_dim=2,
             z_dim=4,
             dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
+            num_res_blocks=0,  # quick at a megapixel
             temperal_downsample=[False, True, True],
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
@@ -400,12 +403,25 @@ def tiny_qwen_edit_inpaint(seed: int = 0) -> QwenImageEditInpaintPipeline:
     return QwenImageEditInpaintPipeline(**_qwen_image_parts(seed))
 
 
-def tiny_qwen_edit_modular(seed: int = 0) -> QwenImageEditModularPipeline:
-    """Return Qwen-Image-Edit as a modular pipeline."""
-    editor = QwenImageEditAutoBlocks().init_pipeline()
-    parts = _qwen_image_parts(seed)
+def _modular(blocks: ModularPipelineBlocks, parts: dict[str, object]) -> ModularPipeline:
+    editor = blocks.init_pipeline()
     editor.update_components(**{name: part for name, part in parts.items() if name in editor.component_names})
     return editor
+
+
+def tiny_qwen_edit_modular(seed: int = 0) -> ModularPipeline:
+    """Return Qwen-Image-Edit as a modular pipeline."""
+    return _modular(QwenImageEditAutoBlocks(), _qwen_image_parts(seed))
+
+
+def tiny_qwen_edit_plus_modular(seed: int = 0) -> ModularPipeline:
+    """Return Qwen-Image-Edit-Plus as a modular pipeline."""
+    return _modular(QwenImageEditPlusAutoBlocks(), _qwen_image_parts(seed))
+
+
+def tiny_kontext_modular(seed: int = 0) -> ModularPipeline:
+    """Return FLUX.1 Kontext as a modular pipeline."""
+    return _modular(FluxKontextAutoBlocks(), tiny_kontext(seed).components)
 
 
 def tiny_kontext_inpaint(seed: int = 0) -> FluxKontextInpaintPipeline:

@@ -198,7 +198,9 @@ def check_editor(editor: Editor, arguments: Mapping[str, Any], references: bool 
         if argument in planned:
             raise TypeError(f"`{argument}` is not for the caller to give to the editor: plan and pipeline do.")
         if argument not in accepted:
-            raise TypeError(f"{name} takes no `{argument}`. It takes: {', '.join(sorted(set(accepted) - {*planned}))}.")
+            raise TypeError(
+                f"{name} takes no `{argument}`. It takes: {', '.join(sorted(set(accepted) - {*planned}))}."
+            )
     if references and traits.lists != REFERENCES:
         able = ", ".join(other for other, row in TRAITS.items() if row.lists == REFERENCES)
         raise ValueError(f"{name} takes one picture per result. Several are read by: {able}.")
@@ -290,7 +292,9 @@ def call_editor(
         elif isinstance(given.get("negative_prompt"), str):
             given["negative_prompt"] = [given["negative_prompt"]] * len(rows)
         with _seeded_by(given.get("generator")):
-            results += editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given).images
+            results += (
+                editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given).images
+            )
     return results
 
 

@@ -85,7 +85,9 @@ CASES = {
     "OmniGenPipeline": Case(tiny_models.tiny_omnigen, prompt=placeholder, image="input_images"),
     "BriaFiboEditPipeline": Case(tiny_models.tiny_fibo_edit, prompt=edit_json),
     "JoyImageEditPipeline": Case(tiny_models.tiny_joyimage_edit, {"num_inference_steps": 1, "guidance_scale": 1.0}),
+    "FluxKontextModularPipeline": Case(tiny_models.tiny_kontext_modular, own=KONTEXT),
     "QwenImageEditModularPipeline": Case(tiny_models.tiny_qwen_edit_modular),
+    "QwenImageEditPlusModularPipeline": Case(tiny_models.tiny_qwen_edit_plus_modular),
 }
 
 
@@ -108,11 +110,6 @@ def difference(first: Image.Image, second: Image.Image) -> int:
 def editor_of(name: str) -> Any:
     editor = CASES[name].build()
     editor.set_progress_bar_config(disable=True)
-    if isinstance(editor, ModularPipeline):
-        for block in editor._blocks.sub_blocks.values():
-            for loop in getattr(block, "sub_blocks", {}).values():
-                if hasattr(loop, "set_progress_bar_config"):
-                    loop.set_progress_bar_config(disable=True)
     return editor
 
 
@@ -130,8 +127,7 @@ def alone(name: str, image: Image.Image, prompt: str, generator: torch.Generator
 
 
 def test_every_row_has_a_case():
-    other_modular = {"FluxKontextModularPipeline", "QwenImageEditPlusModularPipeline"}
-    assert {type(case.build()).__name__ for case in CASES.values()} == set(CASES) == set(TRAITS) - other_modular
+    assert {type(case.build()).__name__ for case in CASES.values()} == set(CASES) == set(TRAITS)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -247,7 +243,9 @@ def test_a_lora_on_the_editor(planner, prompts, name, tmp_path):
     trained = CASES[name].build()
     part = "unet" if hasattr(trained, "unet") else "transformer"
     torch.manual_seed(0)
-    getattr(trained, part).add_adapter(LoraConfig(r=2, lora_alpha=64, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    getattr(trained, part).add_adapter(
+        LoraConfig(r=2, lora_alpha=64, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    )
     layers = get_peft_model_state_dict(getattr(trained, part))
     trained.save_lora_weights(tmp_path, **{f"{part}_lora_layers": layers})
 
@@ -260,3 +258,24 @@ def test_a_lora_on_the_editor(planner, prompts, name, tmp_path):
     pipe.editor.unload_lora_weights()
     after = pipe(picture((64, 64)), plan=ONE, generator=seeded(1), **given).images[0]
     assert difference(before, adapted) > 0 and difference(before, after) == 0
+
+
+class TestModular:
+    @pytest.fixture
+    def pipe(self, planner, prompts):
+        return ImageEditR1Pipeline(*planner, tiny_models.tiny_qwen_edit_modular(), prompts=prompts)
+
+    def test_it_is_moved_with_the_rest(self, pipe):
+        pipe.planner = None  # which other tests use
+        pipe.to(torch.bfloat16)
+        assert pipe.editor.transformer.dtype == pipe.editor.text_encoder.dtype == torch.bfloat16
+
+    @pytest.mark.parametrize("method", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+    def test_what_does_not_work_says_so(self, pipe, tmp_path, method):
+        with pytest.raises(ValueError, match=f"`{method}` does not work.*ComponentsManager"):
+            getattr(pipe, method)(device="cpu")
+        with pytest.raises(ValueError, match="ComponentsManager"):
+            pipe.enable_group_offload("cpu")
+        with pytest.raises(ValueError, match="save it on its own"):
+            pipe.save_pretrained(tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()

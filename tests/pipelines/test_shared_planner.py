@@ -158,7 +158,9 @@ def test_another_editor_at_load(adapter, tmp_path):
     build(adapter).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="OmniGenPipeline does not have"):
         ImageEditR1Pipeline.from_pretrained(tmp_path, editor=tiny_models.tiny_omnigen())
-    assert ImageEditR1Pipeline.from_pretrained(tmp_path, editor=tiny_models.tiny_pix2pix(), planner=None).planner is None
+    assert (
+        ImageEditR1Pipeline.from_pretrained(tmp_path, editor=tiny_models.tiny_pix2pix(), planner=None).planner is None
+    )
     other = tiny_models.tiny_qwen_edit_plus()
     assert ImageEditR1Pipeline.from_pretrained(tmp_path, editor=other).planner is other.text_encoder
 

@@ -48,7 +48,8 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         processor ([`~transformers.ProcessorMixin`]):
             The planner's processor; a tokenizer for a causal language model.
         editor ([`~diffusers.DiffusionPipeline`]):
-            Any pipeline that takes `image` and `prompt`. Replace it at any time: `pipe.editor = other`.
+            Any pipeline that takes `image` and `prompt`, a [`~diffusers.ModularPipeline`] too. Replace it at any time:
+            `pipe.editor = other`.
         sequencer ([`~transformers.PreTrainedModel`], *optional*):
             The sequencing agent. Left out, the planner answers both questions of one conversation.
         sequencer_processor ([`~transformers.ProcessorMixin`], *optional*):

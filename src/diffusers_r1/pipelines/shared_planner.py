@@ -68,8 +68,11 @@ class SharedPlannerMixin:
         return next((name for name, part in parts if part is self.planner is not None), None)
 
     @classmethod
+    def _shared_with_nested(cls, index: dict[str, Any]) -> dict[str, str]:
+        return {"planner": index[_ENTRY]} if index.get(_ENTRY) else {}
+
+    @classmethod
     def _parts_in_nested(cls, index: dict[str, Any], folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-        """Of the components in a bundle's index, those that are found in a nested pipeline, loaded already."""
         name = index.get(_ENTRY)
         if name is None or "planner" in given or given["editor"] is None:
             return {}
@@ -85,7 +88,7 @@ class SharedPlannerMixin:
 
     @classmethod
     def _other_folders(cls, index: dict[str, Any]) -> list[str]:
-        return [ADAPTER_FOLDER] if _ENTRY in index else []
+        return [ADAPTER_FOLDER] if index.get(_ENTRY) else []
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in [`~diffusers.DiffusionPipeline`]. A planner that is part of the editor is saved there, its adapter apart."""
@@ -182,5 +185,7 @@ def _text_encoder(editor: DiffusionPipeline) -> PreTrainedModel:
 def _processor(editor: DiffusionPipeline) -> ProcessorMixin:
     found = [part for part in editor.components.values() if isinstance(part, ProcessorMixin)]
     if not found:
-        raise ValueError(f"{type(editor).__name__} has no processor of text and pictures: give the planner's `processor`.")
+        raise ValueError(
+            f"{type(editor).__name__} has no processor of text and pictures: give the planner's `processor`."
+        )
     return found[0]
