@@ -237,9 +237,7 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
             **generation,
         )
         self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
-        for plan in plans:
-            if plan.fallback:
-                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+        _warn_of_fallbacks(plans)
         return plans if many else plans[0]
 
     @torch.no_grad()
@@ -488,7 +486,9 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
                 return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
 
         for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
-            if not plan.edits:  # it is asked for again, which takes sampling, and so is not done beside the editor
+            if plan.edits:
+                _warn_of_fallbacks([plan])
+            else:  # it is asked for again, which takes sampling, and so is not done beside the editor
                 with planner_is_free:
                     plan = self.plan(sample[0], instruction, generator, **settings)
             yield self([sample], plan=plan, generator=generator, **arguments)
@@ -498,6 +498,12 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         offloaded = bool(getattr(self, "_all_hooks", ()))
         agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
         return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
+
+
+def _warn_of_fallbacks(plans: list[EditPlan]) -> None:
+    for plan in plans:
+        if plan.fallback:
+            logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
 
 
 def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], list]:
