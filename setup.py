@@ -11,11 +11,13 @@ EXTRAS = {
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15"],
     "app": ["gradio>=6"],
+    "constrained": ["llguidance"],
     "ray": ["ray[data]>=2.49", "datasets>=4"],
     "test": [
         "pytest",
         "pytest-timeout",
         "scipy",
+        "llguidance",
         "nbclient",
         "ipykernel",
         "playwright",  # drives a browser through the page

@@ -22,7 +22,7 @@ from diffusers_r1.rewards import ActionReward, FormatReward, SubjectReward
 from diffusers_r1.training.arguments import as_prompts
 from diffusers_r1.training.callbacks import VarianceWatch
 from diffusers_r1.training.models import without_control_tokens
-from diffusers_r1.training.vision import encode_pictures_once, vision_tower
+from diffusers_r1.vision import encode_pictures_once, vision_tower
 
 
 def seconds_of_steps(name: str, ours: bool, steps: int, completions: int, freeze_vision: bool) -> list[float]:

@@ -27,7 +27,7 @@ from diffusers_r1.training.models import (
     without_control_tokens,
 )
 from diffusers_r1.training.results import check_editor_name, save_results
-from diffusers_r1.training.vision import encode_pictures_once
+from diffusers_r1.vision import encode_pictures_once
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("plan", "images", "records", "endpoints"),
     ("tags", "matching", "scenes"),
-    ("prompts",),
+    ("prompts", "grammar", "vision"),
     ("planning", "editors", "rewards", "data"),
     ("bundles",),
     ("pipelines",),
@@ -24,7 +24,18 @@ FLOORS = (
     ("commands",),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-WITHOUT_TORCH = ("plan", "images", "records", "endpoints", "tags", "matching", "scenes", "prompts", "rewards")
+WITHOUT_TORCH = (
+    "plan",
+    "images",
+    "records",
+    "endpoints",
+    "tags",
+    "matching",
+    "scenes",
+    "prompts",
+    "grammar",
+    "rewards",
+)
 
 
 def python_files() -> list[Path]:

@@ -3,9 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.plan import Edit, EditPlan
 from diffusers_r1.planning import Conversation, make_plans, to_plan
-from diffusers_r1.tags import write_decomposition, write_sequence
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
 
 
 pytestmark = pytest.mark.tiny
@@ -84,3 +86,93 @@ def test_answers_become_plans():
     assert unsequenced.fallback and "no sub-request" in unsequenced.reason
     unplanned = to_plan("do it", "sorry", sequence)
     assert unplanned.requests == ("do it",) and unplanned.fallback and "no edit" in unplanned.reason
+
+
+def test_many_answers_are_each_what_one_would_be(agent, prompts):
+    settings = printable(agent[1])
+    one, many = (Conversation(*agent, IMAGES, INSTRUCTIONS, prompts) for _ in range(2))
+    answers = one.decompose(**settings)
+    sequences = one.sequence(**settings)
+    assert many.decompose(num_answers=3, **settings) == [answer for answer in answers for _ in range(3)]
+    assert many.sequence(**settings) == [sequence for sequence in sequences for _ in range(3)]
+
+
+def test_many_plans_read_their_pictures_once(planner, prompts):
+    read, said = [], []
+    hooks = [
+        planner[0].model.visual.register_forward_pre_hook(lambda module, inputs: read.append(len(inputs[0]))),
+        planner[0].model.language_model.register_forward_hook(
+            lambda module, inputs, output: said.append(tuple(output.last_hidden_state.shape[:2]))
+        ),
+    ]
+    plans = make_plans(
+        *planner, [*IMAGES[:1] * 2], INSTRUCTIONS[:2], prompts, num_plans=4, retries=0, max_new_tokens=3
+    )
+    for hook in hooks:
+        hook.remove()
+    assert len(read) == 1 and len({plan.raw for plan in plans}) > 4
+    assert [plan.instruction for plan in plans] == [text for text in INSTRUCTIONS[:2] for _ in range(4)]
+    assert said[0][0] == 2 and said[0][1] > 16
+    assert said[1:] == [(8, 1)] * 3
+
+
+def test_sampled_plans_follow_the_seed(planner, prompts):
+    about = (*planner, IMAGES[:1], INSTRUCTIONS[:1], prompts)
+    first, again, other = (make_plans(*about, num_plans=3, seed=seed, max_new_tokens=4) for seed in (0, 0, 1))
+    assert first == again and first != other
+    assert all(len(plan.raw) == 2 for plan in first)
+
+
+def test_a_batch_ends_when_its_last_row_has_come_to_a_control_token(planner, prompts):
+    model, processor = planner
+    control = processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    steps = []
+
+    def end(ids, scores):
+        steps.append(len(ids))
+        if len(steps) > 2:
+            scores[: len(steps) - 2, control] = 1e4
+        return scores
+
+    answers = Conversation(*planner, IMAGES, INSTRUCTIONS, prompts).decompose(
+        max_new_tokens=50, logits_processor=[end]
+    )
+    assert len(steps) == 5 and len(answers) == 3
+
+
+def test_a_drafted_second_answer_says_the_same(agent, prompts):
+    settings = {**printable(agent[1]), "max_new_tokens": 40}
+    for image, instruction in zip(IMAGES, INSTRUCTIONS):
+        plain, drafted = (Conversation(*agent, [image], [instruction], prompts) for _ in range(2))
+        answer = plain.decompose(**settings)
+        said = plain.sequence(**settings)
+        passes = []
+        hook = agent[0].register_forward_pre_hook(lambda *args: passes.append(1))  # noqa: B023
+        drafted.decompose(**settings)
+        passes.clear()
+        assert drafted.sequence(prompt_lookup_num_tokens=8, **settings) == said
+        hook.remove()
+        assert len(passes) < 40  # a random model repeats itself
+        assert drafted.replay(answer, prompt_lookup_num_tokens=8, **settings) == said
+    assert "prepare_inputs_for_generation" not in vars(agent[0])
+
+
+def test_a_constrained_planner_has_the_format_though_nothing_was_learned(agent, prompts):
+    about = (*agent, IMAGES, INSTRUCTIONS, prompts)
+    plans = make_plans(*about, num_plans=2, constrained=True, max_new_tokens=326)
+    for plan in plans:
+        decomposition, sequence = plan.raw
+        assert not plan.fallback and plan.edits and plan.requests
+        assert read_decomposition(decomposition).faults == read_sequence(sequence).faults == ()
+    with pytest.raises(ValueError, match="326"):
+        make_plans(*about, constrained=True, max_new_tokens=100)
+
+
+def test_a_planner_that_has_the_format_says_the_same_when_constrained():
+    planner, processor, prompts = load_planner("imageedit-r1-scenes-sft", dtype="float32")
+    tasks = [sample_task(seed, "chained") for seed in range(4)]
+    about = (planner, processor, [task.image for task in tasks], [task.instruction for task in tasks], prompts)
+    free, bound = (make_plans(*about, constrained=constrained) for constrained in (False, True))
+    assert free == bound
+    alone = (planner, processor, [tasks[0].image], [tasks[0].instruction], prompts)
+    assert make_plans(*alone, constrained=True, prompt_lookup_num_tokens=5) == free[:1]

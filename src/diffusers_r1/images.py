@@ -93,6 +93,29 @@ def load_pictures(value: Any, max_pixels: int = MAX_PIXELS) -> list[Image.Image]
     return pictures
 
 
+def load_samples(value: Any) -> tuple[list[Image.Image], list[list[Image.Image]]]:
+    """The pictures to edit, and for each of them the reference pictures that stand beside it.
+
+    Args:
+        value: What [`load_pictures`] takes, in which a list stands for a picture and its references:
+            `[[photo, coat], other]` is two pictures, the first of which has one reference.
+
+    Returns:
+        `tuple` of two lists of one length: pictures, and a list of references for each, empty where it has none.
+
+    Raises:
+        TypeError, ValueError: As in [`load_pictures`].
+    """
+    if not isinstance(value, (list, tuple)):
+        pictures = load_pictures(value)
+        return pictures, [[] for _ in pictures]
+    samples = [list(sample) if isinstance(sample, (list, tuple)) else [sample] for sample in value]
+    if not all(samples):
+        raise ValueError(f"Picture {samples.index([])} of {len(samples)} is an empty list.")
+    pictures = load_pictures([picture for picture, *_ in samples])
+    return pictures, [load_pictures(references) if references else [] for _, *references in samples]
+
+
 def to_png(picture: Image.Image) -> bytes:
     """The picture as the content of a PNG file, without loss."""
     file = io.BytesIO()

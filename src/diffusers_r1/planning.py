@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,9 +13,11 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from . import grammar
 from .plan import Edit, EditPlan
 from .prompts import Prompts
 from .tags import read_decomposition, read_sequence
+from .vision import encode_pictures_once
 
 
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -25,7 +27,7 @@ class Conversation:
     """A conversation of two turns with one model about a batch of pictures; it lives for one call.
 
     Asking `decompose` first and `sequence` after it encodes the pictures once: the second turn continues the key/value
-    cache of the first.
+    cache of the first. Equal pictures of the batch are encoded once as well.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): An image-text-to-text model, or a causal language model.
@@ -59,21 +61,44 @@ class Conversation:
         ]
         self._ids = self._mask = self._cache = None
 
-    def decompose(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
-        """Ask the first question of all rows in one generate call.
+    def decompose(
+        self, max_new_tokens: int = 512, num_answers: int = 1, constrained: bool = False, **generation: Any
+    ) -> list[str]:
+        """Ask the first question of all rows in one generate call, which ends as soon as the last row has answered.
 
         Args:
             max_new_tokens (`int`, defaults to 512): The most tokens an answer may have.
+            num_answers (`int`, defaults to 1): How many answers each row gives. Picture and instruction are read once
+                for all of them, so each costs no more than its own tokens. They differ if they are sampled.
+            constrained (`bool`, defaults to `False`): Let the model write nothing but the declared format; see
+                [`~grammar.decomposition_grammar`].
             generation: Further settings of `generate`; greedy by default.
 
         Returns:
-            `list` of `str`: one answer per row, without special tokens.
+            `list` of `str`: `num_answers` answers of each row in turn, without special tokens. After that the
+            conversation has as many rows.
         """
+        bound = self._bound_to(grammar.decomposition_grammar(max_new_tokens)) if constrained else {}
         inputs = self._encode(self.first_turns)
-        return self._generate(inputs, max_new_tokens, generation, keep_cache=True)
+        if num_answers > 1:
+            inputs = self._read_once(inputs, num_answers)
+        return self._generate(inputs, max_new_tokens, {**generation, **bound}, keep_cache=True)
 
-    def sequence(self, max_new_tokens: int = 512, **generation: Any) -> list[str]:
-        """Ask the second question, in the same conversation; `decompose` must have been asked before."""
+    def sequence(
+        self,
+        max_new_tokens: int = 512,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Ask the second question, in the same conversation; `decompose` must have been asked before.
+
+        Args:
+            max_new_tokens, constrained, generation: As in `decompose`.
+            prompt_lookup_num_tokens (`int`, *optional*): How many tokens at a time are drafted from what was said before,
+                which the second answer repeats a good part of. The text stays the same. `generate` drafts for one row
+                only; a batch is answered without.
+        """
         answered = "\N{SYMBOL FOR RECORD SEPARATOR}"
         rendered = self._render(self.prompts.second_turn(self.first_turns[0], answered))
         question = self.tokenizer(rendered.rpartition(answered)[2], add_special_tokens=False)["input_ids"]
@@ -83,12 +108,20 @@ class Conversation:
             "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
             **self._cache,
         }
-        return self._generate(inputs, max_new_tokens, generation, keep_cache=False)
+        return self._ask_second(inputs, max_new_tokens, constrained, prompt_lookup_num_tokens, generation)
 
-    def replay(self, decompositions: Sequence[str], max_new_tokens: int = 512, **generation: Any) -> list[str]:
+    def replay(
+        self,
+        decompositions: Sequence[str],
+        max_new_tokens: int = 512,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
         """Ask the second question of a model that has not answered the first: it is shown `decompositions` instead."""
         turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
-        return self._generate(self._encode(turns), max_new_tokens, generation, keep_cache=False)
+        inputs = self._encode(turns)
+        return self._ask_second(inputs, max_new_tokens, constrained, prompt_lookup_num_tokens, generation)
 
     def _plain(self, text: str) -> str:
         """The user's words without what the tokenizer would read as a control token."""
@@ -109,17 +142,41 @@ class Conversation:
         )
         return dict(encoded.to(self.device))
 
-    def _generate(
-        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool
+    def _read_once(self, inputs: dict[str, torch.Tensor], times: int) -> dict[str, Any]:
+        """The inputs of `times` answers for each row, in a cache that holds all of them but the last token."""
+        with encode_pictures_once(self.model):
+            output = self._run(inputs, max_new_tokens=1)
+        cache = self._cache_of(output)
+        (values,) = cache.values()
+        values.crop(-1)
+        values.batch_repeat_interleave(times)
+        # Qwen-VL keeps a part of what belongs in the cache to itself: how far pictures shift the positions.
+        for module in self.model.modules():
+            if getattr(module, "rope_deltas", None) is not None:
+                module.rope_deltas = module.rope_deltas.repeat_interleave(times, dim=0)
+        return {name: inputs[name].repeat_interleave(times, dim=0) for name in ("input_ids", "attention_mask")} | cache
+
+    def _ask_second(
+        self,
+        inputs: dict[str, Any],
+        max_new_tokens: int,
+        constrained: bool,
+        prompt_lookup_num_tokens: int | None,
+        generation: dict[str, Any],
     ) -> list[str]:
-        output = self.model.generate(
-            **inputs,
-            **{**GREEDY, **generation},
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-            return_dict_in_generate=True,
-        )
+        bound = self._bound_to(grammar.sequence_grammar(max_new_tokens)) if constrained else {}
+        alone = len(inputs["input_ids"]) == 1
+        drafted = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens} if prompt_lookup_num_tokens and alone else {}
+        return self._generate(inputs, max_new_tokens, {**generation, **drafted, **bound})
+
+    def _bound_to(self, form: str) -> dict[str, Any]:
+        return {"logits_processor": [grammar.GrammarProcessor(form, self.tokenizer)]}
+
+    def _generate(
+        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool = False
+    ) -> list[str]:
+        with encode_pictures_once(self.model), _uncached_inputs_only(self.model):
+            output = self._run(inputs, max_new_tokens=max_new_tokens, **generation)
         answers = output.sequences[:, inputs["input_ids"].shape[1] :]
         if keep_cache:
             # An answer ends before its first control token. What follows, that token included, stays in the cache but is
@@ -128,9 +185,48 @@ class Conversation:
             said = (control.cumsum(dim=1) == 0).to(inputs["attention_mask"].dtype)
             self._ids = output.sequences
             self._mask = torch.cat([inputs["attention_mask"], said], dim=1)
-            name = "cache" if "cache" in output else "past_key_values"  # the latter before transformers 5.24
-            self._cache = {name: output[name]}
+            self._cache = self._cache_of(output)
         return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+
+    def _run(self, inputs: dict[str, Any], **settings: Any) -> Any:
+        own = self.model.generation_config.eos_token_id
+        own = own if isinstance(own, list) else [own] if own is not None else []
+        return self.model.generate(
+            **inputs,
+            **{**GREEDY, **settings},
+            # A row that has come to any control token has answered; without this it would go on to `max_new_tokens`.
+            eos_token_id=sorted({*own, *self.tokenizer.all_special_ids}),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
+
+    @staticmethod
+    def _cache_of(output: Any) -> dict[str, Any]:
+        name = "cache" if "cache" in output else "past_key_values"  # the latter before transformers 5.24
+        return {name: output[name]}
+
+
+@contextmanager
+def _uncached_inputs_only(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, no token that the cache holds is read again.
+
+    transformers 5.23 sees to that itself, except in the first step of prompt lookup.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    prepare = model.prepare_inputs_for_generation
+
+    def prepare_uncached(input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any) -> Any:
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        if next_sequence_length is None and cache is not None:
+            next_sequence_length = input_ids.shape[1] - cache.get_seq_length()
+        return prepare(input_ids, next_sequence_length=next_sequence_length, **kwargs)
+
+    model.prepare_inputs_for_generation = prepare_uncached
+    try:
+        yield
+    finally:
+        del model.prepare_inputs_for_generation
 
 
 def make_plans(
@@ -141,9 +237,11 @@ def make_plans(
     prompts: Prompts,
     sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
     sequence_without_adapter: bool = False,
+    num_plans: int = 1,
     retries: int = 1,
     seed: int = 0,
     device: torch.device | None = None,
+    prompt_lookup_num_tokens: int | None = None,
     **generation: Any,
 ) -> list[EditPlan]:
     """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
@@ -158,45 +256,52 @@ def make_plans(
         sequence_without_adapter (`bool`, defaults to `False`): Switch the planner's adapters off for the second turn:
             the untrained sequencing agent of the paper on the same weights. It reads the picture anew, since what the
             trained agent keeps of it is another model's.
+        num_plans (`int`, defaults to 1): How many plans are made of each instruction; more than one are sampled.
         retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
-        seed (`int`, defaults to 0): Of all sampling. The global random state is left as it was.
-        generation: Settings of `generate`, `max_new_tokens` among them; greedy by default.
+        seed (`int`, defaults to 0): Of all sampling; each retry draws from the next one. The global random state is left
+            as it was, and is not touched as long as nothing is sampled.
+        prompt_lookup_num_tokens (`int`, *optional*): See [`Conversation.sequence`].
+        generation: Settings of `generate` and [`Conversation.decompose`], `max_new_tokens` and `constrained` among them;
+            greedy by default.
 
     Returns:
-        `list` of [`EditPlan`], one per instruction.
+        `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
-    attempt = partial(_attempt, model, processor, sequencer, sequence_without_adapter, prompts, device)
-    with seeded(seed):
-        plans = attempt(images, instructions, generation)
-        for _ in range(retries):
-            failed = [row for row, plan in enumerate(plans) if not plan.edits]
-            if not failed:
-                break
-            again = attempt(
-                [images[row] for row in failed],
-                [instructions[row] for row in failed],
-                {"temperature": 1.0, **generation, "do_sample": True},
-            )
-            for row, plan in zip(failed, again):
-                plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
+    sampling = {"temperature": 1.0, **generation, "do_sample": True}
+    second = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens}
+    attempt = partial(_attempt, model, processor, prompts, device, sequencer, sequence_without_adapter, second)
+    first = sampling if num_plans > 1 else generation
+    with seeded(seed) if first.get("do_sample") else nullcontext():
+        plans = attempt(images, instructions, num_plans, first)
+    for number in range(1, retries + 1):
+        failed = [row for row, plan in enumerate(plans) if not plan.edits]
+        if not failed:
+            break
+        of = [row // num_plans for row in failed]
+        with seeded(seed + number):
+            again = attempt([images[row] for row in of], [instructions[row] for row in of], 1, sampling)
+        for row, plan in zip(failed, again):
+            plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
     return plans
 
 
 def _attempt(
-    model, processor, sequencer, sequence_without_adapter, prompts, device, images, instructions, generation
+    model, processor, prompts, device, sequencer, without_adapter, second, images, instructions, times, generation
 ) -> list[EditPlan]:
     conversation = Conversation(model, processor, images, instructions, prompts, device)
-    decompositions = conversation.decompose(**generation)
+    decompositions = conversation.decompose(num_answers=times, **generation)
+    instructions = [instruction for instruction in instructions for _ in range(times)]
+    about = [image for image in images for _ in range(times)], instructions, prompts, device
+    second = {**second, **generation}
     if not any(read_decomposition(text).edits for text in decompositions):
         sequences = [""] * len(decompositions)
     elif sequencer is not None:
-        conversation = Conversation(*sequencer, images, instructions, prompts, device)
-        sequences = conversation.replay(decompositions, **generation)
-    elif sequence_without_adapter:
+        sequences = Conversation(*sequencer, *about).replay(decompositions, **second)
+    elif without_adapter:
         with adapters_off(model):
-            sequences = conversation.replay(decompositions, **generation)
+            sequences = Conversation(model, processor, *about).replay(decompositions, **second)
     else:
-        sequences = conversation.sequence(**generation)
+        sequences = conversation.sequence(**second)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
 
 

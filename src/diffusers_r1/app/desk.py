@@ -14,7 +14,7 @@ from diffusers.utils import logging
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ..editors import accepted_arguments
+from ..editors import arguments_of
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..pipelines.pipeline_output import ImageEditR1PipelineOutput
 from ..plan import EditPlan, Turns
@@ -80,7 +80,7 @@ class Desk:
             generator = torch.Generator().manual_seed(check_seed(seed))
             self.pipeline.check_inputs([picture], [plan], turns, 1, generator, "pil", {})
             watched = {}
-            if "callback_on_step_end" in accepted_arguments(self.pipeline.editor):
+            if "callback_on_step_end" in arguments_of(self.pipeline.editor):
                 watched["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
             report(0, desc="Editing")
             return picture, self.pipeline(picture, plan=plan, turns=turns, generator=generator, **watched)

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 from ..prompts import Prompts
 from . import find
@@ -38,9 +38,9 @@ def load_planner(
     """
     folder = find(str(name)) or name
     if adapter := find_adapter_config_file(folder):
-        model, _, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
-        model.load_adapter(str(folder))
-        return model.eval(), AutoProcessor.from_pretrained(folder), Prompts.load(folder)
+        model, processor, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
+        own, prompts = load_adapter(model, folder)
+        return model.eval(), own or processor, prompts
     index = Path(folder) / "model_index.json"
     if index.exists():
         words = json.loads(index.read_text()).get("prompts") or {}
@@ -50,6 +50,20 @@ def load_planner(
     sees = AutoConfig.from_pretrained(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     return auto.from_pretrained(model, **kwargs).eval(), AutoProcessor.from_pretrained(processor), prompts
+
+
+def load_adapter(
+    model: PreTrainedModel, name: str | Path
+) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
+    """Load a LoRA adapter onto the model that it was trained on.
+
+    Returns:
+        `tuple`: the processor that was saved beside the adapter, `None` if there is none; the prompts, the default ones
+        if there are none.
+    """
+    model.load_adapter(str(name))
+    has_processor = cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is not None
+    return AutoProcessor.from_pretrained(name) if has_processor else None, Prompts.load(name)
 
 
 def save_planner(

@@ -20,7 +20,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from diffusers.quantizers import PipelineQuantizationConfig
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -36,13 +36,16 @@ if TYPE_CHECKING:
 
 
 def _reaching_nested(name: str) -> Callable:
-    """`DiffusionPipeline`'s method `name`, followed by the same call on every nested pipeline."""
+    """`DiffusionPipeline`'s method `name`, followed by the same call on every nested pipeline that has it."""
 
     @functools.wraps(getattr(DiffusionPipeline, name))
     def method(self: NestedPipelineMixin, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("enable"):
+            self._refuse_modular(name)
         result = getattr(super(NestedPipelineMixin, self), name)(*args, **kwargs)
         for pipeline in self.nested_pipelines.values():
-            getattr(pipeline, name)(*args, **kwargs)
+            if hasattr(pipeline, name):
+                getattr(pipeline, name)(*args, **kwargs)
         return result
 
     return method
@@ -55,9 +58,19 @@ class NestedPipelineMixin:
     """
 
     @property
-    def nested_pipelines(self) -> dict[str, DiffusionPipeline]:
+    def nested_pipelines(self) -> dict[str, DiffusionPipeline | ModularPipeline]:
         """The components that are pipelines, by name."""
-        return {name: part for name, part in self.components.items() if isinstance(part, DiffusionPipeline)}
+        kinds = (DiffusionPipeline, ModularPipeline)
+        return {name: part for name, part in self.components.items() if isinstance(part, kinds)}
+
+    def _refuse_modular(self, method: str) -> None:
+        """Modular pipelines are saved and offloaded in ways of their own, which no outer pipeline can take part in."""
+        for name, part in self.nested_pipelines.items():
+            if isinstance(part, ModularPipeline):
+                raise ValueError(
+                    f"`{method}` does not work with {type(part).__name__}, a modular pipeline, as `{name}`: save it on its"
+                    " own, and offload it by its `ComponentsManager`."
+                )
 
     @classmethod
     def _nested_names(cls) -> list[str]:
@@ -82,6 +95,7 @@ class NestedPipelineMixin:
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         # The hook that brings a model to the accelerator is on `forward`. transformers' `generate` runs the vision
         # tower before the first `forward`, so `generate` brings the model as well.
+        self._refuse_modular("enable_model_cpu_offload")
         super().enable_model_cpu_offload(*args, **kwargs)
         for pipeline in self.nested_pipelines.values():
             pipeline.enable_model_cpu_offload(*args, **kwargs)
@@ -94,7 +108,8 @@ class NestedPipelineMixin:
             vars(model).pop("generate", None)
         super().remove_all_hooks()
         for pipeline in self.nested_pipelines.values():
-            pipeline.remove_all_hooks()
+            if isinstance(pipeline, DiffusionPipeline):
+                pipeline.remove_all_hooks()
 
     def enable_group_offload(
         self,
@@ -109,14 +124,80 @@ class NestedPipelineMixin:
         Models of our own are always offloaded leaf by leaf: diffusers finds no blocks in a vision-language model, and
         brings the rest of a model in `forward` only, which `generate` calls after the vision tower.
         """
+        self._refuse_modular("enable_group_offload")
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
-        kwargs = {**kwargs, "exclude_modules": excluded}
-        super().enable_group_offload(onload_device, offload_device, "leaf_level", **kwargs)
+        own = {id(part): name for name, part in self.components.items() if isinstance(part, torch.nn.Module)}
         for name, pipeline in self.nested_pipelines.items():
+            shared = {part: own[id(model)] for part, model in pipeline.components.items() if id(model) in own}
             if name in excluded:
                 pipeline.to(onload_device)
             else:
-                pipeline.enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
+                theirs = [*excluded, *shared]  # a model of both levels is offloaded below, as one that generates
+                pipeline.enable_group_offload(
+                    onload_device, offload_device, offload_type, exclude_modules=theirs, **kwargs
+                )
+            excluded += [ours for part, ours in shared.items() if {name, part} & {*excluded}]
+        super().enable_group_offload(onload_device, offload_device, "leaf_level", exclude_modules=excluded, **kwargs)
+
+    # Saving memory and time
+    # ----------------------
+    # diffusers has these on single models. Here they reach each model of a nested pipeline that has them.
+
+    def enable_vae_tiling(self) -> None:
+        """Let each autoencoder work tile by tile, where a picture is large."""
+        self._tell_models("enable_tiling", "vae")
+
+    def disable_vae_tiling(self) -> None:
+        """Let each autoencoder work on whole pictures again."""
+        self._tell_models("disable_tiling", "vae")
+
+    def enable_vae_slicing(self) -> None:
+        """Let each autoencoder work on one picture of a batch at a time."""
+        self._tell_models("enable_slicing", "vae")
+
+    def disable_vae_slicing(self) -> None:
+        """Let each autoencoder work on whole batches again."""
+        self._tell_models("disable_slicing", "vae")
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Let each denoiser compute attention by a backend of diffusers: `"native"`, `"flash"`, `"sage"`, ...
+
+        Models of transformers have names of their own: `pipe.planner.set_attn_implementation("flash_attention_2")`.
+        """
+        self._tell_models("set_attention_backend", "transformer", "unet", backend=backend)
+
+    def _tell_models(self, method: str, *names: str, **kwargs: Any) -> None:
+        parts = [getattr(pipeline, name, None) for pipeline in self.nested_pipelines.values() for name in names]
+        able = [part for part in parts if hasattr(part, method)]
+        if not able:
+            raise ValueError(f"There is no {' or '.join(names)} in {list(self.nested_pipelines)} that can `{method}`.")
+        for part in able:
+            getattr(part, method)(**kwargs)
+
+    def compile(self, *parts: str, **kwargs: Any) -> None:
+        """Compile models in place by `torch.compile`, on their first use.
+
+        A model of diffusers that has repeated blocks is compiled block by block, which is much quicker.
+
+        Args:
+            parts (`str`): Such as `"planner"`, `"editor.transformer"` or `"editor.vae"`. By default our own models that
+                write text and each nested pipeline's denoiser.
+            kwargs: Of `torch.compile`, such as `fullgraph` or `mode`.
+
+        Raises:
+            ValueError: If one of `parts` is no model.
+        """
+        models = {name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)}
+        for outer, pipeline in self.nested_pipelines.items():
+            theirs = {f"{outer}.{name}": part for name, part in pipeline.components.items()}
+            models.update({name: part for name, part in theirs.items() if isinstance(part, torch.nn.Module)})
+        unknown = [part for part in parts if part not in models]
+        if unknown:
+            raise ValueError(f"There is no model {unknown[0]!r}; there are: {', '.join(models)}.")
+        usual = [name for name in models if "." not in name or name.endswith((".transformer", ".unet"))]
+        for name in parts or usual:
+            by_blocks = getattr(models[name], "_repeated_blocks", None)
+            (models[name].compile_repeated_blocks if by_blocks else models[name].compile)(**kwargs)
 
     @property
     def _generating_models(self) -> list[torch.nn.Module]:
@@ -167,18 +248,35 @@ class NestedPipelineMixin:
         index = json.loads((folder / cls.config_name).read_text(encoding="utf-8"))
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
         nested = [name for name in cls._nested_names() if name not in given and index.get(name, [None])[0]]
-        settings = {name: _settings_of_nested(name, folder / name, kwargs) for name in nested}
+        shared = {own: part for own, part in cls._shared_with_nested(index).items() if own not in given}
+        settings = {name: _settings_of_nested(name, folder / name, kwargs, shared) for name in nested}
         for name in nested:
             nested_class = simple_get_class_obj(*index[name])
             given[name] = nested_class.from_pretrained(str(folder / name), **settings[name])
+        given.update(cls._parts_in_nested(index, folder, given))
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
 
-        kwargs = _settings_of_outer(folder, nested, kwargs)
+        kwargs = _settings_of_outer(folder, nested, kwargs, shared)
         pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **given})
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         pipeline._bases_by_folder = {str(folder / name): base for name, base in index.get("_base_models", {}).items()}
         return pipeline
+
+    @classmethod
+    def _shared_with_nested(cls, index: dict[str, Any]) -> dict[str, str]:
+        """Of the components in an index, those that are a nested pipeline's: their names there. For a subclass to say."""
+        return {}
+
+    @classmethod
+    def _parts_in_nested(cls, index: dict[str, Any], folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+        """The components that are a nested pipeline's themselves; `given` holds what is loaded. For a subclass to say."""
+        return {}
+
+    @classmethod
+    def _other_folders(cls, index: dict[str, Any]) -> list[str]:
+        """Folders with weights that are no component's, for a subclass to say."""
+        return []
 
     @classmethod
     def _find(cls, name: str | os.PathLike, kwargs: dict[str, Any]) -> Path:
@@ -225,12 +323,13 @@ class NestedPipelineMixin:
         index = Path(folder, cls.config_name)
         if not index.is_file():
             return folder
-        nested = cls._nested_names()
+        nested, components = cls._nested_names(), json.loads(index.read_text(encoding="utf-8"))
         depths = {
             name: 2 if name in nested else 1
-            for name, entry in json.loads(index.read_text(encoding="utf-8")).items()
+            for name, entry in components.items()
             if isinstance(entry, list) and entry[0] and name != "_class_name" and name not in kwargs
         }
+        depths.update(dict.fromkeys(cls._other_folders(components), 1))
         commit = index.parent.name
         listing = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=kwargs.get("cache_dir"))
         wanted = files_to_load([file.path for file in listing], depths, variant, use_safetensors)
@@ -268,6 +367,7 @@ class NestedPipelineMixin:
                 An evaluation's report of this very pipeline, as [`Scores.read`] takes it. It is not kept for the next
                 save: a pipeline that is changed has other scores.
         """
+        self._refuse_modular("save_pretrained")
         about = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         folder = Path(save_directory)
         self.register_to_config(_base_models=cards.base_models(self))
@@ -322,23 +422,36 @@ class NestedPipelineMixin:
 # --------------------------------
 
 
-def _settings_of_nested(name: str, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` of the nested pipeline in `folder` is given, of what the outer one was given."""
-    components = json.loads((folder / DiffusionPipeline.config_name).read_text(encoding="utf-8"))
+def _settings_of_nested(
+    name: str, folder: Path, settings: dict[str, Any], shared: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What `from_pretrained` of the nested pipeline in `folder` is given, of what the outer one was given.
+
+    Args:
+        shared (`dict`, *optional*): Components of the outer pipeline that are components of this one: their names here.
+    """
+    components = _components(folder)
+    own_names = {**{part: part for part in components}, **{f"{name}.{part}": part for part in components}}
+    own_names.update(shared or {})
     result = {key: value for key, value in settings.items() if key not in ("custom_pipeline", "custom_revision")}
     for key in ("dtype", "torch_dtype"):
         if isinstance(settings.get(key), dict):
-            result[key] = settings[key].get(name, settings[key])
+            wanted = {own_names.get(part, part): dtype for part, dtype in settings[key].items()}
+            result[key] = wanted.get(name, wanted)
     if not _has_variant(folder, settings.get("variant")):
         result.pop("variant", None)
     config = settings.get("quantization_config")
-    result["quantization_config"] = _quantizing(
-        config, None if _is_quantized(name, config) else components.__contains__
-    )
+    if _is_quantized(name, config):
+        result["quantization_config"] = copy.copy(config)
+        result["quantization_config"].components_to_quantize = None  # all of them
+    else:
+        result["quantization_config"] = _quantizing(config, own_names)
     return result
 
 
-def _settings_of_outer(folder: Path, nested: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_outer(
+    folder: Path, nested: list[str], settings: dict[str, Any], shared: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The same settings without what only concerns the nested pipelines."""
     result = dict(settings)
     variant, own = settings.get("variant"), [p for p in folder.iterdir() if p.is_dir() and p.name not in nested]
@@ -346,11 +459,17 @@ def _settings_of_outer(folder: Path, nested: list[str], settings: dict[str, Any]
         del result["variant"]
     config = settings.get("quantization_config")
     if config is not None:
-        theirs = {name for name in nested if _is_quantized(name, config)}
+        theirs = {*(shared or {}), *(name for name in nested if _is_quantized(name, config))}
         for name in nested:
-            theirs.update(json.loads((folder / name / DiffusionPipeline.config_name).read_text(encoding="utf-8")))
-        result["quantization_config"] = _quantizing(config, lambda part: part not in theirs)
+            theirs.update(part for own in _components(folder / name) for part in (own, f"{name}.{own}"))
+        result["quantization_config"] = _quantizing(config, {p: p for p in _quantized(config) if p not in theirs})
     return result
+
+
+def _components(folder: Path) -> list[str]:
+    """The names of the components of the pipeline in a folder."""
+    index = json.loads((folder / DiffusionPipeline.config_name).read_text(encoding="utf-8"))
+    return [name for name, entry in index.items() if isinstance(entry, list) and name != "_class_name"]
 
 
 def _is_quantized(name: str, config: PipelineQuantizationConfig | None) -> bool:
@@ -364,26 +483,26 @@ def _quantized(config: PipelineQuantizationConfig | None) -> list[str]:
 
 
 def _quantizing(
-    config: PipelineQuantizationConfig | None, belongs: Callable[[str], bool] | None
+    config: PipelineQuantizationConfig | None, own_names: dict[str, str]
 ) -> PipelineQuantizationConfig | None:
     """A quantization config for those of its components that belong to a level, since diffusers warns of the others.
 
     Args:
-        belongs (`Callable`, *optional*): Left out, all components of the level are quantized.
+        own_names (`dict`): What the config may call the level's components: their names there.
 
     Returns:
         The config as it is if it names no components, `None` if it names others only.
     """
     if not _quantized(config):
         return config
-    names = [] if belongs is None else [name for name in _quantized(config) if belongs(name)]
-    if belongs is not None and not names:
+    names = {own_names[name]: name for name in _quantized(config) if name in own_names}
+    if not names:
         return None
     config = copy.copy(config)
     if config.quant_mapping:
-        config.quant_mapping = {name: config.quant_mapping[name] for name in names}
+        config.quant_mapping = {own: config.quant_mapping[name] for own, name in names.items()}
     else:
-        config.components_to_quantize = names or None
+        config.components_to_quantize = list(names)
     return config
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,19 +16,22 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..editors import call_editor, check_editor, working_size
-from ..images import load_pictures
+from ..editors import call_editor, check_editor, open_masks, working_size
+from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planning import has_adapter, make_plans
 from ..prompts import Prompts
 from .nested import NestedPipelineMixin
-from .pipeline_output import ImageEditR1PipelineOutput, Turn
+from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
+from .selection import Selector, select
+from .shared_planner import SharedPlannerMixin, with_adapter
+from .streaming import one_ahead, share_weights
 
 
 logger = logging.get_logger(__name__)
 
 
-class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
+class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
     r"""
     Pipeline for instruction-based image editing with three agents, after ImageEdit-R1 (arXiv 2603.08059).
 
@@ -43,7 +48,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         processor ([`~transformers.ProcessorMixin`]):
             The planner's processor; a tokenizer for a causal language model.
         editor ([`~diffusers.DiffusionPipeline`]):
-            Any pipeline that takes `image` and `prompt`. Replace it at any time: `pipe.editor = other`.
+            Any pipeline that takes `image` and `prompt`, a [`~diffusers.ModularPipeline`] too. Replace it at any time:
+            `pipe.editor = other`.
         sequencer ([`~transformers.PreTrainedModel`], *optional*):
             The sequencing agent. Left out, the planner answers both questions of one conversation.
         sequencer_processor ([`~transformers.ProcessorMixin`], *optional*):
@@ -110,6 +116,7 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None,
         output_type: str,
         editor_arguments: dict[str, Any],
+        references: bool = False,
     ) -> None:
         """Refuse what cannot work before any model runs. `given` holds instructions or plans, one per picture.
 
@@ -133,7 +140,30 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
         if self.editor is None:
             raise ValueError("This pipeline has no editor; set `pipe.editor`.")
-        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments})
+        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments}, references)
+
+    def check_choice(
+        self,
+        selector: Selector | None,
+        num_plans: int,
+        num_images_per_plan: int,
+        num_images_per_prompt: int,
+        planned: bool,
+    ) -> None:
+        """Refuse numbers of candidates that do not fit; raises as `check_inputs` does."""
+        for name, number in {"num_plans": num_plans, "num_images_per_plan": num_images_per_plan}.items():
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
+            if number > 1 and selector is None:
+                raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
+        if selector is not None and not callable(selector):
+            raise TypeError(f"`selector` is called; {type(selector).__name__} cannot be.")
+        if selector is not None and num_images_per_prompt != 1:
+            raise ValueError(
+                "A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`."
+            )
+        if num_plans > 1 and not planned:
+            raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
 
     def check_instructions(self, instructions: list[str]) -> None:
         """Refuse what cannot be planned; raises as `check_inputs` does."""
@@ -150,12 +180,16 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
 
     @torch.no_grad()
+    @with_adapter
     def plan(
         self,
         image: Any,
         instruction: str | list[str],
         generator: torch.Generator | list[torch.Generator] | None = None,
         max_new_tokens: int = 512,
+        num_plans: int = 1,
+        constrained: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
         **generation: Any,
     ) -> EditPlan | list[EditPlan]:
         """Decompose instructions and put their parts in order, without editing.
@@ -169,21 +203,53 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
                 Seeds the sampling, where there is any.
             max_new_tokens (`int`, defaults to 512):
                 The most tokens that each agent's answer may have.
+            num_plans (`int`, defaults to 1):
+                How many plans are made of each instruction. More than one are sampled, at temperature 1 unless
+                `temperature` is given; the picture is read once for all of them.
+            constrained (`bool`, defaults to `False`):
+                Let the agents write nothing but their format, so that a planner that was never trained for it has it,
+                too. Needs `pip install "diffusers-r1[constrained]"` and `max_new_tokens` of 326 or more.
+            prompt_lookup_num_tokens (`int`, *optional*):
+                How many tokens at a time of the second agent's answer are drafted from what was said before. The answer
+                stays the same and may come faster. Only for one plan of one picture; otherwise it has no effect.
             generation:
                 Further settings of the agents' `generate`, such as `do_sample`, `temperature` or `top_p`. Greedy by
                 default.
 
         Returns:
-            [`EditPlan`], or a list of them if `image` or `instruction` is a list. An answer that cannot be used does not
-            raise: it ends in a plan with `fallback=True` and a warning.
+            [`EditPlan`], or a list of them if `image` or `instruction` is a list or `num_plans` is more than 1:
+            `num_plans` of each instruction in turn. An answer that cannot be used does not raise: it ends in a plan with
+            `fallback=True` and a warning.
         """
-        images, instructions = _pair(load_pictures(image), instruction)
-        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
+        images, instructions = _pair(load_samples(image)[0], instruction)
+        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
         self.check_instructions(instructions)
+        plans = self._make_plans(
+            images,
+            instructions,
+            generator,
+            num_plans=num_plans,
+            constrained=constrained,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_new_tokens=max_new_tokens,
+            **generation,
+        )
+        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
+        _warn_of_fallbacks(plans)
+        return plans if many else plans[0]
+
+    @torch.no_grad()
+    def _make_plans(
+        self,
+        images: list[Image.Image],
+        instructions: list[str],
+        generator: torch.Generator | list[torch.Generator] | None,
+        **settings: Any,
+    ) -> list[EditPlan]:
         first = generator[0] if isinstance(generator, list) else generator
-        plans = make_plans(
+        return make_plans(
             self.planner,
             self.processor,
             images,
@@ -193,14 +259,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             sequence_without_adapter=self.config.sequence_without_adapter,
             seed=0 if first is None else first.initial_seed(),
             device=self._execution_device,
-            max_new_tokens=max_new_tokens,
-            **generation,
+            **settings,
         )
-        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
-        for plan in plans:
-            if plan.fallback:
-                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
-        return plans if many else plans[0]
 
     @torch.no_grad()
     def edit(
@@ -209,17 +269,23 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         plans: list[EditPlan],
         turns: Turns = "single",
         generator: torch.Generator | list[torch.Generator] | None = None,
+        references: list[list[Image.Image]] | None = None,
+        masks: list[Image.Image] | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
 
-        All turns of a picture happen at one size, the editor's; the last one's picture is not yet scaled back.
+        All turns of a picture happen at one size, the editor's, and with the same references and mask; the last one's
+        picture is not yet scaled back.
 
         Args:
             images (`list` of `PIL.Image.Image`): RGB pictures.
             plans (`list` of [`EditPlan`]): One per picture.
             turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
             generator: As the editor takes it; a list holds one per picture.
+            references (`list` of `list` of `PIL.Image.Image`, *optional*): What the editor sees beside each picture.
+            masks (`list` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L. Fewer
+                references or masks than pictures go round among neighbours: two masks of four pictures, two each.
             editor_arguments: The editor's own.
 
         Returns:
@@ -229,15 +295,20 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         prompts = [plan.prompts(turns) for plan in plans]
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
+        references = _spread(references or [[]], len(images))
+        masks = [
+            mask.resize(image.size, Image.Resampling.NEAREST)
+            for mask, image in zip(_spread(masks or [], len(images)), current)
+        ]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, prompts))):
             rows = [row for row in range(len(images)) if turn < len(prompts[row])]
             given = [current[row] for row in rows]
             asked = [prompts[row][turn] for row in rows]
             drawn = None if generator is None else [generators[row] for row in rows]
-            for row, before, prompt, after in zip(
-                rows, given, asked, call_editor(self.editor, given, asked, drawn, **arguments)
-            ):
+            beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
+            answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
+            for row, before, prompt, after in zip(rows, given, asked, answers):
                 done[row].append(Turn(prompt, before.size, after.size, after))
                 current[row] = _resized(after, before.size)
         return done
@@ -250,6 +321,9 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         plan: EditPlan | list[EditPlan] | None = None,
         turns: Turns = "single",
         num_images_per_prompt: int = 1,
+        num_plans: int = 1,
+        num_images_per_plan: int = 1,
+        selector: Selector | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -263,7 +337,8 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
-                The picture, its path or its URL.
+                The picture, its path or its URL. In a list, a list stands for a picture and others that the editor sees
+                beside it: `[[photo, coat]]`. The first is planned on and edited; not every editor takes several.
             instruction (`str` or `list` of `str`, *optional*):
                 What to do, in the user's words. One picture goes with several instructions and the other way round.
             plan ([`EditPlan`] or a list of them, *optional*):
@@ -272,10 +347,17 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
                 Whether the editor gets all sub-requests at once or one after the other. The paper finds the first better:
                 small artefacts of one turn are the next one's input.
             num_images_per_prompt (`int`, defaults to 1):
-                How many pictures are made of each plan.
+                How many pictures are made of each plan, and come out.
+            num_plans (`int`, defaults to 1):
+                How many plans of each instruction are sampled for `selector` to choose from.
+            num_images_per_plan (`int`, defaults to 1):
+                How many pictures are made of each of these plans for `selector` to choose from.
+            selector (`Callable`, *optional*):
+                Best of n: called with the source, the instruction and the list of all pictures made of it; returns a
+                score for each, or the index of the one that comes out. See [`~selection.Selector`].
             generator (`torch.Generator` or a list of them, *optional*):
                 Makes the editor's noise, and seeds the planner's sampling, where there is any. A list holds one per
-                picture that comes out.
+                picture that is made.
             output_type (`"pil"`, `"np"` or `"pt"`, defaults to `"pil"`):
                 The form of the pictures that come out.
             return_dict (`bool`, defaults to `True`):
@@ -285,13 +367,15 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
             max_new_tokens (`int`, defaults to 512):
                 The most tokens that each agent's answer may have.
             generation (`dict`, *optional*):
-                Further settings of the agents' `generate`: `{"do_sample": True, "temperature": 0.7}`. Greedy by default.
+                Further settings of `plan`: `{"do_sample": True, "temperature": 0.7}`, `{"constrained": True}`. Greedy by
+                default.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
-                `callback_on_step_end`, ...
+                `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
+                each picture.
 
         Returns:
-            [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans and turns.
+            [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans, turns, and a selector's candidates.
 
         Raises:
             ValueError, TypeError: If the inputs do not fit together or the editor does not take an argument; nothing has
@@ -300,28 +384,126 @@ class ImageEditR1Pipeline(NestedPipelineMixin, DiffusionPipeline):
         # 1. Open the pictures and check everything that can be checked
         if (instruction is None) == (plan is None):
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
-        images, given = _pair(load_pictures(image), instruction if plan is None else plan)
-        self.check_inputs(images, given, turns, num_images_per_prompt, generator, output_type, editor_arguments)
+        pictures, references = load_samples(image)
+        images, given = _pair(pictures, instruction if plan is None else plan)
+        self.check_choice(selector, num_plans, num_images_per_plan, num_images_per_prompt, planned=plan is None)
+        of_plan = num_images_per_prompt if selector is None else num_images_per_plan
+        of_picture = num_plans * of_plan
+        self.check_inputs(images, given, turns, of_picture, generator, output_type, editor_arguments, any(references))
+        masks = open_masks(self.editor, editor_arguments, len(images))
 
         # 2. Decompose the instructions and put the sub-requests in order
         plans = given
         if plan is None:
-            plans = self.plan(images, given, generator, max_new_tokens, **(generation or {}))
+            plans = self.plan(images, given, generator, max_new_tokens, num_plans, **(generation or {}))
 
         # 3. Let the caller see, and change, what is about to be done
         if callback_on_plan is not None:
             plans = [callback_on_plan(plan) or plan for plan in plans]
 
-        # 4. Carry the plans out
-        sources = [image for image in images for _ in range(num_images_per_prompt)]
-        repeated = [plan for plan in plans for _ in range(num_images_per_prompt)]
-        done = self.edit(sources, repeated, turns, generator, **editor_arguments)
+        # 4. Carry the plans out, and give the pictures their sources' sizes
+        sources = [image for image in images for _ in range(of_picture)]
+        repeated = [plan for plan in plans for _ in range(of_plan)]
+        done = self.edit(sources, repeated, turns, generator, references, masks, **editor_arguments)
         self.maybe_free_model_hooks()
-
-        # 5. Give back pictures of the sources' sizes
         edited = [_resized(record[-1].image, source.size) for record, source in zip(done, sources)]
-        output = ImageEditR1PipelineOutput(images=_as_output_type(edited, output_type), plans=plans, turns=done)
+
+        # 5. Keep the best of what was made of each picture
+        candidates = []
+        if selector is not None:
+            made = [Candidate(*parts) for parts in zip(edited, repeated, done)]
+            groups = [made[start : start + of_picture] for start in range(0, len(made), of_picture)]
+            chosen, candidates = zip(*(select(selector, source, group) for source, group in zip(images, groups)))
+            best = [group[place] for group, place in zip(groups, chosen)]
+            edited, plans, done = map(list, zip(*((one.image, one.plan, one.turns) for one in best)))
+
+        # 6. Give back pictures, plans and what happened
+        output = ImageEditR1PipelineOutput(_as_output_type(edited, output_type), plans, done, list(candidates))
         return output if return_dict else output.to_tuple()
+
+    def stream(
+        self,
+        image: Any,
+        instruction: str | list[str],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        max_new_tokens: int = 512,
+        generation: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Iterator[ImageEditR1PipelineOutput]:
+        """Edit pictures one after the other, and give each result as soon as it is there.
+
+        While the editor works on a picture, the next one is planned in a thread. Where the two would disturb each other
+        they take turns: if the planner is a part of the editor, if model offload lets one of them on the device at a
+        time, or if plans are sampled, since all sampling draws from one global state.
+
+        Args:
+            image, instruction, max_new_tokens, generation: As in `__call__`.
+            generator (`torch.Generator` or a list of them, *optional*):
+                As in `__call__`; a list holds one per picture.
+            arguments:
+                Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
+
+        Returns:
+            `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone.
+
+        Raises:
+            ValueError, TypeError: As `__call__`; nothing has run then.
+        """
+        samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
+        samples, given = _pair(samples, instruction)
+        own = inspect.signature(type(self).__call__).parameters
+        self.check_inputs(
+            [sample[0] for sample in samples],
+            given,
+            arguments.get("turns", "single"),
+            1,
+            None,
+            arguments.get("output_type", "pil"),
+            {name: value for name, value in arguments.items() if name not in own},
+            any(len(sample) > 1 for sample in samples),
+        )
+        generators = generator if isinstance(generator, list) else [generator] * len(samples)
+        if len(generators) != len(samples):
+            raise ValueError(f"{len(generators)} generators do not go with {len(samples)} pictures.")
+        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
+        items = list(zip(samples, given, generators))
+        if self._can_plan_ahead({**settings, **arguments}):
+            return self._stream_planned_ahead(items, settings, arguments)
+        about = {"max_new_tokens": max_new_tokens, "generation": generation, **arguments}
+        return (self([sample], text, generator=drawn, **about) for sample, text, drawn in items)
+
+    def _stream_planned_ahead(
+        self,
+        items: list[tuple[list[Image.Image], str, torch.Generator | None]],
+        settings: dict[str, Any],
+        arguments: dict[str, Any],
+    ) -> Iterator[ImageEditR1PipelineOutput]:
+        planner_is_free = threading.Lock()
+
+        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None]) -> EditPlan:
+            (image, *_), instruction, generator = item
+            with planner_is_free:
+                return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
+
+        for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
+            if plan.edits:
+                _warn_of_fallbacks([plan])
+            else:  # it is asked for again, which takes sampling, and so is not done beside the editor
+                with planner_is_free:
+                    plan = self.plan(sample[0], instruction, generator, **settings)
+            yield self([sample], plan=plan, generator=generator, **arguments)
+
+    def _can_plan_ahead(self, settings: dict[str, Any]) -> bool:
+        sampled = settings.get("do_sample") or settings.get("num_plans", 1) > 1
+        offloaded = bool(getattr(self, "_all_hooks", ()))
+        agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
+        return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
+
+
+def _warn_of_fallbacks(plans: list[EditPlan]) -> None:
+    for plan in plans:
+        if plan.fallback:
+            logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
 
 
 def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], list]:
@@ -332,6 +514,11 @@ def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], lis
     elif len(given) == 1:
         given = given * len(images)
     return images, given
+
+
+def _spread(values: list, length: int) -> list:
+    """Each of `values` as often in a row as makes `length` of them."""
+    return [values[place * len(values) // length] for place in range(length if values else 0)]
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

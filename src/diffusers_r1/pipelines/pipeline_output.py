@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,23 @@ class Turn:
     image: Image.Image
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that a selector could choose.
+
+    Args:
+        image (`PIL.Image.Image`): In its source's size.
+        plan ([`EditPlan`]): What was carried out.
+        turns (`list` of [`Turn`]): What the editor was asked and gave.
+        score (`float`, *optional*): The selector's; `None` if it gave an index, or no score to this picture.
+    """
+
+    image: Image.Image
+    plan: EditPlan
+    turns: list[Turn]
+    score: float | None = None
+
+
 @dataclass
 class ImageEditR1PipelineOutput(BaseOutput):
     """
@@ -39,8 +56,11 @@ class ImageEditR1PipelineOutput(BaseOutput):
             sizes differ, a list of such arrays or tensors without the first axis.
         plans (`list` of [`EditPlan`]): The plan that was carried out, one for each source.
         turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave.
+        candidates (`list` of `list` of [`Candidate`]): With a selector, for each source, all pictures that it was shown,
+            in its order; empty without one.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
     plans: list[EditPlan]
     turns: list[list[Turn]]
+    candidates: list[list[Candidate]] = field(default_factory=list)

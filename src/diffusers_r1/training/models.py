@@ -13,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..bundles.planners import load_planner
 from ..planning import has_adapter
 from ..prompts import Prompts
-from .vision import vision_tower
+from ..vision import vision_tower
 
 
 if TYPE_CHECKING:

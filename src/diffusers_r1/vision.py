@@ -1,4 +1,4 @@
-"""A picture that a batch holds several times is encoded once: GRPO asks about each one G times over."""
+"""A picture that a batch holds several times is encoded once, in training (GRPO asks about each one G times) and planning."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from diffusers_r1.planning import Conversation
 from diffusers_r1.scenes import sample_task
-from diffusers_r1.training.vision import encode_pictures_once, vision_tower
+from diffusers_r1.vision import encode_pictures_once, vision_tower
 
 
 pytestmark = pytest.mark.tiny

@@ -1,0 +1,243 @@
+"""The editor's text encoder plans: one module, one copy on disk, and pictures that do not change by it."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from accelerate.hooks import CpuOffload
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from safetensors import safe_open
+
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.pipelines.shared_planner import ADAPTER_FOLDER, adapter_layers, adapter_on, adapter_taken_out
+from diffusers_r1.prompts import Prompts
+
+
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's way of asking
+]
+
+SHORT = Prompts(decompose="{instruction}", sequence="in order")
+PLAN = EditPlan("", (), ("make it blue",))
+SMALL = {"height": 64, "width": 64, "num_inference_steps": 1}
+SOURCE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A LoRA adapter trained, so to speak, on the editor's text encoder, as the training scripts leave it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    editor = tiny_models.tiny_qwen_edit()
+    save_planner(folder / "base", editor.text_encoder, editor.processor, SHORT)
+    base, processor, prompts = load_planner(folder / "base", dtype=torch.float32)
+    torch.manual_seed(0)
+    settings = LoraConfig(
+        r=2, lora_alpha=64, target_modules=r".*language_model.*(q_proj|v_proj)", init_lora_weights=False
+    )
+    get_peft_model(base, settings).save_pretrained(folder / "adapter")
+    processor.save_pretrained(folder / "adapter")
+    prompts.save(folder / "adapter")
+    return folder / "adapter"
+
+
+def build(adapter=None, **kwargs) -> ImageEditR1Pipeline:
+    editor = tiny_models.tiny_qwen_edit()
+    pipe = ImageEditR1Pipeline.from_editor(editor, planner_adapter=adapter, **kwargs)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def answer(pipe: ImageEditR1Pipeline) -> str:
+    return pipe.plan(SOURCE, "make it blue", max_new_tokens=12).raw[0]
+
+
+def edited(editor) -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    return np.asarray(editor(SOURCE, "make it blue", negative_prompt=" ", generator=generator, **SMALL).images[0])
+
+
+def parameters(*models: torch.nn.Module) -> int:
+    return sum({id(p): p.numel() for model in models for p in model.parameters()}.values())
+
+
+def models_of(pipe: ImageEditR1Pipeline) -> list[torch.nn.Module]:
+    parts = [*pipe.components.values(), *pipe.editor.components.values()]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
+def size_of_weights(folder) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def names_of_weights(folder) -> list[str]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return list(file.keys())
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """What the editor makes, and what its text encoder answers, before any of this."""
+    editor = tiny_models.tiny_qwen_edit()
+    editor.set_progress_bar_config(disable=True)
+    return edited(editor), answer(build(prompts=SHORT))
+
+
+def test_the_editors_pictures_are_the_same_bit_by_bit(adapter, bare):
+    pipe = build(adapter)
+    assert pipe.planner is pipe.editor.text_encoder and pipe.planner_in_editor == "text_encoder"
+    assert pipe.prompts == SHORT
+    assert answer(pipe) != bare[1]  # the adapter plans otherwise
+    assert np.array_equal(edited(pipe.editor), bare[0])
+    out = pipe(SOURCE, plan=PLAN, generator=torch.Generator().manual_seed(0), **SMALL)
+    assert np.array_equal(np.asarray(out.images[0]), bare[0])
+
+
+def test_without_an_adapter_the_text_encoder_plans_as_it_is(bare):
+    pipe = build(prompts=SHORT)
+    assert answer(pipe) == bare[1] and pipe.processor is pipe.editor.processor
+
+
+def test_the_adapter_is_the_only_weight_that_is_added(adapter):
+    pipe, editor = build(adapter), tiny_models.tiny_qwen_edit()
+    of_editor = parameters(*[part for part in editor.components.values() if isinstance(part, torch.nn.Module)])
+    of_adapter = sum(
+        p.numel() for layer in adapter_layers(pipe.planner) for name, p in layer.named_parameters() if "lora_" in name
+    )
+    assert of_adapter > 0 and parameters(*models_of(pipe)) == of_editor + of_adapter
+
+
+def test_the_adapter_plans_what_it_plans_on_its_own(adapter):
+    planner, processor, prompts = load_planner(adapter, dtype=torch.float32)
+    apart = ImageEditR1Pipeline(planner, processor, tiny_models.tiny_pix2pix(), prompts=prompts)
+    assert answer(apart) == answer(build(adapter))
+
+
+def test_the_bundle_has_the_shared_weights_once(adapter, bare, tmp_path):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.save_pretrained(tmp_path / "bundle")
+    pipe.editor = None  # what was saved is the whole
+    tiny_models.tiny_qwen_edit().save_pretrained(tmp_path / "editor")
+    bundle = tmp_path / "bundle"
+    assert not (bundle / "planner").exists()
+    adapter_bytes = size_of_weights(bundle / ADAPTER_FOLDER)
+    assert adapter_bytes > 0
+    assert size_of_weights(bundle) == size_of_weights(tmp_path / "editor") + adapter_bytes
+    assert names_of_weights(bundle / "editor/text_encoder") == names_of_weights(tmp_path / "editor/text_encoder")
+    assert json.loads((bundle / "model_index.json").read_text())["planner"] == [None, None]
+
+    again = ImageEditR1Pipeline.from_pretrained(bundle)
+    again.set_progress_bar_config(disable=True)
+    assert again.planner is again.editor.text_encoder and again.prompts == SHORT
+    assert answer(again) == said and np.array_equal(edited(again.editor), bare[0])
+    again.save_pretrained(tmp_path / "twice")
+    assert size_of_weights(tmp_path / "twice") == size_of_weights(bundle)
+
+
+def test_saving_leaves_the_pipeline_as_it_was(adapter, tmp_path):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.save_pretrained(tmp_path)
+    assert answer(pipe) == said and pipe.planner_in_editor == "text_encoder"
+    assert tuple(pipe.config.planner) == ("transformers", "Qwen2_5_VLForConditionalGeneration")
+
+
+def test_a_bundle_without_an_adapter(tmp_path):
+    build(prompts=SHORT).save_pretrained(tmp_path)
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert again.planner is again.editor.text_encoder and again.planner.dtype == torch.bfloat16
+    assert not (tmp_path / ADAPTER_FOLDER).exists()
+
+
+def test_another_editor_at_load(adapter, tmp_path):
+    build(adapter).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="OmniGenPipeline does not have"):
+        ImageEditR1Pipeline.from_pretrained(tmp_path, editor=tiny_models.tiny_omnigen())
+    assert (
+        ImageEditR1Pipeline.from_pretrained(tmp_path, editor=tiny_models.tiny_pix2pix(), planner=None).planner is None
+    )
+    other = tiny_models.tiny_qwen_edit_plus()
+    assert ImageEditR1Pipeline.from_pretrained(tmp_path, editor=other).planner is other.text_encoder
+
+
+def test_another_editor_later(adapter):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.editor = tiny_models.tiny_pix2pix()
+    assert pipe.planner_in_editor is None and answer(pipe) == said
+
+
+def test_moving_keeps_it_one(adapter):
+    pipe = build(adapter).to(torch.bfloat16)
+    assert pipe.planner is pipe.editor.text_encoder and pipe.planner.dtype == torch.bfloat16
+    pipe.to("meta")
+    assert pipe.planner is pipe.editor.text_encoder
+    assert {p.device.type for p in pipe.planner.parameters()} == {"meta"}
+
+
+def test_model_offload(adapter, bare):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert isinstance(pipe.planner._hf_hook, CpuOffload) and pipe.planner is pipe.editor.text_encoder
+    assert answer(pipe) == said
+    out = pipe(SOURCE, plan=PLAN, generator=torch.Generator().manual_seed(0), **SMALL)
+    assert np.array_equal(np.asarray(out.images[0]), bare[0])
+    assert answer(pipe) == said
+
+
+def test_sequential_offload(adapter):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    assert {p.device.type for p in pipe.planner.parameters()} == {"meta"}
+    pipe.remove_all_hooks()
+    assert answer(pipe) == said
+
+
+def test_group_offload(adapter, bare):
+    pipe = build(adapter)
+    said = answer(pipe)
+    pipe.enable_group_offload("cpu", num_blocks_per_group=1)
+    assert hasattr(pipe.planner.model.visual.patch_embed.proj, "_diffusers_hook")
+    assert answer(pipe) == said
+    assert np.array_equal(edited(pipe.editor), bare[0])
+
+
+def test_the_second_question_without_the_adapter(adapter):
+    pipe = build(adapter, sequence_without_adapter=True)
+    said = answer(pipe)
+    assert all(layer.disable_adapters for layer in adapter_layers(pipe.planner))  # off again after planning
+    with adapter_on(pipe.planner):
+        assert not any(layer.disable_adapters for layer in adapter_layers(pipe.planner))
+    assert answer(pipe) == said
+
+
+def test_the_adapter_comes_back_where_it_was(adapter):
+    pipe = build(adapter)
+    names = list(pipe.planner.state_dict())
+    with pytest.raises(RuntimeError, match="inside"), adapter_taken_out(pipe.planner):
+        assert list(pipe.planner.state_dict()) == list(tiny_models.tiny_qwen_edit().text_encoder.state_dict())
+        raise RuntimeError("inside")
+    assert list(pipe.planner.state_dict()) == names
+
+
+def test_editors_that_cannot_plan_say_so():
+    with pytest.raises(ValueError, match="no text encoder that can plan"):
+        ImageEditR1Pipeline.from_editor(tiny_models.tiny_pix2pix())
+    with pytest.raises(ValueError, match="no text encoder that can plan"):
+        ImageEditR1Pipeline.from_editor(tiny_models.tiny_omnigen())
+    with pytest.raises(ValueError, match="no processor"):
+        ImageEditR1Pipeline.from_editor(tiny_models.tiny_flux2_klein())
+
+
+@pytest.mark.parametrize("name", ["tiny_longcat", "tiny_joyimage_edit", "tiny_qwen_image_21", "tiny_flux2"])
+def test_other_editors_with_a_model_that_can(name):
+    pipe = ImageEditR1Pipeline.from_editor(getattr(tiny_models, name)(), prompts=SHORT)
+    assert pipe.planner_in_editor == "text_encoder"
+    assert isinstance(answer(pipe), str)
