@@ -5,12 +5,12 @@
 First the vision tower alone learns to see, read by linear heads that are thrown away, and is frozen: left to the language
 loss it told colours apart and no shapes in 4,000 steps. Then four stages. `read`: explicit requests and the picture's
 inventory. `point`: indirect requests one at a time, both turns of the conversation, and some of 200 complex tasks, over and
-over in other words. `compose`: many of those, first turn only. `habit`: the rows of `point` from a teacher who leaves
+over in other words. `compose`: many of those. `habit`: the rows of `point` from a teacher who leaves
 indirect requests as they were said in `--literal` of the cases, as annotators do. Several values of `--literal` share the
 first three stages; 0 is the control that never had anything but a faultless teacher.
 
 The run writes its loss to `sight.csv`, `shared.csv` and `literal-<value>.csv`, goes on where it stopped when started again
-with the same folder, and leaves `output_dir/literal-<value>`: model, processor and prompts. Under two hours on one CPU core.
+with the same folder, and leaves `output_dir/literal-<value>`: model, processor and prompts. Three hours on one CPU core.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sight_steps", type=int, default=500, help="of the vision tower alone")
     parser.add_argument("--read_steps", type=int, default=1400)
     parser.add_argument("--point_steps", type=int, default=7400)
-    parser.add_argument("--compose_steps", type=int, default=2400)
+    parser.add_argument("--compose_steps", type=int, default=7400)
     parser.add_argument("--habit_steps", type=int, default=300)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--save_every", type=int, default=200)
@@ -386,7 +386,7 @@ def main() -> None:
     shared = [
         Stage("read", explicit, args.read_steps, (1e-3, 8e-4), both_turns=False),
         Stage("point", POINTED_KINDS, args.point_steps, (8e-4, 3e-4), both_turns=True),
-        Stage("compose", COMPOSED_KINDS, args.compose_steps, (8e-4, 5e-5), both_turns=False),
+        Stage("compose", COMPOSED_KINDS, args.compose_steps, (8e-4, 5e-5), both_turns=True),
     ]
     train(planner, processor, shared, 0.0, args.output_dir / "shared", args)
     trunk = {name: value.clone() for name, value in planner.state_dict().items()}

@@ -116,6 +116,16 @@ def load_samples(value: Any) -> tuple[list[Image.Image], list[list[Image.Image]]
     return pictures, [load_pictures(references) if references else [] for _, *references in samples]
 
 
+def pair(images: list[Any], given: Any) -> tuple[list[Any], list]:
+    """Pictures, or pictures with their references, and what goes with them as lists of one length, where either is one for all."""
+    given = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(images) == 1:
+        images = images * len(given)
+    elif len(given) == 1:
+        given = given * len(images)
+    return images, given
+
+
 def to_png(picture: Image.Image) -> bytes:
     """The picture as the content of a PNG file, without loss."""
     file = io.BytesIO()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..editors import call_editor, check_editor, open_masks, working_size
-from ..images import load_samples
+from ..images import load_samples, pair
 from ..plan import EditPlan, Turns
 from ..planning import has_adapter, make_plans
 from ..prompts import Prompts
@@ -25,13 +23,13 @@ from .nested import NestedPipelineMixin
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
 from .selection import Selector, select
 from .shared_planner import SharedPlannerMixin, with_adapter
-from .streaming import one_ahead, share_weights
+from .streaming import StreamingMixin
 
 
 logger = logging.get_logger(__name__)
 
 
-class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
+class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
     r"""
     Pipeline for instruction-based image editing with three agents, after ImageEdit-R1 (arXiv 2603.08059).
 
@@ -221,7 +219,7 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
             `num_plans` of each instruction in turn. An answer that cannot be used does not raise: it ends in a plan with
             `fallback=True` and a warning.
         """
-        images, instructions = _pair(load_samples(image)[0], instruction)
+        images, instructions = pair(load_samples(image)[0], instruction)
         many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
@@ -237,7 +235,7 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
             **generation,
         )
         self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
-        _warn_of_fallbacks(plans)
+        self._warn_of_fallbacks(plans)
         return plans if many else plans[0]
 
     @torch.no_grad()
@@ -261,6 +259,12 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
             device=self._execution_device,
             **settings,
         )
+
+    @staticmethod
+    def _warn_of_fallbacks(plans: list[EditPlan]) -> None:
+        for plan in plans:
+            if plan.fallback:
+                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
 
     @torch.no_grad()
     def edit(
@@ -385,7 +389,7 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         if (instruction is None) == (plan is None):
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
         pictures, references = load_samples(image)
-        images, given = _pair(pictures, instruction if plan is None else plan)
+        images, given = pair(pictures, instruction if plan is None else plan)
         self.check_choice(selector, num_plans, num_images_per_plan, num_images_per_prompt, planned=plan is None)
         of_plan = num_images_per_prompt if selector is None else num_images_per_plan
         of_picture = num_plans * of_plan
@@ -420,100 +424,6 @@ class ImageEditR1Pipeline(SharedPlannerMixin, NestedPipelineMixin, DiffusionPipe
         # 6. Give back pictures, plans and what happened
         output = ImageEditR1PipelineOutput(_as_output_type(edited, output_type), plans, done, list(candidates))
         return output if return_dict else output.to_tuple()
-
-    def stream(
-        self,
-        image: Any,
-        instruction: str | list[str],
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        max_new_tokens: int = 512,
-        generation: dict[str, Any] | None = None,
-        **arguments: Any,
-    ) -> Iterator[ImageEditR1PipelineOutput]:
-        """Edit pictures one after the other, and give each result as soon as it is there.
-
-        While the editor works on a picture, the next one is planned in a thread. Where the two would disturb each other
-        they take turns: if the planner is a part of the editor, if model offload lets one of them on the device at a
-        time, or if plans are sampled, since all sampling draws from one global state.
-
-        Args:
-            image, instruction, max_new_tokens, generation: As in `__call__`.
-            generator (`torch.Generator` or a list of them, *optional*):
-                As in `__call__`; a list holds one per picture.
-            arguments:
-                Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
-
-        Returns:
-            `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone.
-
-        Raises:
-            ValueError, TypeError: As `__call__`; nothing has run then.
-        """
-        samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
-        samples, given = _pair(samples, instruction)
-        own = inspect.signature(type(self).__call__).parameters
-        self.check_inputs(
-            [sample[0] for sample in samples],
-            given,
-            arguments.get("turns", "single"),
-            1,
-            None,
-            arguments.get("output_type", "pil"),
-            {name: value for name, value in arguments.items() if name not in own},
-            any(len(sample) > 1 for sample in samples),
-        )
-        generators = generator if isinstance(generator, list) else [generator] * len(samples)
-        if len(generators) != len(samples):
-            raise ValueError(f"{len(generators)} generators do not go with {len(samples)} pictures.")
-        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
-        items = list(zip(samples, given, generators))
-        if self._can_plan_ahead({**settings, **arguments}):
-            return self._stream_planned_ahead(items, settings, arguments)
-        about = {"max_new_tokens": max_new_tokens, "generation": generation, **arguments}
-        return (self([sample], text, generator=drawn, **about) for sample, text, drawn in items)
-
-    def _stream_planned_ahead(
-        self,
-        items: list[tuple[list[Image.Image], str, torch.Generator | None]],
-        settings: dict[str, Any],
-        arguments: dict[str, Any],
-    ) -> Iterator[ImageEditR1PipelineOutput]:
-        planner_is_free = threading.Lock()
-
-        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None]) -> EditPlan:
-            (image, *_), instruction, generator = item
-            with planner_is_free:
-                return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
-
-        for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
-            if plan.edits:
-                _warn_of_fallbacks([plan])
-            else:  # it is asked for again, which takes sampling, and so is not done beside the editor
-                with planner_is_free:
-                    plan = self.plan(sample[0], instruction, generator, **settings)
-            yield self([sample], plan=plan, generator=generator, **arguments)
-
-    def _can_plan_ahead(self, settings: dict[str, Any]) -> bool:
-        sampled = settings.get("do_sample") or settings.get("num_plans", 1) > 1
-        offloaded = bool(getattr(self, "_all_hooks", ()))
-        agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
-        return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
-
-
-def _warn_of_fallbacks(plans: list[EditPlan]) -> None:
-    for plan in plans:
-        if plan.fallback:
-            logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
-
-
-def _pair(images: list[Image.Image], given: Any) -> tuple[list[Image.Image], list]:
-    """Pictures and what goes with them as lists of one length, where either is one for all."""
-    given = list(given) if isinstance(given, (list, tuple)) else [given]
-    if len(images) == 1:
-        images = images * len(given)
-    elif len(given) == 1:
-        given = given * len(images)
-    return images, given
 
 
 def _spread(values: list, length: int) -> list:
