@@ -20,6 +20,7 @@ EXTRAS = {
         "llguidance",
         "nbclient",
         "ipykernel",
+        "psutil",
         "playwright",  # drives a browser through the page
         "transformers[serving]",  # a real server for the annotation script
     ],

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import psutil
 import pytest
 from PIL import Image
 
@@ -86,34 +88,37 @@ def wait_for(condition, process: subprocess.Popen, log: Path):
     return found
 
 
-def children(process: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
+def editors(process: subprocess.Popen) -> list[int]:
+    """The editors among the processes that a run has started."""
     found = []
-    for task in Path(f"/proc/{process}/task").glob("*"):
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *children(child)]
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended since
+            if "Editor" in " ".join(child.cmdline()):
+                found.append(child.pid)
     return found
 
 
-def title(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text()
-    except OSError:
-        return ""
+@pytest.fixture
+def start():
+    """Starts a process that is ended with the test, however that ends."""
+    with ExitStack() as ends:
+
+        def start(words: list[str], log: Path) -> subprocess.Popen:
+            file = ends.enter_context(log.open("w"))
+            process = ends.enter_context(subprocess.Popen(words, stdout=file, stderr=file))
+            ends.callback(process.kill)
+            return process
+
+        yield start
 
 
 @pytest.mark.tiny
-def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path):
+def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path, start):
     folder, log = tmp_path / "edited", tmp_path / "log"
     task = ["--dataset_name", scenes, "--shard_size", 3, "--editor_batch_size", 2]
-    with log.open("w") as file:
-        process = subprocess.Popen(command(folder, *task), stdout=file, stderr=file)
-
-    def editor():
-        return [child for child in children(process.pid) if "Editor" in title(child)]
-
+    process = start(command(folder, *task), log)
     wait_for(lambda: read(folder / "files.jsonl"), process, log)
-    os.kill(wait_for(editor, process, log)[0], signal.SIGKILL)
+    os.kill(wait_for(lambda: editors(process), process, log)[0], signal.SIGKILL)
     survived = len(read(folder / "files.jsonl"))
     wait_for(lambda: len(read(folder / "files.jsonl")) > survived, process, log)  # another editor has taken over
     process.send_signal(signal.SIGKILL)
