@@ -173,11 +173,10 @@ class TestCompile:
 
 
 class TestQuantization:
-    """By torchao where it is installed, which computes on the CPU; bitsandbytes needs an accelerator."""
+    """By torchao, which computes on the CPU; bitsandbytes needs an accelerator."""
 
     @pytest.fixture
     def int8(self):
-        pytest.importorskip("torchao")
         import diffusers
         import transformers
         from torchao.quantization import Int8WeightOnlyConfig

@@ -238,7 +238,7 @@ class ScenesExact:
     """The scenes world's own truth, cell by cell, with no model.
 
     `exact` is 1 where all nine cells and the background are right, else 0; `changed` the share that is right of what the
-    instruction changes, `kept` of what it does not; all from 0 to 1. See [`score`].
+    instruction changes, `kept` of what it does not; all from 0 to 1. See [`~scenes.score`].
     """
 
     name = "scenes"
