@@ -238,13 +238,14 @@ def test_two_processes_draw_as_many_completions(tmp_path):
     assert (output / "checkpoint-2" / "rng_state_1.pth").exists()
 
 
-def test_two_processes_learn_what_one_does(sft, tmp_path):
-    two = {**SFT_FEW, "per_device_train_batch_size": 4}
-    output = run(SFT, "two_processes_cpu", output_dir=tmp_path / "two", **two)
-    change, expected = flat_change(output), flat_change(sft)
-    # Not closer: what a process averages over are its own answers' tokens (Qwen2.5-VL's `accepts_loss_kwargs = False`).
-    assert (change - expected).abs().max() < 0.01 * expected.abs().max()
-    assert curves(output, "val/exact", "val/subject_f1") == curves(sft, "val/exact", "val/subject_f1")
+def test_two_processes_learn_what_one_does(tmp_path):
+    halves = {**SFT_FEW, "per_device_train_batch_size": 4}
+    two = run(SFT, "two_processes_cpu", output_dir=tmp_path / "two", **halves)
+    # Half after half: what a process averages over are its own answers' tokens (Qwen2.5-VL's `accepts_loss_kwargs = False`).
+    one = run(SFT, output_dir=tmp_path / "one", gradient_accumulation_steps=2, **halves)
+    change, expected = flat_change(two), flat_change(one)
+    assert (change - expected).abs().max() < 1e-3 * expected.abs().max()
+    assert curves(two, "val/exact", "val/subject_f1") == curves(one, "val/exact", "val/subject_f1")
 
 
 @pytest.mark.parametrize("path", sorted(LAUNCHERS.glob("*.yaml")), ids=lambda path: path.stem)
