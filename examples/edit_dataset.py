@@ -38,8 +38,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusers_r1 import EditPlan, records
-from diffusers_r1.commands.edit import AGENTS, editor_argument
-from diffusers_r1.commands.shared import add_model_arguments, load_pipeline, seed
+from diffusers_r1.commands.edit import AGENTS
+from diffusers_r1.commands.shared import add_editor_arguments, add_model_arguments, load_pipeline, seed
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.endpoints import sendable
 from diffusers_r1.images import load_picture, to_png
@@ -110,14 +110,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     models.add_argument(
         "--seed", type=seed, default=0, help="of the noise, with each row's number (default: %(default)s)"
     )
-    models.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=editor_argument,
-        metavar="NAME=VALUE",
-        help="an argument of the editor, the value as JSON: num_inference_steps=20",
-    )
+    add_editor_arguments(models)
     workers = parser.add_argument_group("workers")
     workers.add_argument("--planners", type=positive, default=1, help="how many (default: %(default)s)")
     workers.add_argument("--editors", type=positive, default=1, help="how many (default: %(default)s)")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ..images import load_picture
 from ..plan import EditPlan
 from ..records import write_whole
-from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
+from .shared import UsageError, add_editor_arguments, add_model_arguments, checking, load_pipeline, seed
 
 
 # What planning takes and carrying out a plan does not.
@@ -48,26 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="more than one are numbered: edited-1.png, ...",
     )
     parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=editor_argument,
-        metavar="NAME=VALUE",
-        help="""an argument of the editor, the value as JSON: guidance_scale=2.5 or negative_prompt='"blurry"'""",
-    )
+    add_editor_arguments(parser)
     add_model_arguments(parser)
-
-
-def editor_argument(text: str) -> tuple[str, Any]:
-    """`"guidance_scale=2.5"` as name and value."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"the value in {text!r} is no JSON; text stands in double quotes") from None
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .edit import editor_argument
-from .shared import UsageError, add_model_arguments
+from .shared import UsageError, add_editor_arguments, add_model_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="pipelines, in a folder or on the Hub (default: the bundle's)",
     )
-    models.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=editor_argument,
-        metavar="NAME=VALUE",
-        help="an argument of the editors, the value as JSON",
-    )
+    add_editor_arguments(models)
     models.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the editors' noise (default: %(default)s)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,28 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
     )
+
+
+def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=editor_argument,
+        metavar="NAME=VALUE",
+        help="""an argument of the editor, the value as JSON: guidance_scale=2.5 or negative_prompt='"blurry"'""",
+    )
+
+
+def editor_argument(text: str) -> tuple[str, Any]:
+    """`"guidance_scale=2.5"` as name and value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"the value in {text!r} is no JSON; text stands in double quotes") from None
 
 
 def load_pipeline(args: argparse.Namespace, **components: Any) -> ImageEditR1Pipeline:
