@@ -11,6 +11,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """`datasets` keeps what it has read; a test must not meet what another one read."""
+    import datasets
+
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(cache))
+    datasets.disable_progress_bars()
+
+
 @pytest.fixture(scope="session")
 def planner():
     return tiny_models.tiny_planner()

@@ -1,4 +1,3 @@
-import datasets
 import pytest
 import tiny_models
 from openai_server import serving
@@ -9,11 +8,8 @@ from diffusers_r1.evaluation.benchmarks import SCENES
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """`datasets` keeps what it has read; a test must not meet what another one read."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+def surroundings(own_cache, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture(scope="session")
