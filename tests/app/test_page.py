@@ -42,9 +42,10 @@ def cell(page, row, column):
 
 def write(page, row, column, text):
     cell(page, row, column).dblclick()
-    page.keyboard.press("ControlOrMeta+A")
-    page.keyboard.type(text)
-    page.keyboard.press("Enter")
+    field = cell(page, row, column).locator("textarea, input")
+    field.fill(text)
+    field.press("Enter")
+    expect(cell(page, row, column)).to_contain_text(text, timeout=PATIENCE)
 
 
 def download(page, button):
