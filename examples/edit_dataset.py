@@ -38,7 +38,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusers_r1 import EditPlan, records
-from diffusers_r1.commands.edit import AGENTS
+from diffusers_r1.bundles import AGENTS
 from diffusers_r1.commands.shared import add_editor_arguments, add_model_arguments, load_pipeline, seed
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.endpoints import sendable

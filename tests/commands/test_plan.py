@@ -1,6 +1,7 @@
 import pytest
 
 from diffusers_r1 import EditPlan
+from diffusers_r1.scenes import sample_task
 
 
 pytestmark = pytest.mark.tiny
@@ -12,6 +13,13 @@ def test_stdout_is_the_plan_and_nothing_else(run, bundle, photo, caplog):
     plan = EditPlan.from_json(printed)
     assert plan.requests == ("make it blue",) and plan.fallback
     assert "fell back" in caplog.text
+
+
+def test_the_shipped_bundle_says_what_it_was_made_for(run, photo, tmp_path):
+    said = run("plan", photo, "make the background teal", "--max_new_tokens", 4)[2]
+    assert "note: imageedit-r1-scenes knows 64x64 pictures of coloured shapes" in said
+    sample_task(4).image.save(tmp_path / "scene.png")
+    assert "note:" not in run("plan", tmp_path / "scene.png", "make the background teal")[2]
 
 
 def test_sampling_follows_the_seed(run, bundle, photo):

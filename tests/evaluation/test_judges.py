@@ -10,8 +10,18 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from diffusers_r1.bundles.planners import save_planner
-from diffusers_r1.endpoints import Endpoint
-from diffusers_r1.evaluation import LocalModel, Pixels, Sample, ScenesExact, VIEScore, read_samples, viescore
+from diffusers_r1.endpoints import Endpoint, EndpointError
+from diffusers_r1.evaluation import (
+    LocalModel,
+    Pixels,
+    Sample,
+    ScenesExact,
+    Verdict,
+    VIEScore,
+    read_samples,
+    selector_of,
+    viescore,
+)
 from diffusers_r1.evaluation.judges import AGAIN, QUALITY, SEMANTICS, read_scores
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import render, sample_task
@@ -146,6 +156,55 @@ def test_scenes_are_judged_cell_by_cell():
     changes += task.scene.background != task.target_scene.background
     assert values == {"exact": 0.0, "changed": 1.0, "kept": pytest.approx(1 - 1 / (10 - changes))}
     assert judge.applies_to({"benchmark": "scenes-simple"}) and not judge.applies_to({"benchmark": "psr"})
+
+
+@pytest.mark.tiny
+def test_a_judge_behind_a_server_keeps_the_best_of_n(pipe, server):
+    source = Image.new("RGB", (16, 16), "teal")
+    with Endpoint(server().url, "judge") as endpoint:
+        judge = VIEScore(endpoint)
+        seed = torch.Generator().manual_seed(0)
+        out = pipe(source, "make it red", num_images_per_plan=6, selector=selector_of(judge), generator=seed)
+        sample = Sample("candidates", 0, source, "make it red")
+        by_hand = [judge(sample, candidate.image).values["overall"] for candidate in out.candidates[0]]
+    assert [candidate.score for candidate in out.candidates[0]] == by_hand and len(set(by_hand)) > 2
+    assert out.images[0] is out.candidates[0][by_hand.index(max(by_hand))].image
+
+
+def test_candidates_without_a_figure_have_no_score(server):
+    pictures = [Image.new("RGB", (8, 6), (shade, 0, 0)) for shade in range(6)]
+    with Endpoint(server(garble="always").url, "judge") as endpoint:
+        assert selector_of(VIEScore(endpoint))(SAMPLE.image, "red", pictures) == [None] * 6
+    with Endpoint(server(fail_every=3).url, "judge", max_retries=0) as endpoint:
+        scores = selector_of(VIEScore(endpoint, concurrency=1))(SAMPLE.image, "red", pictures)
+        assert [score is None for score in scores] == [False, True, False, True, False, True]
+    with Endpoint(server(key="right").url, "judge", "bad") as endpoint:
+        with pytest.raises(EndpointError, match="wrong key"):
+            selector_of(VIEScore(endpoint))(SAMPLE.image, "red", pictures)
+
+
+class Darkness:
+    name, settings, concurrency, metrics = "darkness", {}, 2, {"light": False}
+
+    def applies_to(self, sample):
+        return True
+
+    def __call__(self, sample, result):
+        return Verdict({"light": 100 / np.asarray(result).mean() if sample.instruction == "invert" else 5.0})
+
+
+def test_less_may_be_better_and_a_fault_of_the_judge_is_raised():
+    pictures = [Image.new("RGB", (8, 6), (shade,) * 3) for shade in (50, 200, 100)]
+    select = selector_of(Darkness())
+    assert select(SAMPLE.image, "invert", pictures) == [-2, -0.5, -1]
+    with pytest.raises(TypeError):
+        select(SAMPLE.image, "invert", [*pictures, "no picture"])
+
+
+@pytest.mark.parametrize("judge", [ScenesExact(), Pixels()])
+def test_a_judge_that_needs_the_truth_selects_nothing(judge):
+    with pytest.raises(ValueError, match=f"{judge.name} needs the truth"):
+        selector_of(judge)
 
 
 def with_target(target: Image.Image) -> Sample:

@@ -28,6 +28,8 @@ AS_SENT = {"preprocess": False}
 INTRODUCTION = f"""# {TITLE}
 Say in one sentence everything that should change. A planner takes the sentence apart; you read its plan, change it, and
 only then are pixels touched."""
+SCENES_NOTICE = """**The model on this page edits 64x64 pictures of coloured shapes, like those to try below, and no photos.** It
+comes with the package so that everything can be tried without a download."""
 NO_PLAN = "Press **Plan** to see what the instruction becomes, or write a sub-request into the table."
 HOW_TO_CHANGE = (
     "Change any cell before you press **Edit**: the editor reads the sub-requests, in their order. A row can be added or"
@@ -43,6 +45,7 @@ NEW_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
 def make_page(
     pipeline: ImageEditR1Pipeline,
     examples: Sequence[tuple[Image.Image, str]] = (),
+    notice: str = "",
     max_pixels: int = MAX_PIXELS,
     max_waiting: int = MAX_WAITING,
 ) -> gr.Blocks:
@@ -51,6 +54,7 @@ def make_page(
     Args:
         pipeline ([`ImageEditR1Pipeline`]): With planner and editor, on its device. One request runs at a time.
         examples (sequence of `PIL.Image.Image` and `str`, *optional*): Pictures and instructions to try.
+        notice (`str`, *optional*): Markdown that everybody should read first, such as what the models cannot do.
         max_pixels (`int`, defaults to 2**24): The largest width x height of a picture; a larger one is refused.
         max_waiting (`int`, defaults to 20): How many requests may wait for their turn; one more is refused.
 
@@ -60,7 +64,7 @@ def make_page(
     desk = Desk(pipeline, max_pixels)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT)) as page:
         # 1. What is seen, from top to bottom
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(f"{INTRODUCTION}\n\n{notice}", elem_id="introduction")
         with gr.Row():
             picture = gr.Image(
                 label="Picture", type="filepath", sources=["upload", "clipboard"], height=420, elem_id="picture"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
+# The components that plan: carrying out a plan takes none of them.
+AGENTS = ("planner", "processor", "sequencer", "sequencer_processor")
+
 _HERE = Path(__file__).parent
 _INDEXES = ("model_index.json", "config.json")  # of a whole pipeline; of a planner alone
 

@@ -10,14 +10,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..bundles import AGENTS
 from ..images import load_picture
 from ..plan import EditPlan
 from ..records import write_whole
-from .shared import UsageError, add_editor_arguments, add_model_arguments, checking, load_pipeline, seed
-
-
-# What planning takes and carrying out a plan does not.
-AGENTS = ("planner", "processor", "sequencer", "sequencer_processor")
+from .shared import (
+    UsageError,
+    add_editor_arguments,
+    add_model_arguments,
+    checking,
+    load_pipeline,
+    note_what_scenes_are,
+    seed,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     with checking():
         picture = load_picture(args.image)
         plan = None if args.plan is None else read_plan(args.plan)
+    note_what_scenes_are(args, picture)
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..images import load_picture
-from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
+from .shared import UsageError, add_model_arguments, checking, load_pipeline, note_what_scenes_are, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> None:
     sampling = _sampling(args)
     with checking():
         picture = load_picture(args.image)
+    note_what_scenes_are(args, picture)
     with redirect_stdout(sys.stderr):
         import torch
 

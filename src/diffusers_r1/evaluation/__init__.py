@@ -5,7 +5,7 @@ samples' ids, in the files of a run.
 """
 
 from .benchmarks import SPLITS, Sample, read_samples
-from .judges import LocalModel, Pixels, ScenesExact, Verdict, VIEScore, viescore
+from .judges import LocalModel, Pixels, ScenesExact, Verdict, VIEScore, selector_of, viescore
 from .methods import Job, LocalEditor, Method, RemoteEditor, agents, bare, fingerprint, oracle
 from .report import compare, estimate, write_report
 from .runs import write_pictures, write_plans, write_samples, write_scores
@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "oracle",
     "read_samples",
+    "selector_of",
     "viescore",
     "write_pictures",
     "write_plans",

@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from ..endpoints import Answer, Endpoint
+from ..endpoints import Answer, Endpoint, EndpointError, map_concurrently
 from ..scenes import sample_task, score
 from .benchmarks import SCENES, Sample
 
+
+if TYPE_CHECKING:
+    from ..pipelines.selection import Selector
 
 NAMES = ("viescore", "scenes", "pixels")
 
@@ -52,6 +55,43 @@ class Judge(Protocol):
 
     def __call__(self, sample: Sample, result: Image.Image) -> Verdict:
         """The verdict on `result`, RGB and of the source's size."""
+
+
+def selector_of(judge: Judge) -> Selector:
+    """A judge as the `selector` of [`ImageEditR1Pipeline`]: what scores best in the judge's main figure is kept.
+
+    A candidate at which the judge fails, or whose answer cannot be read, has no score. Up to `judge.concurrency` candidates
+    are judged at once.
+
+    Args:
+        judge ([`Judge`]): One that needs neither a target nor the true answer, such as [`VIEScore`].
+
+    Returns:
+        [`~pipelines.selection.Selector`]: It raises `EndpointError` if the judge's server fails at every candidate.
+
+    Raises:
+        ValueError: If the judge needs more than source, instruction and result.
+    """
+    if not judge.applies_to({"benchmark": "candidates", "target": None}):
+        raise ValueError(
+            f"The judge {judge.name} needs the truth, which nobody knows of a picture that is being made."
+        )
+    metric, more_is_better = next(iter(judge.metrics.items()))
+
+    def select(source: Image.Image, instruction: str, candidates: list[Image.Image]) -> list[float | None]:
+        def ask(number: int) -> Verdict:
+            return judge(Sample("candidates", number, source, instruction), candidates[number])
+
+        verdicts = dict(map_concurrently(ask, range(len(candidates)), judge.concurrency))
+        errors = [verdict for verdict in verdicts.values() if isinstance(verdict, Exception)]
+        other = [error for error in errors if not isinstance(error, EndpointError)]
+        if other or len(errors) == len(candidates):
+            raise (other or errors)[0]
+        values = [getattr(verdicts[number], "values", None) for number in range(len(candidates))]
+        sign = 1 if more_is_better else -1
+        return [None if figures is None else sign * figures[metric] for figures in values]
+
+    return select
 
 
 # VIEScore

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..bundles import find
+from ..bundles import AGENTS, find
 from ..endpoints import Endpoint, EndpointError
 from ..plan import Turns
 from . import judges as known_judges
@@ -31,7 +31,6 @@ EXTRA = ("datasets", "matplotlib", "scipy", "torchmetrics")
 KEY = "OPENAI_API_KEY"
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
 MAX_RETRIES = 10
-AGENTS = ("planner", "processor", "sequencer", "sequencer_processor")
 SUPERVISED = "-sft"  # what a shipped bundle's name with this is: its planner before it was trained by reward
 
 
