@@ -1,10 +1,11 @@
 """Pictures a second of `edit_dataset.py` with one editor worker and with several, as a ratio within one run.
 
-    python benchmarks/edit_dataset_speed.py
+    python benchmarks/edit_dataset_speed.py               # the editor class's own number of steps, 100
+    python benchmarks/edit_dataset_speed.py --steps 20    # planning takes a larger part
 
 Counted from the first file of a run to its last, so that starting Ray and loading models is left out. Workers compute on one
-thread each; the numbers alternate. Twenty steps a picture, so that editing is what takes the time, as it is with any
-large editor. What bounds the ratio is that planner and driver need a part of the same cores.
+thread each; the numbers alternate. What bounds the ratio is that planner and driver need a part of the same cores: the
+fewer steps a picture takes, the larger theirs.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from diffusers_r1 import records
 SCRIPT = Path(__file__).parents[1] / "examples" / "edit_dataset.py"
 
 
-def pictures_a_second(editors: int, rows: int, shard_size: int) -> float:
+def pictures_a_second(editors: int, rows: int, shard_size: int, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         output_dir = Path(folder) / "edited"
         options = ["--dataset_name", "scenes:chained=1", "--dataset_limit", rows, "--shard_size", shard_size]
-        options += ["--editors", editors, "--set", "num_inference_steps=20", "--output_dir", output_dir]
+        options += ["--editors", editors, "--set", f"num_inference_steps={steps}", "--output_dir", output_dir]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, SCRIPT, *map(str, options)], check=True, env=environment)
         listed = records.read(output_dir / "files.jsonl")
@@ -42,17 +43,19 @@ def pictures_a_second(editors: int, rows: int, shard_size: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--editors", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--shard_size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100, help="of the editor, for each picture")
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     paces: dict[int, list[float]] = {1: [], args.editors: []}
     for _ in range(args.rounds):
         for editors, measured in paces.items():
-            measured.append(pictures_a_second(editors, args.rows, args.shard_size))
+            measured.append(pictures_a_second(editors, args.rows, args.shard_size, args.steps))
     print_table(
         [
             {
+                "steps": args.steps,
                 "editors": editors,
                 "runs": args.rounds,
                 "median pictures a second": statistics.median(measured),

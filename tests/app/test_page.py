@@ -59,6 +59,7 @@ def test_upload_plan_change_a_row_edit_download(page, tmp_path, scene):
     background, other = [name for name in BACKGROUNDS if name != scene.background][:2]
     item = scene.items[0]
 
+    expect(page.locator("#introduction")).to_contain_text("no photos")
     upload(page, tmp_path / "scene.png")
     expect(page.locator("#picture img")).to_be_visible(timeout=PATIENCE)
     page.fill("#instruction textarea", f"make the background {background} and remove the {item}")
