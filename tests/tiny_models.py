@@ -14,6 +14,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusers import (
@@ -53,6 +54,7 @@ from diffusers import (
     StableDiffusionXLInstructPix2PixPipeline,
     UNet2DConditionModel,
 )
+from peft import LoraConfig, get_peft_model
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
@@ -86,6 +88,9 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.prompts import Prompts
 
 
 SPECIAL_TOKENS = [
@@ -391,6 +396,23 @@ def _qwen_image_parts(seed: int) -> dict[str, object]:
 def tiny_qwen_edit(seed: int = 0) -> QwenImageEditPipeline:
     """Return a Qwen-Image-Edit editor; like the real one it encodes every picture at about one megapixel."""
     return QwenImageEditPipeline(**_qwen_image_parts(seed))
+
+
+def tiny_adapter(folder: Path, prompts: Prompts) -> Path:
+    """Save a LoRA adapter of that editor's text encoder as the training scripts leave one, and return its folder.
+
+    It was not trained: its weights are random, and large enough that the model plans otherwise with it.
+    """
+    editor = tiny_qwen_edit()
+    save_planner(folder / "base", editor.text_encoder, editor.processor, prompts)
+    base, processor, _ = load_planner(folder / "base", dtype=torch.float32)
+    layers = r".*language_model.*(q_proj|v_proj)"
+    with _seeded(0):
+        settings = LoraConfig(r=2, lora_alpha=64, target_modules=layers, init_lora_weights=False)
+        get_peft_model(base, settings).save_pretrained(folder / "adapter")
+    processor.save_pretrained(folder / "adapter")
+    prompts.save(folder / "adapter")
+    return folder / "adapter"
 
 
 def tiny_qwen_edit_plus(seed: int = 0) -> QwenImageEditPlusPipeline:

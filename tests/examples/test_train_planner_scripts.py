@@ -325,6 +325,31 @@ def test_an_adapter_is_the_merged_planner(tmp_path):
     assert (merged - untrained).abs().max() > 0.01
 
 
+@pytest.fixture(scope="module")
+def text_encoder(tmp_path_factory):
+    """An editor's text encoder, as the page on memory says to save it before an adapter is trained on it."""
+    folder = tmp_path_factory.mktemp("text_encoder")
+    editor = tiny_models.tiny_qwen_edit()
+    save_planner(folder, editor.text_encoder, editor.processor, Prompts(decompose="{instruction}"))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize(("script", "options"), [(GRPO, GRPO_FEW), (SFT, {**SFT_FEW, "learning_rate": 0.5})])
+def test_an_adapter_of_an_editors_text_encoder(script, options, text_encoder, tmp_path):
+    short = {"max_steps": 2, "max_completion_length": 8, "validation_rows": 2} if script is GRPO else {"max_steps": 3}
+    lora = {"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"], "model_name_or_path": text_encoder}
+    output = run(script, output_dir=tmp_path / "lora", **{**options, **short, **lora})
+    editor = tiny_models.tiny_qwen_edit()
+    pipe = ImageEditR1Pipeline.from_editor(editor, planner_adapter=output / "adapter")
+    assert pipe.planner is editor.text_encoder and pipe.prompts == Prompts(decompose="{instruction}")
+    layers = [weight for name, weight in pipe.planner.named_parameters() if "lora_B" in name]
+    assert layers and (
+        script is GRPO or all(weight.any() for weight in layers)
+    )  # noise earns GRPO nothing to learn from
+    assert pipe.plan(sample_task(0).image, "make the background teal", max_new_tokens=4).fallback
+
+
 def test_grpo_of_a_planner_that_does_not_see(text_only, tmp_path):
     short = {"max_steps": 1, "max_completion_length": 8, "validation_rows": 2}
     options = {**GRPO_FEW, **short, "model_name_or_path": text_only}

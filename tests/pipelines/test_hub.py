@@ -207,6 +207,31 @@ def push_again() -> dict[str, object]:
     return {}
 
 
+def share() -> dict[str, object]:
+    """Push an adapter; plan with it on an editor's own text encoder; push that, too, and load it."""
+    import tiny_models
+    from huggingface_hub import HfApi
+
+    from diffusers_r1 import ImageEditR1Pipeline
+    from diffusers_r1.prompts import Prompts
+    from diffusers_r1.scenes import sample_task
+
+    trained = tiny_models.tiny_adapter(Path("trained"), Prompts(decompose="{instruction}", sequence="in order"))
+    HfApi().create_repo("somebody/adapter")
+    HfApi().upload_folder(repo_id="somebody/adapter", folder_path=trained)
+
+    pipe = ImageEditR1Pipeline.from_editor(tiny_models.tiny_qwen_edit(), planner_adapter="somebody/adapter")
+    pipe.push_to_hub("somebody/shared")
+    loaded = ImageEditR1Pipeline.from_pretrained("somebody/shared", cache_dir="shared")
+    plain = ImageEditR1Pipeline.from_editor(tiny_models.tiny_qwen_edit(), prompts=pipe.prompts)
+    image = sample_task(0).image
+    return {
+        "answers": [one.plan(image, "make it blue", max_new_tokens=12).raw[0] for one in (pipe, loaded, plain)],
+        "one module": loaded.planner is loaded.editor.text_encoder,
+        "files": _files(next(Path("shared").glob("models--*/snapshots/*"))),
+    }
+
+
 def load() -> dict[str, object]:
     """Load in all ways; say for each what came of it, and which files it brought into a cache of its own."""
     import torch
@@ -423,5 +448,17 @@ def test_plain_diffusers_loads_with_trust(loaded):
     assert (answer["class"], answer["editor"]) == ("ImageEditR1Pipeline", "StableDiffusionInstructPix2PixPipeline")
 
 
+def test_an_adapter_and_the_bundle_that_shares_its_base(client):
+    found = client.run("share")
+    own, loaded, plain = found["answers"]
+    assert own == loaded != plain
+    assert found["one module"]
+    assert [file for file in weights(found["files"]) if file.startswith(("planner", "editor/text_encoder"))] == [
+        "editor/text_encoder/model.safetensors",
+        "planner_adapter/adapter_model.safetensors",
+    ]
+
+
 if __name__ == "__main__":
-    print(json.dumps({"push": push, "push_again": push_again, "load": load}[sys.argv[1]]()))
+    verbs = {"push": push, "push_again": push_again, "share": share, "load": load}
+    print(json.dumps(verbs[sys.argv[1]]()))

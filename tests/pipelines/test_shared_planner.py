@@ -7,12 +7,11 @@ import pytest
 import tiny_models
 import torch
 from accelerate.hooks import CpuOffload
-from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors import safe_open
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.pipelines.shared_planner import ADAPTER_FOLDER, adapter_layers, adapter_on, adapter_taken_out
 from diffusers_r1.prompts import Prompts
 
@@ -30,19 +29,7 @@ SOURCE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """A LoRA adapter trained, so to speak, on the editor's text encoder, as the training scripts leave it."""
-    folder = tmp_path_factory.mktemp("adapter")
-    editor = tiny_models.tiny_qwen_edit()
-    save_planner(folder / "base", editor.text_encoder, editor.processor, SHORT)
-    base, processor, prompts = load_planner(folder / "base", dtype=torch.float32)
-    torch.manual_seed(0)
-    settings = LoraConfig(
-        r=2, lora_alpha=64, target_modules=r".*language_model.*(q_proj|v_proj)", init_lora_weights=False
-    )
-    get_peft_model(base, settings).save_pretrained(folder / "adapter")
-    processor.save_pretrained(folder / "adapter")
-    prompts.save(folder / "adapter")
-    return folder / "adapter"
+    return tiny_models.tiny_adapter(tmp_path_factory.mktemp("adapter"), SHORT)
 
 
 def build(adapter=None, **kwargs) -> ImageEditR1Pipeline:
