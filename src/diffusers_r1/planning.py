@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -267,42 +266,38 @@ def make_plans(
     Returns:
         `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
+
+    def attempt(rows: Sequence[int], times: int, settings: dict[str, Any]) -> list[EditPlan]:
+        shown, asked = [images[row] for row in rows], [instructions[row] for row in rows]
+        conversation = Conversation(model, processor, shown, asked, prompts, device)
+        decompositions = conversation.decompose(num_answers=times, **settings)
+        shown, asked = ([one for one in each for _ in range(times)] for each in (shown, asked))
+        about = shown, asked, prompts, device
+        second = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens, **settings}
+        if not any(read_decomposition(text).edits for text in decompositions):
+            sequences = [""] * len(decompositions)
+        elif sequencer is not None:
+            sequences = Conversation(*sequencer, *about).replay(decompositions, **second)
+        elif sequence_without_adapter:
+            with adapters_off(model):
+                sequences = Conversation(model, processor, *about).replay(decompositions, **second)
+        else:
+            sequences = conversation.sequence(**second)
+        return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
+
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
-    second = {"prompt_lookup_num_tokens": prompt_lookup_num_tokens}
-    attempt = partial(_attempt, model, processor, prompts, device, sequencer, sequence_without_adapter, second)
     first = sampling if num_plans > 1 else generation
     with seeded(seed) if first.get("do_sample") else nullcontext():
-        plans = attempt(images, instructions, num_plans, first)
+        plans = attempt(range(len(instructions)), num_plans, first)
     for number in range(1, retries + 1):
-        failed = [row for row, plan in enumerate(plans) if not plan.edits]
+        failed = [place for place, plan in enumerate(plans) if not plan.edits]
         if not failed:
             break
-        of = [row // num_plans for row in failed]
         with seeded(seed + number):
-            again = attempt([images[row] for row in of], [instructions[row] for row in of], 1, sampling)
-        for row, plan in zip(failed, again):
-            plans[row] = replace(plan, raw=plans[row].raw + plan.raw)
+            again = attempt([place // num_plans for place in failed], 1, sampling)
+        for place, plan in zip(failed, again):
+            plans[place] = replace(plan, raw=plans[place].raw + plan.raw)
     return plans
-
-
-def _attempt(
-    model, processor, prompts, device, sequencer, without_adapter, second, images, instructions, times, generation
-) -> list[EditPlan]:
-    conversation = Conversation(model, processor, images, instructions, prompts, device)
-    decompositions = conversation.decompose(num_answers=times, **generation)
-    instructions = [instruction for instruction in instructions for _ in range(times)]
-    about = [image for image in images for _ in range(times)], instructions, prompts, device
-    second = {**second, **generation}
-    if not any(read_decomposition(text).edits for text in decompositions):
-        sequences = [""] * len(decompositions)
-    elif sequencer is not None:
-        sequences = Conversation(*sequencer, *about).replay(decompositions, **second)
-    elif without_adapter:
-        with adapters_off(model):
-            sequences = Conversation(model, processor, *about).replay(decompositions, **second)
-    else:
-        sequences = conversation.sequence(**second)
-    return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
 
 
 def has_adapter(model: Any) -> bool:
