@@ -1,7 +1,7 @@
 """How much of planning `pipe.stream` hides behind the editor, and when the first result comes.
 
-    python benchmarks/stream.py                # both on this CPU: gains only what a second core gives
-    python benchmarks/stream.py --wait 0.5     # an editor that waits, as a program does for its accelerator
+    python benchmarks/stream.py --steps 50                # both on this CPU: gains only what a second core gives
+    python benchmarks/stream.py --steps 20 --wait 0.1     # an editor that waits, as a program does for its accelerator
 
 12 pictures, one at a time. The stages alone (all plans, then all edits) and the stream alternate within one run; the ratio
 is the stream's time to that of the slower stage. The results must be equal and in order, or the script fails.
