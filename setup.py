@@ -21,6 +21,7 @@ EXTRAS = {
         "nbclient",
         "ipykernel",
         "psutil",
+        "gguf",  # writes the file that a test loads
         "torchao",  # a quantization that runs on a processor
         "playwright",  # drives a browser through the page
         "transformers[serving]",  # a real server for the annotation script

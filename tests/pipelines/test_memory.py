@@ -1,9 +1,11 @@
 """What saves memory and time reaches planner and editor through the outer pipeline; on real tiny classes."""
 
+import gguf
 import numpy as np
 import pytest
 import tiny_models
 import torch
+from diffusers import FluxTransformer2DModel, GGUFQuantizationConfig
 from diffusers.quantizers import PipelineQuantizationConfig
 from PIL import Image
 
@@ -173,7 +175,7 @@ class TestCompile:
 
 
 class TestQuantization:
-    """By torchao, which computes on the CPU; bitsandbytes needs an accelerator."""
+    """By torchao and GGUF, which compute on the CPU; bitsandbytes needs an accelerator."""
 
     @pytest.fixture
     def int8(self):
@@ -206,6 +208,33 @@ class TestQuantization:
         pipe = ImageEditR1Pipeline.from_pretrained(tmp_path, quantization_config=config, dtype=torch.bfloat16)
         assert pipe.planner is pipe.editor.text_encoder and self.quantized(pipe.planner)
         assert isinstance(pipe.plan(SOURCE, "make it blue", max_new_tokens=4), EditPlan)
+
+    def test_a_transformer_from_a_gguf_file(self, tmp_path):
+        editor = tiny_models.tiny_kontext()
+        editor.transformer.save_pretrained(tmp_path)
+        writer = gguf.GGUFWriter(tmp_path / "transformer.gguf", "flux")
+        for name, weight in editor.transformer.state_dict().items():
+            blocks = weight.ndim == 2 and weight.shape[1] % 32 == 0  # which a quantized row consists of
+            kind = gguf.GGMLQuantizationType.Q8_0 if blocks else gguf.GGMLQuantizationType.F32
+            writer.add_tensor(name, gguf.quants.quantize(weight.numpy(), kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+        pipe = build(editor)
+        plain = edited(pipe, **SMALL)
+        pipe.editor.transformer = FluxTransformer2DModel.from_single_file(
+            tmp_path / "transformer.gguf",
+            config=str(tmp_path),
+            quantization_config=GGUFQuantizationConfig(compute_dtype=torch.float32),
+            torch_dtype=torch.float32,
+        )
+        assert any("GGUF" in type(weight).__name__ for weight in pipe.editor.transformer.parameters())
+        quantized = edited(pipe, **SMALL)
+        assert 0 < np.abs(quantized - plain).max() < 16  # of 255
+        pipe.enable_model_cpu_offload(device="cpu")
+        assert np.array_equal(edited(pipe, **SMALL), quantized)
 
 
 def test_dtypes_by_component_name_both_levels(tmp_path):
