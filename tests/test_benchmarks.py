@@ -1,0 +1,53 @@
+"""Every benchmark runs, as small as it can be asked to: what a figure in the docs was made with must not rot."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+pytestmark = pytest.mark.tiny
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+HELPERS = {"midsize.py", "report.py"}
+SMALL = {
+    "best_of_n.py": "--tasks 1 --plans 2 --kinds chained",
+    "constrained_planning.py": "--tasks 2 --batch_size 2 --vocabulary 2000",
+    "edit_dataset_speed.py": "--rows 4 --shard_size 2 --rounds 1 --steps 1",
+    "grpo_speed.py": "--rounds 1 --steps 1 --completions 16",
+    "import_time.py": "",
+    "memory_table.py": "",
+    "parse_broken_answers.py": "",
+    "pipeline_overhead.py": "--tasks 2",
+    "planning_speed.py": "batch --rounds 1",
+    "scenes_editing.py": "--tasks 2",
+    "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
+    "stream.py": "--pictures 2 --rounds 1",
+    "training_memory.py": "",
+}
+
+
+def test_all_of_them_are_here():
+    assert SMALL.keys() | HELPERS == {path.name for path in BENCHMARKS.glob("*.py")}
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_a_benchmark_prints_its_table(script):
+    command = [sys.executable, BENCHMARKS / script, *SMALL[script].split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("|") for line in lines) >= 3
+    if lines[-1].startswith("{"):
+        assert json.loads(lines[-1])["rows"]
+
+
+@pytest.mark.parametrize("what", ["cache", "drafts"])  # `plans` takes minutes, however small
+def test_planning_speed_of(what):
+    model = [] if what == "drafts" else ["--tokens", "2"]
+    command = [sys.executable, BENCHMARKS / "planning_speed.py", what, "--rounds", "1", *model]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "speed, ratio" in done.stdout
