@@ -9,7 +9,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/diffusers-r1 demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 	$(MAKE) quality
 
 quality: $(VENV)/test.stamp

@@ -16,6 +16,7 @@ EXTRAS = {
     "test": [
         "pytest",
         "pytest-timeout",
+        "pytest-xdist",  # two files of tests at once
         "scipy",
         "llguidance",
         "nbclient",
