@@ -324,6 +324,30 @@ def test_many_at_once(server, endpoint):
     assert dict(map_concurrently(ask, range(40), limit=8)) == {number: str(number) for number in range(40)}
 
 
+def test_closing_waits_for_what_is_under_way_and_ends_what_waits_for_another_try(server, monkeypatch):
+    slept, asked, close = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(endpoints, "sleep", lambda seconds: (slept.set(), close.wait(10)))
+    server.replies = [
+        (503, {}, {}),
+        (200, lambda body: (asked.set(), close.wait(10), json.dumps(SAID).encode())[2], {}),
+    ]
+    endpoint, results = Endpoint(server.url, "judge"), []
+    asking = threading.Thread(target=lambda: results.extend(map_concurrently(endpoint.chat, [HELLO, HELLO], 2)))
+    asking.start()
+    assert slept.wait(10) and asked.wait(10)
+    closing = threading.Thread(target=endpoint.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()  # an answer is still to come
+    close.set()
+    closing.join(10)
+    asking.join(10)
+    kinds = sorted(type(result).__name__ for _, result in results)
+    assert kinds == ["Answer", "EndpointError"] and len(server.requests) == 2
+    with pytest.raises(EndpointError, match="has been closed"):
+        endpoint.chat(HELLO)
+
+
 def test_results_come_as_they_finish_and_failures_among_them():
     first_may_end = threading.Event()
 

@@ -8,10 +8,12 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import islice
+from threading import Condition
 from time import sleep
 from typing import Any, TypeVar
 
@@ -96,6 +98,8 @@ class Endpoint:
         self._api_key = api_key
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(headers=headers, timeout=timeout)
+        self._change = Condition()  # of the two below
+        self._under_way, self._closed = 0, False
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Answer:
         """The model's answer to a conversation.
@@ -159,7 +163,13 @@ class Endpoint:
             raise self._unusable("images/edits", reply) from error
 
     def close(self) -> None:
-        """Closes the connections that are kept open between requests."""
+        """Closes the connections, once the requests of other threads have been answered. Nothing is sent after that.
+
+        A connection that is closed while a thread waits for its answer would leave that thread waiting.
+        """
+        with self._change:
+            self._closed = True
+            self._change.wait_for(lambda: self._under_way == 0)
         self._client.close()
 
     def __enter__(self) -> Endpoint:
@@ -176,7 +186,8 @@ class Endpoint:
         for attempt in range(self.max_retries + 1):
             asked, status = 0.0, None
             try:
-                response = self._client.post(f"{self.base_url}/{path}", **content)
+                with self._counted(path):
+                    response = self._client.post(f"{self.base_url}/{path}", **content)
             except httpx.TransportError as error:
                 fault = f"{type(error).__name__}: {error}"
             else:
@@ -194,6 +205,19 @@ class Endpoint:
             back_off = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
             # On top of what was asked for, so that those who were turned away together do not return together.
             sleep(asked + back_off * random.uniform(0.5, 1))
+
+    @contextmanager
+    def _counted(self, path: str) -> Iterator[None]:
+        with self._change:
+            if self._closed:
+                raise self._error(path, "this endpoint has been closed")
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._under_way -= 1
+                self._change.notify_all()
 
     def _download(self, url: str) -> bytes:
         # Without the client, whose key is nobody else's business; other schemes than HTTP, such as file:, are refused.
