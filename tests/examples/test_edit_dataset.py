@@ -16,6 +16,7 @@ import datasets
 import psutil
 import pytest
 from PIL import Image
+from ray.cluster_utils import Cluster
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.data import load_rows
@@ -148,6 +149,30 @@ def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path, start
     before = (folder / "files.jsonl").read_bytes()
     again = run(folder, *task)
     assert again.stdout == done.stdout and (folder / "files.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def cluster():
+    """Three nodes of three processors each: Ray's own, as on three machines, and here on one."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=3) for _ in range(2)]
+    yield cluster, nodes
+    cluster.shutdown()
+
+
+@pytest.mark.tiny
+def test_a_cluster_that_loses_a_machine_edits_each_row_once(cluster, tmp_path, start, monkeypatch):
+    cluster, nodes = cluster
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    folder, log = tmp_path / "edited", tmp_path / "log"
+    task = ["--dataset_name", "scenes:simple=1", "--dataset_limit", 24, "--shard_size", 2, "--editors", 2]
+    process = start(command(folder, *task), log)
+    wait_for(lambda: read(folder / "files.jsonl"), process, log)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    assert process.wait(300) == 0, log.read_text()[-3000:]
+    assert "of 24 rows, 24 are edited and 0 have failed." in log.read_text()
+    assert sorted(listed_rows(folder)) == list(range(24))
+    assert sorted(row["row"] for row in datasets.load_dataset(str(folder), split="train")) == list(range(24))
 
 
 def largest_difference(one: Image.Image, other: Image.Image) -> int:
