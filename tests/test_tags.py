@@ -1,6 +1,7 @@
 import random
 
 import pytest
+from parse_broken_answers import broken
 
 from diffusers_r1.plan import Edit
 from diffusers_r1.planning import to_plan
@@ -62,42 +63,11 @@ def test_odd_answers_are_used_as_far_as_they_go(text, edits, faults):
     assert found.edits or found.faults
 
 
-def mutated(text: str, rng: random.Random) -> str:
-    pieces = [
-        "<think>",
-        "</think>",
-        "<action>",
-        "</goal>",
-        "<sequence>",
-        ";",
-        "; ;",
-        "<",
-        ">",
-        "\n",
-        "漢",
-        "\x00",
-        " " * 50,
-    ]
-    for _ in range(rng.randint(1, 6)):
-        at, to = sorted(rng.randrange(len(text) + 1) for _ in range(2))
-        text = rng.choice(
-            [
-                text[:at],
-                text[:at] + text[to:],
-                text[:at] + rng.choice(pieces) + text[at:],
-                text[:to] + text[at:],
-                text[at:to] * rng.randint(2, 40),
-                text[:at] + text[at:to].swapcase() + text[to:],
-            ]
-        )[:4000]  # about as long as 1,000 tokens
-    return text
-
-
 def test_ten_thousand_broken_answers_end_in_a_plan():
     rng = random.Random(2603)
     answered = write_sequence(["make the coat red", "remove the man"])
     for _ in range(10_000):
-        decomposition, sequence = mutated(TEXT, rng), mutated(answered, rng)
+        decomposition, sequence = broken(TEXT, rng), broken(answered, rng)
         plan = to_plan("make it nice", decomposition, sequence)
         found = read_decomposition(decomposition)
         assert found.edits or found.faults
