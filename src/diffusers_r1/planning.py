@@ -174,7 +174,8 @@ class Conversation:
     def _generate(
         self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any], keep_cache: bool = False
     ) -> list[str]:
-        with encode_pictures_once(self.model), _uncached_inputs_only(self.model):
+        drafting = "prompt_lookup_num_tokens" in generation
+        with encode_pictures_once(self.model), _uncached_inputs_only(self.model) if drafting else nullcontext():
             output = self._run(inputs, max_new_tokens=max_new_tokens, **generation)
         answers = output.sequences[:, inputs["input_ids"].shape[1] :]
         if keep_cache:
