@@ -3,7 +3,7 @@
     python benchmarks/edit_dataset_speed.py               # the editor class's own number of steps, 100
     python benchmarks/edit_dataset_speed.py --steps 20    # planning takes a larger part
 
-Counted from the first file of a run to its last, so that starting Ray and loading models is left out. Workers compute on one
+Counted from when each worker has made a first file to the last file, so that starting Ray and loading models is left out. Workers compute on one
 thread each; the numbers alternate. What bounds the ratio is that planner and driver need a part of the same cores: the
 fewer steps a picture takes, the larger theirs.
 """
@@ -38,13 +38,14 @@ def pictures_a_second(editors: int, rows: int, shard_size: int, steps: int) -> f
         if sum(len(line["rows"]) for line in listed) != rows:
             raise SystemExit(f"{rows} rows went in, and {listed} came out.")
         times = sorted((output_dir / "data" / line["file"]).stat().st_mtime for line in listed)
-        return (rows - shard_size) / (times[-1] - times[0])
+        # From when each editor has made its first file: the shards before that began with loading models.
+        return (rows - editors * shard_size) / (times[-1] - times[editors - 1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--editors", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--rows", type=int, default=144)
     parser.add_argument("--shard_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100, help="of the editor, for each picture")
     parser.add_argument("--rounds", type=int, default=2)
