@@ -15,7 +15,7 @@ HELPERS = {"midsize.py", "report.py"}
 SMALL = {
     "best_of_n.py": "--tasks 1 --plans 2 --kinds chained",
     "constrained_planning.py": "--tasks 2 --batch_size 2 --vocabulary 2000",
-    "edit_dataset_speed.py": "--rows 8 --shard_size 2 --rounds 1 --steps 1",
+    "edit_dataset_speed.py": "--editors 1 --rows 4 --shard_size 2 --rounds 1 --steps 1",
     "grpo_speed.py": "--rounds 1 --steps 1 --completions 16",
     "import_time.py": "",
     "memory_table.py": "",
@@ -44,10 +44,8 @@ def test_a_benchmark_prints_its_table(script):
         assert json.loads(lines[-1])["rows"]
 
 
-@pytest.mark.parametrize("what", ["cache", "drafts"])  # `plans` takes minutes, however small
-def test_planning_speed_of(what):
-    model = [] if what == "drafts" else ["--tokens", "2"]
-    command = [sys.executable, BENCHMARKS / "planning_speed.py", what, "--rounds", "1", *model]
+def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small
+    command = [sys.executable, BENCHMARKS / "planning_speed.py", "cache", "--rounds", "1", "--tokens", "2"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "speed, ratio" in done.stdout
