@@ -3,9 +3,9 @@
     python benchmarks/edit_dataset_speed.py               # the editor class's own number of steps, 100
     python benchmarks/edit_dataset_speed.py --steps 20    # planning takes a larger part
 
-Counted from when each worker has made a first file to the last file, so that starting Ray and loading models is left out. Workers compute on one
-thread each; the numbers alternate. What bounds the ratio is that planner and driver need a part of the same cores: the
-fewer steps a picture takes, the larger theirs.
+Counted from when each worker has made a first file to the last file, so that starting Ray and loading models is left out.
+Workers compute on one thread each; the numbers alternate. What bounds the ratio is that planner and driver need a part of
+the same cores: the fewer steps a picture takes, the larger theirs.
 """
 
 from __future__ import annotations

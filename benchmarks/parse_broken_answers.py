@@ -34,7 +34,7 @@ PIECES = (
 
 
 def broken(text: str, rng: random.Random) -> str:
-    """`text` after 1 to 6 cuts, insertions, swaps and repetitions, at most 4,000 characters long."""
+    """`text` after 1 to 6 cuts, insertions, repetitions and changes of case, at most 4,000 characters long."""
     for _ in range(rng.randint(1, 6)):
         at, to = sorted(rng.randrange(len(text) + 1) for _ in range(2))
         text = rng.choice(
@@ -44,6 +44,8 @@ def broken(text: str, rng: random.Random) -> str:
                 text[:at] + rng.choice(PIECES) + text[at:],
                 text[:to] + text[at:],
                 text[:at] + text[at:to] * rng.randint(2, 40) + text[to:],
+                text[at:to] * rng.randint(2, 40),
+                text[:at] + text[at:to].swapcase() + text[to:],
             )
         )[:4000]
     return text

@@ -33,19 +33,20 @@ def test_all_of_them_are_here():
     assert SMALL.keys() | HELPERS == {path.name for path in BENCHMARKS.glob("*.py")}
 
 
-@pytest.mark.parametrize("script", SMALL)
-def test_a_benchmark_prints_its_table(script):
-    command = [sys.executable, BENCHMARKS / script, *SMALL[script].split()]
+def run(script: str, words: str) -> str:
+    command = [sys.executable, BENCHMARKS / script, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_a_benchmark_prints_its_table(script):
+    lines = run(script, SMALL[script]).splitlines()
     assert sum(line.startswith("|") for line in lines) >= 3
     if lines[-1].startswith("{"):
         assert json.loads(lines[-1])["rows"]
 
 
 def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small
-    command = [sys.executable, BENCHMARKS / "planning_speed.py", "cache", "--rounds", "1", "--tokens", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "speed, ratio" in done.stdout
+    assert "speed, ratio" in run("planning_speed.py", "cache --rounds 1 --tokens 2")

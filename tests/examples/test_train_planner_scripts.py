@@ -344,9 +344,9 @@ def test_an_adapter_of_an_editors_text_encoder(script, options, text_encoder, tm
     pipe = ImageEditR1Pipeline.from_editor(editor, planner_adapter=output / "adapter")
     assert pipe.planner is editor.text_encoder and pipe.prompts == Prompts(decompose="{instruction}")
     layers = [weight for name, weight in pipe.planner.named_parameters() if "lora_B" in name]
-    assert layers and (
-        script is GRPO or all(weight.any() for weight in layers)
-    )  # noise earns GRPO nothing to learn from
+    assert layers
+    if script is SFT:  # noise earns GRPO nothing to learn from
+        assert all(weight.any() for weight in layers)
     assert pipe.plan(sample_task(0).image, "make the background teal", max_new_tokens=4).fallback
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
-SCENES, SCENES_SIZE = "imageedit-r1-scenes", (64, 64)
+SCENES = "imageedit-r1-scenes"
 
 
 class UsageError(Exception):
@@ -53,9 +53,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def note_what_scenes_are(args: argparse.Namespace, picture: Image.Image) -> None:
     """Say on stderr that the shipped bundle was not made for a picture like this one."""
-    if args.model == SCENES and picture.size != SCENES_SIZE:
+    from ..scenes.world import SIZE
+
+    if args.model == SCENES and picture.size != (SIZE, SIZE):
         print(
-            f"note: {SCENES} knows 64x64 pictures of coloured shapes and nothing else; for photos, give another --model",
+            f"note: {SCENES} knows {SIZE}x{SIZE} pictures of coloured shapes and nothing else; for photos, give another --model",
             file=sys.stderr,
         )
 
