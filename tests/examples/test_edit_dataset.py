@@ -112,7 +112,8 @@ def start():
 @pytest.mark.tiny
 def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path, start):
     folder, log = tmp_path / "edited", tmp_path / "log"
-    task = ["--dataset_name", scenes, "--shard_size", 3, "--editor_batch_size", 2]
+    # Steps enough that the run does not end before it is killed.
+    task = ["--dataset_name", scenes, "--shard_size", 3, "--editor_batch_size", 2, "--set", "num_inference_steps=20"]
     process = start(command(folder, *task), log)
     wait_for(lambda: read(folder / "files.jsonl"), process, log)
     os.kill(wait_for(lambda: editors(process), process, log)[0], signal.SIGKILL)
@@ -141,7 +142,7 @@ def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path, start
     for row in rows[:3]:
         source = Image.open(scenes / f"{row['row']:02d}.png")
         generator = script.generator_of(script.Row(row["row"]), 0)
-        out = pipe(source, row["instruction"], generator=generator)
+        out = pipe(source, row["instruction"], generator=generator, num_inference_steps=20)
         assert generator.initial_seed() == row["seed"]
         assert json.loads(row["plan"]) == out.plans[0].to_dict()
         assert largest_difference(row["edited_image"], out.images[0]) <= 2  # batches are rounded otherwise
