@@ -129,7 +129,7 @@ def pipeline_file(pipeline_class: type) -> str:
     return f'''"""Loads this bundle into `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)`.
 
 The code is not here but in a package: pip install diffusers-r1. With it there is a way that needs no flag and takes
-every setting to the editor as well:
+every setting to the editor as well, not the dtype alone:
 
     from {module} import {name}
 
@@ -138,6 +138,7 @@ every setting to the editor as well:
 
 try:
     from {module} import {name}  # noqa: F401
+    from diffusers_r1.pipelines.nested import NestedPipeline  # noqa: F401
 except ImportError as error:
     raise ImportError("To load this bundle: pip install diffusers-r1") from error
 '''
@@ -190,7 +191,8 @@ def model_card(
         f'pipe = {name}.from_pretrained("{where}")\n'
         'out = pipe("photo.png", "Make the coat red and remove the person behind it")\n'
         "out.images[0], out.plans[0]\n```",
-        "With the package installed, plain diffusers loads it too, but takes no `dtype` or `variant` to the editor:",
+        "With the package installed, plain diffusers loads it too, in the `dtype` that it is asked for; `variant`,"
+        " `device_map` and quantization reach the editor by the class above only:",
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{where}", trust_remote_code=True)\n```',
         *(["## A plan", _plan_section(plan)] if plan else []),

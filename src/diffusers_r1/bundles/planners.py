@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,16 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils import cached_file, find_adapter_config_file
 
+from .. import schema
+from ..belongings import belongings, keep
+from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, resolve
+from ..prompts import FILE_NAME as PROMPTS_FILE
 from ..prompts import Prompts
-from . import find
+
+
+ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 def load_planner(
@@ -29,41 +35,91 @@ def load_planner(
 
     Args:
         name (`str` or `Path`): A shipped bundle or planner, a folder that `save_planner` or a training script wrote, the
-            folder of a whole bundle, or a Hub repository. A LoRA adapter is loaded onto the base model that it names.
-        kwargs: Passed on to the model's `from_pretrained`, such as `dtype`.
+            folder of a whole bundle, or a Hub repository of any of these. A LoRA adapter is loaded onto the base model
+            that it names.
+        kwargs: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` say which copy of a repository
+            is meant, of model, processor and prompts alike. The others, such as `dtype`, go to the model's
+            `from_pretrained`.
 
     Returns:
         `tuple`: the model, in evaluation mode; its processor, or its tokenizer where it sees no pictures; its prompts,
-        the default ones where the folder has none.
+        the default ones where none were saved with it. The model keeps them: a pipeline made of it asks in these words.
+
+    Raises:
+        OSError: If nothing has that name.
+        ValueError: If a file is not what it should be; the message names it.
     """
-    folder = find(str(name)) or name
-    if adapter := find_adapter_config_file(folder):
-        model, processor, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
+    hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
+    model, processor, prompts = _load_from(resolve(name, **hub), kwargs)
+    keep(model, prompts=asdict(prompts))
+    return model, processor, prompts
+
+
+def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+    if (folder / ADAPTER_INDEX).is_file():
+        model, processor, _ = load_planner(base_of_adapter(folder), **settings)
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
-    index = Path(folder) / "model_index.json"
-    if index.exists():
-        words = json.loads(index.read_text()).get("prompts") or {}
-        model, processor, prompts = Path(folder) / "planner", Path(folder) / "processor", Prompts(**words)
-    else:
-        model, processor, prompts = folder, folder, Prompts.load(folder)
-    sees = AutoConfig.from_pretrained(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if (folder / PIPELINE_INDEX).is_file():
+        return _load_from_bundle(folder, settings)
+    # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
+    sees = AutoConfig.from_pretrained(folder).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    return auto.from_pretrained(model, **kwargs).eval(), AutoProcessor.from_pretrained(processor), prompts
+    model = auto.from_pretrained(folder, **settings).eval()
+    kept = belongings(model).get("prompts")
+    prompts = Prompts(**kept) if kept and not (folder / PROMPTS_FILE).is_file() else Prompts.load(folder)
+    has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
+    return model, AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
+
+
+def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+    """The planner of a bundle, which may be a part of its editor."""
+    index = schema.read_fields({"_shared": dict[str, str] | None}, _read(folder / PIPELINE_INDEX), PIPELINE_INDEX)
+    place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
+    if not (folder / place).is_dir():
+        raise ValueError(f"The bundle {str(folder)!r} has no planner.")
+    model, processor, prompts = _load_from(folder / place, settings)
+    if (folder / ADAPTER_FOLDER).is_dir():
+        _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
+    if index.get("prompts"):  # of a planner that is an adapter
+        prompts = Prompts(**schema.read(dict[str, str], index["prompts"], PIPELINE_INDEX))
+    return model, AutoProcessor.from_pretrained(folder / "processor"), prompts
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The name of the model that the LoRA adapter in a folder was trained on.
+
+    Raises:
+        ValueError: If the adapter names none, or itself.
+    """
+    path = folder / ADAPTER_INDEX
+    base = schema.read_fields({"base_model_name_or_path": str}, _read(path), str(path))["base_model_name_or_path"]
+    if Path(base).is_dir() and Path(base).resolve() == folder.resolve():
+        raise ValueError(f"{path}: `base_model_name_or_path` names the adapter itself.")
+    return base
 
 
 def load_adapter(
-    model: PreTrainedModel, name: str | Path
+    model: PreTrainedModel, name: str | Path, **hub: Any
 ) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
     """Load a LoRA adapter onto the model that it was trained on.
+
+    Args:
+        name (`str` or `Path`): A folder, or a repository on the Hub.
+        hub: `revision`, `token`, ..., as in [`load_planner`].
 
     Returns:
         `tuple`: the processor that was saved beside the adapter, `None` if there is none; the prompts, the default ones
         if there are none.
     """
-    model.load_adapter(str(name))
-    has_processor = cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is not None
-    return AutoProcessor.from_pretrained(name) if has_processor else None, Prompts.load(name)
+    folder = resolve(name, **hub)
+    model.load_adapter(str(folder))
+    has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
+    return AutoProcessor.from_pretrained(folder) if has_processor else None, Prompts.load(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return schema.read_file(path, dict[str, Any])
 
 
 def save_planner(
@@ -73,6 +129,7 @@ def save_planner(
     prompts: Prompts,
 ) -> None:
     """Write a planner to one folder, from which `load_planner` reads it."""
+    keep(planner, prompts=asdict(prompts))
     planner.save_pretrained(folder)
     processor.save_pretrained(folder)
     prompts.save(folder)

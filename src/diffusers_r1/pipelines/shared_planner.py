@@ -11,26 +11,22 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..bundles.planners import load_adapter
-from ..planning import has_adapter
+from .nested.adapters import adapter_layers
+from .nested.loading import add_quiet_adapter
+from .nested.parts import shared_parts
 
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-ADAPTER_FOLDER = "planner_adapter"  # in a bundle, beside the editor's folder
-_ENTRY = "_planner_from_editor"  # in a bundle's index: the name of the editor's component that plans
-
 
 class SharedPlannerMixin:
-    """Put before the mixin for nested pipelines; `planner` may then be a component of `editor`."""
+    """For a pipeline whose `planner` may be a component of its `editor`."""
 
     @classmethod
     def from_editor(
@@ -56,79 +52,21 @@ class SharedPlannerMixin:
         """
         planner = _text_encoder(editor)
         if planner_adapter is not None:
-            found, prompts = add_quiet_adapter(planner, planner_adapter)
+            found = add_quiet_adapter(planner, planner_adapter)
             processor = processor or found
-            kwargs.setdefault("prompts", prompts)
         return cls(planner=planner, processor=processor or _processor(editor), editor=editor, **kwargs)
 
     @property
     def planner_in_editor(self) -> str | None:
         """The name under which the planner is a component of the editor as well; `None` where it is not."""
-        parts = self.editor.components.items() if self.editor is not None else ()
-        return next((name for name, part in parts if part is self.planner is not None), None)
-
-    @classmethod
-    def _shared_with_nested(cls, index: dict[str, Any]) -> dict[str, str]:
-        return {"planner": index[_ENTRY]} if index.get(_ENTRY) else {}
-
-    @classmethod
-    def _parts_in_nested(cls, index: dict[str, Any], folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-        name = index.get(_ENTRY)
-        if name is None or "planner" in given or given["editor"] is None:
-            return {}
-        planner = given["editor"].components.get(name)
-        if planner is None:
-            raise ValueError(
-                f"This bundle plans with its editor's `{name}`, which {type(given['editor']).__name__} does not have:"
-                " give a `planner` too, or `planner=None`."
-            )
-        if (folder / ADAPTER_FOLDER).is_dir():
-            add_quiet_adapter(planner, folder / ADAPTER_FOLDER)
-        return {"planner": planner}
-
-    @classmethod
-    def _other_folders(cls, index: dict[str, Any]) -> list[str]:
-        return [ADAPTER_FOLDER] if index.get(_ENTRY) else []
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in [`~diffusers.DiffusionPipeline`]. A planner that is part of the editor is saved there, its adapter apart."""
-        name = self.planner_in_editor
-        self.register_to_config(**{_ENTRY: name})
-        if name is None:
-            super().save_pretrained(save_directory, *args, **kwargs)
-            return
-        entry = self.config.planner
-        self.register_to_config(planner=(None, None))
-        if has_adapter(self.planner):
-            self.planner.save_pretrained(Path(save_directory, ADAPTER_FOLDER))  # nothing but the adapter
-        try:
-            with adapter_taken_out(self.planner):
-                super().save_pretrained(save_directory, *args, **kwargs)
-        finally:
-            self.register_to_config(planner=entry)
-
-
-def add_quiet_adapter(model: PreTrainedModel, name: str | os.PathLike) -> tuple[ProcessorMixin | None, Any]:
-    """Load a LoRA adapter onto a model and leave it off; returns the adapter's processor, if it has one, and prompts."""
-    processor, prompts = load_adapter(model, name)
-    for layer in adapter_layers(model):
-        layer.enable_adapters(False)
-    return processor, prompts
-
-
-def adapter_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """The LoRA layers in a model, each in place of the layer that it adapts; none without an adapter."""
-    if not has_adapter(model):
-        return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        place = shared_parts(self).get("planner")
+        return place.partition(".")[2] if place else None
 
 
 @contextmanager
 def adapter_on(model: PreTrainedModel) -> Iterator[None]:
     """Run a model with its adapter, if it has one, and leave it as it was: off, where an editor encodes with it."""
-    resting = [layer for layer in adapter_layers(model) if layer.disable_adapters]
+    resting = [layer for layer in adapter_layers(model).values() if layer.disable_adapters]
     for layer in resting:
         layer.enable_adapters(True)
     try:
@@ -147,30 +85,6 @@ def with_adapter(method: Callable) -> Callable:
             return method(self, *args, **kwargs)
 
     return wrapped
-
-
-@contextmanager
-def adapter_taken_out(model: PreTrainedModel) -> Iterator[None]:
-    """A model with the layers that it had before its adapter came, so that it is saved as such."""
-    layers = {id(layer) for layer in adapter_layers(model)}
-    places = [
-        (parent, name, layer)
-        for parent in model.modules()
-        for name, layer in parent.named_children()
-        if id(layer) in layers
-    ]
-    # What transformers notes on loading an adapter: that there is one, and how its weights are named in the file, by which
-    # it would name those of the model as well.
-    noted = {key: getattr(model, key, None) for key in ("_hf_peft_config_loaded", "_weight_conversions")}
-    for parent, name, layer in places:
-        setattr(parent, name, layer.get_base_layer())
-    vars(model).update(dict.fromkeys(noted))
-    try:
-        yield
-    finally:
-        vars(model).update(noted)
-        for parent, name, layer in places:
-            setattr(parent, name, layer)
 
 
 def _text_encoder(editor: DiffusionPipeline) -> PreTrainedModel:

@@ -1,0 +1,167 @@
+"""LoRA adapters on the models of a pipeline: base and adapter are saved apart, and both come back.
+
+A model with an adapter in it has other names for its weights. Saved as it is, nothing loads it, or it loads without its
+weights and nobody is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import schema
+from .parts import models_of
+
+
+ADAPTERS_FILE = "adapters.json"  # in a nested pipeline's folder, beside a folder for each adapter
+_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """An adapter in a bundle.
+
+    Args:
+        folder (`str`): Where its weights and its config lie, beside the file that says this.
+        component (`str`): The model that it is on.
+        name (`str`): What it is called there.
+        active, enabled (`bool`): Whether it is among those that are used, and whether these are used at all.
+        scales (`dict`): By what its part is multiplied, by layer.
+    """
+
+    folder: str
+    component: str
+    name: str
+    active: bool
+    enabled: bool
+    scales: dict[str, float]
+
+    def __post_init__(self):
+        if Path(self.folder).name != self.folder:
+            raise ValueError(f"`folder` must be the name of a folder beside the file, not {self.folder!r}")
+
+
+def adapter_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers in a model that hold an adapter, each in place of the layer that it adapts, by name."""
+    if not (hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False)):
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+@contextmanager
+def adapters_taken_out(*models: torch.nn.Module) -> Iterator[None]:
+    """Models with the layers that they had before their adapters came, so that they are saved as such."""
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(_taken_out(model))
+        yield
+
+
+@contextmanager
+def _taken_out(model: torch.nn.Module) -> Iterator[None]:
+    layers = {id(layer) for layer in adapter_layers(model).values()}
+    places = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if id(layer) in layers
+    ]
+    # What transformers and diffusers note on loading an adapter: that there is one, and how its weights are named in the
+    # file, by which they would name those of the model as well.
+    noted = {key: vars(model)[key] for key in ("_hf_peft_config_loaded", "_weight_conversions") if key in vars(model)}
+    for parent, name, layer in places:
+        setattr(parent, name, layer.get_base_layer())
+    vars(model).update(dict.fromkeys(noted))
+    try:
+        yield
+    finally:
+        vars(model).update(noted)
+        for parent, name, layer in places:
+            setattr(parent, name, layer)
+
+
+def adapted_models(pipeline: Any, but: torch.nn.Module | None = None) -> dict[str, torch.nn.Module]:
+    """The models of a pipeline that have adapters, by component; without `but`.
+
+    Raises:
+        ValueError: If an adapter is fused, so that the weights of the base are not the base's.
+    """
+    found = {name: model for name, model in models_of(pipeline).items() if model is not but and adapter_layers(model)}
+    for name, model in found.items():
+        if any(getattr(layer, "merged", False) for layer in adapter_layers(model).values()):
+            raise ValueError(
+                f"The adapter on `{name}` is fused with it, so that the two cannot be saved apart: call `unfuse_lora()`"
+                " first or, to keep what is fused for good, `unload_lora_weights()`."
+            )
+    return found
+
+
+def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = None) -> None:
+    """Write the adapters of a nested pipeline, and how strongly each is on, into the pipeline's own folder."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    saved: list[SavedAdapter] = []
+    for component, model in adapted_models(pipeline, but).items():
+        layers = adapter_layers(model)
+        for name, config in model.peft_config.items():
+            target = folder / f"adapter-{len(saved)}"
+            target.mkdir(parents=True, exist_ok=True)
+            config.save_pretrained(str(target))
+            weights = get_peft_model_state_dict(model, adapter_name=name)
+            save_file({key: value.contiguous() for key, value in weights.items()}, target / _WEIGHTS)
+            active = any(name in layer.active_adapters for layer in layers.values())
+            enabled = not any(layer.disable_adapters for layer in layers.values())
+            scales = {place: float(layer.scaling[name]) for place, layer in layers.items() if name in layer.scaling}
+            saved.append(SavedAdapter(target.name, component, name, active, enabled, scales))
+    if saved:
+        text = json.dumps([asdict(adapter) for adapter in saved], indent=2)
+        (folder / ADAPTERS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_adapters(pipeline: Any, folder: Path) -> None:
+    """Bring back what `save_adapters` wrote into a nested pipeline's folder; nothing where it wrote nothing.
+
+    Raises:
+        ValueError: If the file is not what `save_adapters` wrote, or the pipeline has no such component.
+    """
+    if not (folder / ADAPTERS_FILE).is_file():
+        return
+    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = schema.read_file(folder / ADAPTERS_FILE, list[SavedAdapter])
+    models = models_of(pipeline)
+    for adapter in saved:
+        if adapter.component not in models:
+            raise ValueError(f"{folder / ADAPTERS_FILE}: the pipeline has no model {adapter.component!r}.")
+        model, source = models[adapter.component], folder / adapter.folder
+        config = PeftConfig.from_pretrained(str(source))
+        config.inference_mode = True
+        inject_adapter_in_model(config, model, adapter_name=adapter.name)
+        set_peft_model_state_dict(model, load_file(source / _WEIGHTS), adapter_name=adapter.name)
+        model._hf_peft_config_loaded = True
+    for component in {adapter.component for adapter in saved}:
+        _switch_on(models[component], [adapter for adapter in saved if adapter.component == component])
+
+
+def _switch_on(model: torch.nn.Module, saved: list[SavedAdapter]) -> None:
+    """Make active what was, as strongly as it was."""
+    model.eval().requires_grad_(False)
+    for place, layer in adapter_layers(model).items():
+        base = layer.get_base_layer().weight
+        layer.to(device=base.device, dtype=base.dtype if base.is_floating_point() else None)
+        layer.set_adapter([adapter.name for adapter in saved if adapter.active and place in adapter.scales])
+        layer.enable_adapters(all(adapter.enabled for adapter in saved))
+        for adapter in saved:
+            if place in adapter.scales:
+                layer.scaling[adapter.name] = adapter.scales[place]
+    model.requires_grad_(False)

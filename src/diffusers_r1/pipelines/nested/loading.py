@@ -1,0 +1,169 @@
+"""Loading a pipeline with the pipelines in it, from a folder, a name, or through plain `DiffusionPipeline`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ...belongings import keep
+from ...bundles.planners import ADAPTER_FOLDER, load_adapter
+from ...names import HUB_SETTINGS, files_to_load, resolve
+from .adapters import adapter_layers, load_adapters
+from .parts import SHARED, nested_names, read_index
+from .settings import settings_of_nested, settings_of_outer
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+NO_DTYPE_ASKED = "_loaded_without_dtype"
+
+
+class LoadingMixin:
+    """`from_pretrained` and `download` for a pipeline that has pipelines as components."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """Load a pipeline with the pipelines in it.
+
+        Takes what `DiffusionPipeline.from_pretrained` takes, and every setting (`dtype`, `variant`, `device_map`,
+        `quantization_config`, ...) reaches the nested pipelines, which diffusers loads without any. Settings that name
+        components (`dtype={"planner": ..., "transformer": ...}`) may name those of both levels, or a nested pipeline.
+        A component given here is neither downloaded nor loaded, and brings what belongs to it; `editor=None` leaves it
+        out. Without `dtype` all is loaded in float32, where diffusers leaves transformers' models in whatever they were
+        saved in.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder, a repository on the Hub (`"org/name"`, with `revision` and `token`), or a bundle that comes
+                with the package.
+
+        Raises:
+            OSError: If nothing has that name, or a file is missing.
+            ValueError: If a file is not what it should be; the message names it.
+        """
+        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
+            kwargs["dtype"] = torch.float32
+        folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
+        kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
+        index = read_index(folder)
+        given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
+
+        # 1. The nested pipelines, with their adapters
+        nested = [name for name in nested_names(cls) if name not in given and index.get(name, [None])[0]]
+        shared = {own: place for own, place in (index.get(SHARED) or {}).items() if own not in given}
+        inside = {own: place.partition(".")[2] for own, place in shared.items()}
+        settings = {name: settings_of_nested(name, folder / name, kwargs, inside) for name in nested}
+        for name in nested:
+            given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
+            load_adapters(given[name], folder / name)
+
+        # 2. Models of ours that are parts of one of them
+        for own, place in shared.items():
+            outer, _, name = place.partition(".")
+            if given.get(outer) is not None:
+                given[own] = _part(given[outer], name, own)
+        if "planner" in shared and given.get("planner") is not None and (folder / ADAPTER_FOLDER).is_dir():
+            add_quiet_adapter(given["planner"], folder / ADAPTER_FOLDER)
+
+        # 3. The rest, as diffusers loads it
+        # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
+        absent = {name: None for name, entry in index.items() if entry == [None, None]}
+        of_index = _settings_kept_in(index, given, shared)
+        kwargs = settings_of_outer(folder, nested, kwargs, inside)
+        pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_index, **given})
+        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        bases = index.get("_base_models") or {}
+        pipeline._bases_by_folder = {str(folder / name): base for name, base in bases.items()}
+        return pipeline
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """Read the index as diffusers' loader should see it: without nested pipelines, which are loaded here already.
+
+        With them it fails on `variant` (folders have no "." in their names) and prints every pipeline that is passed
+        in place of a saved one ("You have passed a non-standard module ..."). And a class name that is a pair, see
+        `save_pretrained`, would make it ask for `trust_remote_code` to load this very class.
+        """
+        index = super()._dict_from_json_file(json_file)
+        nested = nested_names(cls)
+        return {**{key: value for key, value in index.items() if key not in nested}, "_class_name": cls.__name__}
+
+    @classmethod
+    def download(cls, pretrained_model_name: str | os.PathLike, **kwargs: Any) -> str:
+        """The folder of what `from_pretrained` with the same arguments would load; from the Hub it is brought first.
+
+        diffusers knows folders one level deep: of the nested pipelines it brings every variant and every format.
+        """
+
+        def choose(folder: Path, files: list[str]) -> list[str]:
+            index, nested = read_index(folder), nested_names(cls)
+            depths = {
+                name: 2 if name in nested else 1
+                for name, entry in index.items()
+                if isinstance(entry, list) and entry and entry[0] and name != "_class_name" and name not in kwargs
+            }
+            if index.get(SHARED):
+                depths[ADAPTER_FOLDER] = 1
+            return files_to_load(files, depths, kwargs.get("variant"), kwargs.get("use_safetensors"))
+
+        hub = {key: kwargs[key] for key in HUB_SETTINGS if key in kwargs}
+        return str(resolve(pretrained_model_name, choose, {"pipeline_class": cls.__name__}, **hub))
+
+    def _complete_plain_loading(self) -> None:
+        """Bring models to float32 that plain `DiffusionPipeline` has left in what they were saved in, for want of a dtype.
+
+        Only the nested pipeline is loaded by a class of ours there, so it says that no dtype was asked for.
+        """
+        if any(vars(pipeline).pop(NO_DTYPE_ASKED, False) for pipeline in self.nested_pipelines.values()):
+            self.to(torch.float32)
+
+
+class NestedPipeline(torch.nn.Module):
+    """How plain `DiffusionPipeline` loads a nested pipeline: as what it takes for a model, to which it gives the dtype.
+
+    It gives none to a pipeline. This class is named in a bundle's index, and what it loads is no instance of it.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any
+    ) -> DiffusionPipeline:
+        """The pipeline in a folder with its adapters, in float32 if no dtype is asked for."""
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch_dtype or torch.float32)
+        load_adapters(pipeline, Path(folder))
+        vars(pipeline)[NO_DTYPE_ASKED] = torch_dtype is None
+        return pipeline
+
+
+def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
+    """Load a LoRA adapter onto a model and leave it off; returns the adapter's processor, `None` if it has none.
+
+    The model keeps the adapter's prompts.
+    """
+    processor, prompts = load_adapter(model, name)
+    keep(model, prompts=asdict(prompts))
+    for layer in adapter_layers(model).values():
+        layer.enable_adapters(False)
+    return processor
+
+
+def _part(pipeline: DiffusionPipeline, name: str, own: str) -> torch.nn.Module:
+    if pipeline.components.get(name) is None:
+        raise ValueError(
+            f"This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
+            f" `{own}` too, or `{own}=None`."
+        )
+    return pipeline.components[name]
+
+
+def _settings_kept_in(index: dict[str, Any], given: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
+    """What an index says for a planner that is an adapter, unless another planner is given: then `None`, which is nothing."""
+    replaced = "planner" in given and "planner" not in shared
+    return {name: None for name in ("prompts", "sequence_without_adapter") if name in index and replaced}

@@ -1,0 +1,95 @@
+"""Which components of a pipeline are pipelines, and which of its models are a part of one of those."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModularPipeline
+
+from ... import schema
+from ...names import PIPELINE_INDEX
+
+
+_COMPONENT = list[str | bool | None]  # where its class is from, and the class; of some a third value
+_FIELDS = {
+    "_class_name": str | list[str],
+    "_shared": dict[str, str] | None,
+    "_base_models": dict[str, str] | None,
+    "prompts": dict[str, str] | None,
+    "sequence_without_adapter": bool | None,
+}
+SHARED = "_shared"  # in an index: own components that are parts of a nested pipeline: `{"planner": "editor.text_encoder"}`
+
+
+def nested_names(pipeline_class: type[DiffusionPipeline]) -> list[str]:
+    """The names of the components that are pipelines, by the annotations of `__init__`."""
+
+    def is_pipeline(annotation: Any) -> bool:
+        return inspect.isclass(annotation) and issubclass(annotation, DiffusionPipeline)
+
+    return [name for name, types in pipeline_class._get_signature_types().items() if any(map(is_pipeline, types))]
+
+
+def nested_pipelines(pipeline: DiffusionPipeline) -> dict[str, DiffusionPipeline | ModularPipeline]:
+    """The components that are pipelines, by name."""
+    kinds = (DiffusionPipeline, ModularPipeline)
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, kinds)}
+
+
+def models_of(pipeline: DiffusionPipeline | ModularPipeline) -> dict[str, torch.nn.Module]:
+    """The components with weights, by name."""
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def shared_parts(pipeline: DiffusionPipeline) -> dict[str, str]:
+    """The own models that are a nested pipeline's as well: `{"planner": "editor.text_encoder"}`."""
+    theirs = {
+        id(model): f"{outer}.{name}"
+        for outer, nested in nested_pipelines(pipeline).items()
+        for name, model in models_of(nested).items()
+    }
+    return {name: theirs[id(model)] for name, model in models_of(pipeline).items() if id(model) in theirs}
+
+
+def refuse_modular(pipeline: DiffusionPipeline, method: str) -> None:
+    """Modular pipelines are saved and offloaded in ways of their own, which no outer pipeline can take part in.
+
+    Raises:
+        ValueError: If one of the nested pipelines is modular.
+    """
+    for name, part in nested_pipelines(pipeline).items():
+        if isinstance(part, ModularPipeline):
+            raise ValueError(
+                f"`{method}` does not work with {type(part).__name__}, a modular pipeline, as `{name}`: save it on its"
+                " own, and offload it by its `ComponentsManager`."
+            )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` in a folder says.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If it is no index; the message names file and field.
+    """
+    path = folder / PIPELINE_INDEX
+    if not path.is_file():
+        raise OSError(f"{str(folder)!r} has no {PIPELINE_INDEX}, so it is no pipeline.")
+    index = schema.read_file(path, dict[str, Any])
+    components = {name: _COMPONENT for name, entry in index.items() if isinstance(entry, (list, tuple))}
+    return schema.read_fields({**components, **_FIELDS}, index, str(path))
+
+
+def write_index(folder: Path, index: dict[str, Any]) -> None:
+    """Write `model_index.json` as diffusers does."""
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    (folder / PIPELINE_INDEX).write_text(text, encoding="utf-8")
+
+
+def components_in(folder: Path) -> list[str]:
+    """The names of the components of the pipeline in a folder."""
+    return [name for name, entry in read_index(folder).items() if isinstance(entry, list) and name != "_class_name"]

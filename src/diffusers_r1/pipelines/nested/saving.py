@@ -1,0 +1,146 @@
+"""Saving a pipeline with the pipelines in it, and pushing it: each weight once, base and adapter apart, and a card."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import create_repo
+
+from ...bundles import cards
+from ...bundles.planners import ADAPTER_FOLDER
+from ...plan import EditPlan
+from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
+from .loading import NestedPipeline
+from .parts import SHARED, nested_pipelines, refuse_modular, shared_parts, write_index
+
+
+class SavingMixin:
+    """`save_pretrained` and `push_to_hub` for a pipeline that has pipelines as components."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        use_flashpack: bool = False,
+        plan: EditPlan | None = None,
+        scores: str | os.PathLike | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save the pipeline with the pipelines in it, a model card, and what plain `DiffusionPipeline` loads it by.
+
+        A model that is a part of a nested pipeline is saved there, once. Adapters on a nested pipeline's models are saved
+        apart from them, in folders `adapter-0`, ... of that pipeline, and are there again, active, after loading.
+
+        Takes what `DiffusionPipeline.save_pretrained` takes, and for the model card:
+
+        Args:
+            plan ([`EditPlan`], *optional*):
+                An example of what the agents make of an instruction.
+            scores (`str`, `os.PathLike` or `Mapping`, *optional*):
+                An evaluation's report of this very pipeline, as [`Scores.read`] takes it. It is not kept for the next
+                save: a pipeline that is changed has other scores.
+
+        Raises:
+            ValueError: If a nested pipeline is modular, or has an adapter that is fused.
+        """
+        refuse_modular(self, "save_pretrained")
+        for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
+        folder, nested, shared = Path(save_directory), nested_pipelines(self), shared_parts(self)
+        planner = self.planner if "planner" in shared else None
+        adapted = [model for part in nested.values() for model in adapted_models(part, but=planner).values()]
+        self.register_to_config(_base_models=cards.base_models(self))
+
+        # 1. The adapter of a planner that is a part of the editor; transformers saves nothing else of a model with one
+        if planner is not None and adapter_layers(planner):
+            planner.save_pretrained(folder / ADAPTER_FOLDER)
+            self.prompts.save(folder / ADAPTER_FOLDER)
+            adapted.append(planner)
+
+        # 2. The weights, as diffusers saves them, each once
+        entries = {name: self.config[name] for name in shared}
+        self.register_to_config(**dict.fromkeys(shared, (None, None)))
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(adapters_taken_out(*adapted))
+                super().save_pretrained(
+                    str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack
+                )
+        finally:
+            self.register_to_config(**entries)
+
+        # 3. The adapters of the nested pipelines, the index, and the card
+        for name, part in nested.items():
+            save_adapters(part, folder / name, but=planner)
+        self._complete_index(folder, shared)
+        cards.write_card(self, folder, **for_card)
+        if push_to_hub:
+            self._push(folder, kwargs.pop("repo_id", folder.name), for_card, **kwargs)
+
+    def _complete_index(self, folder: Path, shared: dict[str, str]) -> None:
+        """Write what diffusers knows nothing of into the index, and the file by which plain `DiffusionPipeline` loads.
+
+        The class name is a pair, as diffusers has it for code that comes with the weights: plain `DiffusionPipeline`
+        refuses without `trust_remote_code=True`, where otherwise it fails with "module diffusers has no attribute ...".
+        The refusal quotes nothing of ours but the file's name, so the name says what to do. The nested pipelines are
+        named likewise: see [`NestedPipeline`].
+        """
+        index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
+        index["_class_name"] = [cards.PIPELINE_MODULE, type(self).__name__]
+        index[SHARED] = shared
+        for name in nested_pipelines(self):
+            index[name] = [cards.PIPELINE_MODULE, NestedPipeline.__name__]
+        # Of a planner with an adapter nothing but the adapter is saved, so that its config cannot keep these.
+        if self.planner is not None and adapter_layers(self.planner):
+            index["prompts"] = asdict(self.prompts)
+            index["sequence_without_adapter"] = self.sequence_without_adapter
+        write_index(folder, index)
+        code = cards.pipeline_file(type(self))
+        for place in (folder, *(folder / name for name in nested_pipelines(self))):
+            (place / f"{cards.PIPELINE_MODULE}.py").write_text(code, encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+        plan: EditPlan | None = None,
+        scores: str | os.PathLike | Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Save and upload the whole bundle. diffusers would put an empty card over ours.
+
+        Takes what `DiffusionPipeline.push_to_hub` takes, and `plan` and `scores` for the model card, as `save_pretrained`.
+        """
+        for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return self._push(Path(folder), repo_id, for_card, commit_message, private, token, create_pr, subfolder)
+
+    def _push(
+        self,
+        folder: Path,
+        repo_id: str,
+        for_card: dict[str, Any],
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        subfolder: str | None = None,
+    ) -> Any:
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        cards.write_card(self, folder, repo_id, token, **for_card)
+        return self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder)

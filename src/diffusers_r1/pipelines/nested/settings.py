@@ -1,0 +1,90 @@
+"""Of the settings that a pipeline in a pipeline is loaded with, which go to the inner and which to the outer one."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from diffusers.quantizers import PipelineQuantizationConfig
+
+from ...names import has_variant
+from .parts import components_in
+
+
+def settings_of_nested(
+    name: str, folder: Path, settings: dict[str, Any], shared: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What `from_pretrained` of the nested pipeline in `folder` is given, of what the outer one was given.
+
+    Args:
+        shared (`dict`, *optional*): Components of the outer pipeline that are components of this one: their names here.
+    """
+    components = components_in(folder)
+    own_names = {**{part: part for part in components}, **{f"{name}.{part}": part for part in components}}
+    own_names.update(shared or {})
+    result = {key: value for key, value in settings.items() if key not in ("custom_pipeline", "custom_revision")}
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(settings.get(key), dict):
+            wanted = {own_names.get(part, part): dtype for part, dtype in settings[key].items()}
+            result[key] = wanted.get(name, wanted)
+    if not has_variant(folder, settings.get("variant")):
+        result.pop("variant", None)
+    config = settings.get("quantization_config")
+    if _is_quantized(name, config):
+        result["quantization_config"] = copy.copy(config)
+        result["quantization_config"].components_to_quantize = None  # all of them
+    else:
+        result["quantization_config"] = _quantizing(config, own_names)
+    return result
+
+
+def settings_of_outer(
+    folder: Path, nested: list[str], settings: dict[str, Any], shared: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The same settings without what only concerns the nested pipelines."""
+    result = dict(settings)
+    variant, own = settings.get("variant"), [p for p in folder.iterdir() if p.is_dir() and p.name not in nested]
+    if any(has_variant(folder / name, variant) for name in nested) and not any(has_variant(p, variant) for p in own):
+        del result["variant"]
+    config = settings.get("quantization_config")
+    if config is not None:
+        theirs = {*(shared or {}), *(name for name in nested if _is_quantized(name, config))}
+        for name in nested:
+            theirs.update(part for own in components_in(folder / name) for part in (own, f"{name}.{own}"))
+        result["quantization_config"] = _quantizing(config, {p: p for p in _quantized(config) if p not in theirs})
+    return result
+
+
+def _is_quantized(name: str, config: PipelineQuantizationConfig | None) -> bool:
+    """Whether a nested pipeline is to be quantized as a whole."""
+    return name in (getattr(config, "components_to_quantize", None) or [])
+
+
+def _quantized(config: PipelineQuantizationConfig | None) -> list[str]:
+    """The components that a quantization config names; none where it means all."""
+    return list(getattr(config, "quant_mapping", None) or getattr(config, "components_to_quantize", None) or [])
+
+
+def _quantizing(
+    config: PipelineQuantizationConfig | None, own_names: dict[str, str]
+) -> PipelineQuantizationConfig | None:
+    """A quantization config for those of its components that belong to a level, since diffusers warns of the others.
+
+    Args:
+        own_names (`dict`): What the config may call the level's components: their names there.
+
+    Returns:
+        The config as it is if it names no components, `None` if it names others only.
+    """
+    if not _quantized(config):
+        return config
+    names = {own_names[name]: name for name in _quantized(config) if name in own_names}
+    if not names:
+        return None
+    config = copy.copy(config)
+    if config.quant_mapping:
+        config.quant_mapping = {own: config.quant_mapping[name] for own, name in names.items()}
+    else:
+        config.components_to_quantize = list(names)
+    return config
