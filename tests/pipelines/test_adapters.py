@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import load_planner, save_planner
-from diffusers_r1.planning import Conversation, adapters_off, has_adapter
+from diffusers_r1.planners.adapters import adapters_off, has_adapter
+from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition, read_sequence
 
