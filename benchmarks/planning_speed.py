@@ -50,7 +50,7 @@ def cache(args: argparse.Namespace) -> Iterator[Ways]:
 
     def shared() -> list[str]:
         talk = Conversation(planner, processor, [image], [INSTRUCTION], SHORT)
-        return [talk.decompose(args.tokens, **settings)[0], talk.sequence(args.tokens, **settings)[0]]
+        return [talk.decompose(args.tokens, **settings)[0], talk.sequence(max_new_tokens=args.tokens, **settings)[0]]
 
     while True:
         yield {"two generate calls": plain, "one conversation": shared}

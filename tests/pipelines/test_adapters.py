@@ -44,8 +44,8 @@ def folders(tmp_path_factory):
             )
             adapted = get_peft_model(base, settings)
             decomposition = Conversation(adapted, *about).decompose(max_new_tokens=128)
-            said = Conversation(adapted, *about).replay(decomposition, max_new_tokens=64)
-            plain = Conversation(planner, *about).replay(decomposition, max_new_tokens=64)
+            said = Conversation(adapted, *about).sequence(decomposition, max_new_tokens=64)
+            plain = Conversation(planner, *about).sequence(decomposition, max_new_tokens=64)
             if read_decomposition(decomposition[0]).edits and said != plain and read_sequence(plain[0]).requests:
                 break
         adapted.save_pretrained(folder / "adapter")
@@ -75,8 +75,8 @@ def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_
     plan = pipe.plan(TASK.image, TASK.instruction)
     decomposition, sequence = plan.raw
     assert [decomposition] == Conversation(adapted, *about).decompose()
-    assert [sequence] == Conversation(base, *about).replay([decomposition])
-    assert [sequence] != Conversation(adapted, *about).replay([decomposition])
+    assert [sequence] == Conversation(base, *about).sequence([decomposition])
+    assert [sequence] != Conversation(adapted, *about).sequence([decomposition])
 
     pipe.save_pretrained(tmp_path)
     assert not list((tmp_path / "planner").glob("model*.safetensors"))  # the base is named, not copied

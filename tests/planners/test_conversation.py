@@ -135,8 +135,14 @@ def test_the_second_question_does_not_see_how_the_first_answer_ended(planner, pr
     start = conversation._encode(conversation.first_turns)["input_ids"].shape[1]
     answers = conversation.decompose(logits_processor=[ends], **settings)
     assert [len(answer) for answer in answers] == [0, 3, 6]
-    said = conversation.sequence(**settings)
-    assert said == Conversation(*planner, IMAGES, INSTRUCTIONS, prompts).sequence(answers, **settings)
+    seen: list[list[torch.Tensor]] = [[], []]
+    said = conversation.sequence(logits_processor=[lambda ids, scores: seen[0].append(scores) or scores], **settings)
+    again = Conversation(*planner, IMAGES, INSTRUCTIONS, prompts).sequence(
+        answers, logits_processor=[lambda ids, scores: seen[1].append(scores) or scores], **settings
+    )
+    assert said == again
+    for ours, anew in zip(*seen, strict=True):
+        torch.testing.assert_close(ours, anew, atol=1e-5, rtol=1e-5)
 
 
 def test_each_retry_draws_from_another_seed(planner, prompts):
