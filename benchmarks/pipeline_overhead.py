@@ -35,7 +35,7 @@ def by_hand(pipe: ImageEditR1Pipeline, task, seed: int):
         messages = pipe.prompts.second_turn(messages, answers[0])
     prompt = EditPlan("", (), read_sequence(answers[1]).requests).prompts()[0]
     generator = torch.Generator().manual_seed(seed)
-    return pipe.editor(prompt, task.image, generator=generator, **pipe.config.editor_defaults).images[0]
+    return pipe.editor(prompt, task.image, generator=generator, **pipe.editor_defaults).images[0]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
-from diffusers_r1.bundles import find
+from diffusers_r1.names import resolve
 
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def test_the_training_notebook_trains(executed, monkeypatch):
         monkeypatch.setenv(name, value)
     folder, cells = executed("train_your_planner")
     assert re.search(r"exact +\d\.\d{3} -> \d\.\d{3}", printed(cells))
-    before = load_file(find("imageedit-r1-scenes-sft") / "model.safetensors")
+    before = load_file(resolve("imageedit-r1-scenes-sft") / "model.safetensors")
     after = load_file(folder / "runs" / "my-bundle" / "planner" / "model.safetensors")
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name].float(), after[name])}
     assert changed and not any("visual" in name for name in changed)
@@ -180,7 +180,7 @@ def test_a_trained_planner_in_three_commands(clone):
     few = "--max_steps 2 --per_device_train_batch_size 16 --validation_rows 4 --validation_steps 2"
     run(f"{train} {few}", clone)
     assert width_of_picture_named_in(run(look, clone), clone) > 500
-    before = load_file(find("imageedit-r1-scenes-sft") / "model.safetensors")
+    before = load_file(resolve("imageedit-r1-scenes-sft") / "model.safetensors")
     after = load_file(clone / "runs" / "scenes-grpo" / "bundle" / "planner" / "model.safetensors")
     assert any(not torch.equal(before[name].float(), after[name].float()) for name in before)
 

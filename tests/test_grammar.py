@@ -5,7 +5,7 @@ import tiny_models
 import torch
 from transformers import AutoProcessor
 
-from diffusers_r1 import bundles
+from diffusers_r1 import names
 from diffusers_r1.grammar import MAX_EDITS, GrammarProcessor, decomposition_grammar, sequence_grammar
 from diffusers_r1.plan import Edit
 from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
@@ -23,7 +23,7 @@ def tokenizer(request):
     """One in which every token is a byte, and one in which a tag or a word is a token."""
     if request.param == "bytes":
         return tiny_models.tiny_tokenizer()
-    return AutoProcessor.from_pretrained(bundles.find("imageedit-r1-scenes") / "processor").tokenizer
+    return AutoProcessor.from_pretrained(names.resolve("imageedit-r1-scenes") / "processor").tokenizer
 
 
 def write(grammar: str, tokenizer, limit: int, seed: int) -> tuple[str, bool]:

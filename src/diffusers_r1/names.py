@@ -29,9 +29,16 @@ def shipped() -> list[str]:
     return sorted(folder.name for folder in folders)
 
 
-def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a repository on the Hub, `"org/name"`, and is no folder."""
-    return _HUB_NAME.fullmatch(name) is not None and not Path(name).is_dir()
+def local(name: str | Path) -> Path | None:
+    """The folder that a name stands for without asking the Hub: one's own, or a shipped bundle's; `None` if neither is."""
+    if Path(name).is_dir():
+        return Path(name)
+    return _BUNDLES / str(name) if str(name) in shipped() else None
+
+
+def no_weights(folder: Path, files: list[str]) -> list[str]:
+    """For `resolve`: bring a repository's indexes only, which say whether it is what it is taken for."""
+    return []
 
 
 def resolve(
@@ -53,11 +60,9 @@ def resolve(
     Raises:
         OSError: If nothing has that name; errors of huggingface_hub about a repository are of this kind.
     """
-    text = str(name)
-    if Path(name).is_dir():
-        return Path(name)
-    if text in shipped():
-        return _BUNDLES / text
+    text, folder = str(name), local(name)
+    if folder is not None:
+        return folder
     if not _HUB_NAME.fullmatch(text):
         raise OSError(
             f"{text!r} is neither a folder nor a bundle that comes with diffusers-r1 ({', '.join(shipped())})."

@@ -63,7 +63,7 @@ def test_the_parts_make_a_bundle(trained, tmp_path):
     )
     assert "MB in all" in printed
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "imageedit-r1-scenes")
-    assert pipe.prompts.decompose == " {instruction}" and pipe.config.editor_defaults["num_inference_steps"] == 1
+    assert pipe.prompts.decompose == " {instruction}" and pipe.editor_defaults["num_inference_steps"] == 1
     assert next(pipe.planner.parameters()).dtype == next(pipe.editor.unet.parameters()).dtype == torch.float32
     task = sample_task(0, "chained")
     out = pipe(task.image, task.instruction, max_new_tokens=8)

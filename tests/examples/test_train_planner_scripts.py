@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
-from diffusers_r1.bundles import find
+from diffusers_r1.names import resolve
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
@@ -37,7 +37,7 @@ RECIPES = EXAMPLES / "recipes"
 LAUNCHERS = EXAMPLES / "accelerate_configs"
 GRPO, SFT = EXAMPLES / "train_grpo_planner.py", EXAMPLES / "train_sft_planner.py"
 START, SUPERVISED = "imageedit-r1-scenes", "imageedit-r1-scenes-sft"
-START_WEIGHTS = find(START) / "planner"
+START_WEIGHTS = resolve(START) / "planner"
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 GRPO_FEW = {
@@ -293,7 +293,7 @@ def test_a_batch_of_uneven_rows_moves_the_weights_as_its_rows_do(uneven, tmp_pat
     by_row = run(GRPO, output_dir=tmp_path / "by_row", **rows)
     assert completions(whole) == completions(by_row) and len(completions(whole)[1]) == 16
     assert float(curves(whole, "frac_reward_zero_std")[1][0]) <= 0.5  # else there is little to compare
-    change, expected = flat_change(whole, find(SUPERVISED)), flat_change(by_row, find(SUPERVISED))
+    change, expected = flat_change(whole, resolve(SUPERVISED)), flat_change(by_row, resolve(SUPERVISED))
     assert expected.abs().max() > 1e-2
     assert (change - expected).abs().max() < 1e-4 * expected.abs().max()
 

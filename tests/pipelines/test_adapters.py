@@ -81,11 +81,11 @@ def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_
     pipe.save_pretrained(tmp_path)
     assert not list((tmp_path / "planner").glob("model*.safetensors"))  # the base is named, not copied
     again = ImageEditR1Pipeline.from_pretrained(tmp_path, dtype=torch.float32)
-    assert again.config.sequence_without_adapter and again.plan(TASK.image, TASK.instruction) == plan
+    assert again.sequence_without_adapter and again.plan(TASK.image, TASK.instruction) == plan
 
 
 def test_without_an_adapter_there_is_nothing_to_switch_off():
     pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
-    pipe.register_to_config(sequence_without_adapter=True)
+    pipe.sequence_without_adapter = True
     with pytest.raises(ValueError, match="no adapter"):
         pipe.plan(TASK.image, TASK.instruction)

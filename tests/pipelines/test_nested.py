@@ -13,9 +13,9 @@ from diffusers.models.attention_processor import SlicedAttnProcessor
 from diffusers.quantizers import PipelineQuantizationConfig
 from PIL import Image
 
-from diffusers_r1 import ImageEditR1Pipeline, bundles
-from diffusers_r1.pipelines import nested
-from diffusers_r1.pipelines.nested import files_to_load
+from diffusers_r1 import ImageEditR1Pipeline, names
+from diffusers_r1.names import files_to_load
+from diffusers_r1.pipelines.nested import settings
 from diffusers_r1.prompts import Prompts
 
 
@@ -242,7 +242,7 @@ class TestSavingAndLoading:
         for name, model in models(pipe).items():
             weights = models(fresh)[name].state_dict()
             assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items()), name
-        assert pipe.prompts == SHORT and pipe.config.editor_defaults == {"num_inference_steps": 2}
+        assert pipe.prompts == SHORT and pipe.editor_defaults == {"num_inference_steps": 2}
         assert pipe.name_or_path == str(bundle)
         assert np.array_equal(edited(pipe), edited(fresh))
 
@@ -335,7 +335,7 @@ class TestSavingAndLoading:
         assert again.editor is pipe.editor
 
     def test_a_shipped_bundle_is_found_by_name(self, bundle, tmp_path, monkeypatch):
-        monkeypatch.setattr(bundles, "_HERE", bundle.parent)
+        monkeypatch.setattr(names, "_BUNDLES", bundle.parent)
         monkeypatch.chdir(tmp_path)
         pipe = ImageEditR1Pipeline.from_pretrained(bundle.name)
         assert pipe.editor is not None and pipe.name_or_path == bundle.name
@@ -364,18 +364,18 @@ class TestQuantization:
 
     def test_each_level_gets_its_own_part(self, bundle):
         config = eight_bits(["planner", "unet"])
-        settings = {"quantization_config": config}
-        of_editor = nested._settings_of_nested("editor", bundle / "editor", settings)["quantization_config"]
-        of_outer = nested._settings_of_outer(bundle, ["editor"], settings)["quantization_config"]
+        asked = {"quantization_config": config}
+        of_editor = settings.settings_of_nested("editor", bundle / "editor", asked)["quantization_config"]
+        of_outer = settings.settings_of_outer(bundle, ["editor"], asked)["quantization_config"]
         assert (of_editor.components_to_quantize, of_outer.components_to_quantize) == (["unet"], ["planner"])
         assert config.components_to_quantize == ["planner", "unet"]
 
     def test_the_editor_as_a_whole(self, bundle):
         config = eight_bits("editor")
-        settings = {"quantization_config": config}
-        of_editor = nested._settings_of_nested("editor", bundle / "editor", settings)["quantization_config"]
+        asked = {"quantization_config": config}
+        of_editor = settings.settings_of_nested("editor", bundle / "editor", asked)["quantization_config"]
         assert of_editor._resolve_quant_config(module_name="vae") is not None
-        assert nested._settings_of_outer(bundle, ["editor"], settings)["quantization_config"] is None
+        assert settings.settings_of_outer(bundle, ["editor"], asked)["quantization_config"] is None
 
 
 class TestPlainDiffusers:
@@ -387,7 +387,7 @@ class TestPlainDiffusers:
         pipe = DiffusionPipeline.from_pretrained(bundle, trust_remote_code=True)
         assert type(pipe) is ImageEditR1Pipeline
         assert isinstance(pipe.editor, StableDiffusionInstructPix2PixPipeline)
-        assert pipe.config.editor_defaults == {"num_inference_steps": 2}
+        assert pipe.editor_defaults == {"num_inference_steps": 2}
 
     def test_its_own_class_asks_for_no_trust(self, bundle):
         assert json.loads((bundle / "model_index.json").read_text())["_class_name"][1] == "ImageEditR1Pipeline"

@@ -82,8 +82,8 @@ def test_output_types(pipe):
     assert np.allclose(tensor.permute(0, 2, 3, 1).numpy(), array)
     mixed = pipe([sources[0], picture(40, 30)], plan=PLAN, output_type="pt", **FAST).images
     assert [tuple(image.shape) for image in mixed] == [(3, 64, 64), (3, 30, 40)]
-    images, plans, turns, candidates = pipe(sources, plan=PLAN, return_dict=False, **FAST)
-    assert (len(images), plans, len(turns), candidates) == (2, [PLAN, PLAN], 2, [])
+    images, plans, turns, candidates, interrupted = pipe(sources, plan=PLAN, return_dict=False, **FAST)
+    assert (len(images), plans, len(turns), candidates, interrupted) == (2, [PLAN, PLAN], 2, [], False)
 
 
 def test_the_plan_can_be_changed_before_any_pixel_is_touched(pipe):
@@ -139,9 +139,9 @@ def test_defaults_of_the_editor_go_with_it(planner, prompts, pix2pix):
     pipe(picture(64, 64), plan=PLAN, callback_on_step_end=count)
     assert steps == [0, 1]
     pipe.editor = pipe.editor
-    assert pipe.config.editor_defaults == {"num_inference_steps": 2}
+    assert pipe.editor_defaults == {"num_inference_steps": 2}
     pipe.editor = tiny_models.tiny_pix2pix()
-    assert pipe.config.editor_defaults == {}
+    assert pipe.editor_defaults == {}
 
 
 @pytest.mark.parametrize(

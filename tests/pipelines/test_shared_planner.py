@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.bundles.planners import load_planner
-from diffusers_r1.pipelines.shared_planner import ADAPTER_FOLDER, adapter_layers, adapter_on, adapter_taken_out
+from diffusers_r1.bundles.planners import ADAPTER_FOLDER, load_planner
+from diffusers_r1.pipelines.nested.adapters import adapter_layers, adapters_taken_out
+from diffusers_r1.pipelines.shared_planner import adapter_on
 from diffusers_r1.prompts import Prompts
 
 
@@ -93,7 +94,7 @@ def test_the_adapter_is_the_only_weight_that_is_added(adapter):
     pipe, editor = build(adapter), tiny_models.tiny_qwen_edit()
     of_editor = parameters(*[part for part in editor.components.values() if isinstance(part, torch.nn.Module)])
     of_adapter = sum(
-        p.numel() for layer in adapter_layers(pipe.planner) for name, p in layer.named_parameters() if "lora_" in name
+        p.numel() for layer in adapter_layers(pipe.planner).values() for name, p in layer.named_parameters() if "lora_" in name
     )
     assert of_adapter > 0 and parameters(*models_of(pipe)) == of_editor + of_adapter
 
@@ -199,16 +200,16 @@ def test_group_offload(adapter, bare):
 def test_the_second_question_without_the_adapter(adapter):
     pipe = build(adapter, sequence_without_adapter=True)
     said = answer(pipe)
-    assert all(layer.disable_adapters for layer in adapter_layers(pipe.planner))  # off again after planning
+    assert all(layer.disable_adapters for layer in adapter_layers(pipe.planner).values())  # off again after planning
     with adapter_on(pipe.planner):
-        assert not any(layer.disable_adapters for layer in adapter_layers(pipe.planner))
+        assert not any(layer.disable_adapters for layer in adapter_layers(pipe.planner).values())
     assert answer(pipe) == said
 
 
 def test_the_adapter_comes_back_where_it_was(adapter):
     pipe = build(adapter)
     names = list(pipe.planner.state_dict())
-    with pytest.raises(RuntimeError, match="inside"), adapter_taken_out(pipe.planner):
+    with pytest.raises(RuntimeError, match="inside"), adapters_taken_out(pipe.planner):
         assert list(pipe.planner.state_dict()) == list(tiny_models.tiny_qwen_edit().text_encoder.state_dict())
         raise RuntimeError("inside")
     assert list(pipe.planner.state_dict()) == names

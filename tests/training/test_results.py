@@ -61,7 +61,7 @@ def test_a_shipped_bundle_gives_its_editor_settings_and_sequencer(tmp_path, plan
     save_bundle(tmp_path / "planner", "imageedit-r1-scenes", str(tmp_path / "planner"))
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
     shipped = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
-    assert pipe.config.editor_defaults == shipped.config.editor_defaults and pipe.prompts == prompts
+    assert pipe.editor_defaults == shipped.editor_defaults and pipe.prompts == prompts
     for name, value in shipped.sequencer.named_parameters():
         assert torch.equal(value, pipe.sequencer.get_parameter(name))
 

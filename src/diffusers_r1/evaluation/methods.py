@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..endpoints import Endpoint, EndpointError, map_concurrently
 from ..images import load_picture
+from ..names import local
 from ..plan import EditPlan, Turns
 from .benchmarks import Sample
 
@@ -154,7 +155,7 @@ class LocalEditor:
         from ..editors import check_editor
 
         self.name, self.pipe, self.batch_size, self.arguments = name, pipe, batch_size, arguments
-        given = {**pipe.config.editor_defaults, **arguments}
+        given = {**pipe.editor_defaults, **arguments}
         check_editor(pipe.editor, given)
         self.settings = {**settings, "arguments": given}
 
@@ -205,10 +206,8 @@ def fingerprint(name: str | Path, parts: Callable[[str], bool] = lambda part: Tr
             that name.
         parts (`Callable`): Whether a file or folder right inside of it counts; all do by default.
     """
-    from ..bundles import find
-
-    folder = find(str(name)) or Path(name)
-    if not folder.is_dir():
+    folder = local(name)
+    if folder is None:
         return {"name": str(name)}
     digest = hashlib.sha256()
     for path in sorted({path for pattern in WEIGHTS_AND_WORDS for path in folder.rglob(pattern)}):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,13 +14,28 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..editors import call_editor, check_editor, open_masks, working_size
-from ..images import load_samples, pair
+from ..belongings import belongings, keep
+from ..editors import call_editor, working_size
 from ..plan import EditPlan, Turns
-from ..planners.adapters import has_adapter
 from ..planners.plans import make_plans
 from ..prompts import Prompts
+from .call import (
+    MAX_BATCH,
+    EditCall,
+    Generators,
+    check_agents,
+    check_call,
+    check_count,
+    check_generation,
+    check_instructions,
+    in_batches,
+    open_pairs,
+    warn_of_other_pictures,
+    within_size,
+)
+from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
+from .nested.parts import shared_parts
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
 from .selection import Selector, select
 from .shared_planner import SharedPlannerMixin, with_adapter
@@ -54,13 +69,14 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         sequencer_processor ([`~transformers.ProcessorMixin`], *optional*):
             The sequencer's processor or tokenizer; needed with `sequencer`.
         prompts ([`Prompts`] or `dict`, *optional*):
-            The words in which the agents are asked; those that the planner was trained with. Stored in the bundle.
+            The words in which the agents are asked: those that the planner was trained with. They are the planner's, and
+            go with it to another pipeline; left out, they are what the planner has already.
         editor_defaults (`dict`, *optional*):
-            Arguments that this editor is called with unless the caller gives them, such as `num_inference_steps`.
-            Stored in the bundle, and forgotten when the editor is replaced.
-        sequence_without_adapter (`bool`, *optional*, defaults to `False`):
+            Arguments that this editor is called with unless the caller gives them, such as `num_inference_steps`. They
+            are the editor's, and go with it; another editor has its own.
+        sequence_without_adapter (`bool`, *optional*):
             Whether the planner answers the second question with its LoRA adapters switched off: the paper's untrained
-            sequencing agent, on one copy of the weights. Stored in the bundle.
+            sequencing agent, on one copy of the weights. The planner's too.
     """
 
     model_cpu_offload_seq = "planner->sequencer->editor"
@@ -75,9 +91,10 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         sequencer_processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
         prompts: Prompts | dict[str, str] | None = None,
         editor_defaults: dict[str, Any] | None = None,
-        sequence_without_adapter: bool = False,
+        sequence_without_adapter: bool | None = None,
     ):
         super().__init__()
+        self._interrupts = 0
         self.register_modules(
             planner=planner,
             processor=processor,
@@ -85,106 +102,61 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             sequencer=sequencer,
             sequencer_processor=sequencer_processor,
         )
-        words = prompts if isinstance(prompts, Prompts) else Prompts(**(prompts or {}))
-        self.register_to_config(
-            prompts=asdict(words),
-            editor_defaults=dict(editor_defaults or {}),
-            sequence_without_adapter=sequence_without_adapter,
-        )
+        if planner is not None and prompts is not None:
+            self.prompts = prompts if isinstance(prompts, Prompts) else Prompts(**prompts)
+        if planner is not None and sequence_without_adapter is not None:
+            self.sequence_without_adapter = sequence_without_adapter
+        if editor is not None and editor_defaults is not None:
+            self.editor_defaults = editor_defaults
+        self._complete_plain_loading()
 
     @property
     def prompts(self) -> Prompts:
-        """The words in which the agents are asked. Set it when you set a planner that was trained with others."""
-        return Prompts(**self.config.prompts)
+        """The words in which the planner is asked. They are kept with the planner."""
+        return Prompts(**belongings(self.planner).get("prompts", {}))
 
     @prompts.setter
     def prompts(self, prompts: Prompts) -> None:
-        self.register_to_config(prompts=asdict(prompts))
+        check_agents(self)
+        keep(self.planner, prompts=asdict(prompts))
+
+    @property
+    def sequence_without_adapter(self) -> bool:
+        """Whether the planner answers the second question with its adapters off. Kept with the planner."""
+        return belongings(self.planner).get("sequence_without_adapter", False)
+
+    @sequence_without_adapter.setter
+    def sequence_without_adapter(self, off: bool) -> None:
+        keep(self.planner, sequence_without_adapter=bool(off))
+
+    @property
+    def editor_defaults(self) -> dict[str, Any]:
+        """Arguments that the editor is called with unless the caller gives them. Kept with the editor."""
+        return belongings(self.editor).get("defaults", {})
+
+    @editor_defaults.setter
+    def editor_defaults(self, defaults: Mapping[str, Any]) -> None:
+        keep(self.editor, defaults=dict(defaults))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "editor" and self.__dict__.get("editor") not in (None, value):
-            self.register_to_config(editor_defaults={})
         super().__setattr__(name, value)
+        if name == "editor" and value is not None:
+            keep(value)  # what its folder says is noted now: a folder can go
 
-    def check_inputs(
-        self,
-        images: list[Image.Image],
-        given: list[str] | list[EditPlan],
-        turns: Turns,
-        num_images_per_prompt: int,
-        generator: torch.Generator | list[torch.Generator] | None,
-        output_type: str,
-        editor_arguments: dict[str, Any],
-        references: bool = False,
-    ) -> None:
-        """Refuse what cannot work before any model runs. `given` holds instructions or plans, one per picture.
+    def check_inputs(self, *args: Any, **kwargs: Any) -> EditCall:
+        """Refuse what cannot work before any model runs. Takes what `__call__` takes, and returns it opened.
 
         Raises:
             ValueError: If a number, a length or a choice does not fit.
             TypeError: If a value has the wrong type, or the editor does not take an argument.
         """
-        if len(given) != len(images):
-            raise ValueError(f"{len(images)} pictures do not go with {len(given)} instructions or plans.")
-        if not all(isinstance(one, EditPlan) for one in given):
-            self.check_instructions(given)
-        if turns not in ("single", "multi"):
-            raise ValueError(f'`turns` must be "single" or "multi", not {turns!r}.')
-        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
-            raise ValueError(f"`num_images_per_prompt` must be 1 or more, not {num_images_per_prompt!r}.")
-        if isinstance(generator, list) and len(generator) != len(images) * num_images_per_prompt:
-            raise ValueError(
-                f"{len(generator)} generators do not go with {len(images)} pictures, {num_images_per_prompt} of each."
-            )
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
-        if self.editor is None:
-            raise ValueError("This pipeline has no editor; set `pipe.editor`.")
-        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments}, references)
+        return check_call(self, *args, **kwargs)
 
-    def check_choice(
-        self,
-        selector: Selector | None,
-        num_plans: int,
-        num_images_per_plan: int,
-        num_images_per_prompt: int,
-        planned: bool,
-    ) -> None:
-        """Refuse numbers of candidates that do not fit; raises as `check_inputs` does."""
-        for name, number in {"num_plans": num_plans, "num_images_per_plan": num_images_per_plan}.items():
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
-            if number > 1 and selector is None:
-                raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
-        if selector is not None and not callable(selector):
-            raise TypeError(f"`selector` is called; {type(selector).__name__} cannot be.")
-        if selector is not None and num_images_per_prompt != 1:
-            raise ValueError(
-                "A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`."
-            )
-        if num_plans > 1 and not planned:
-            raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
-
-    def check_instructions(self, instructions: list[str]) -> None:
-        """Refuse what cannot be planned; raises as `check_inputs` does."""
-        for instruction in instructions:
-            if not isinstance(instruction, str):
-                raise TypeError(f"An instruction is text, not {type(instruction).__name__}; a plan is an `EditPlan`.")
-            if not instruction.strip():
-                raise ValueError("An instruction is empty.")
-        if self.planner is None or self.processor is None:
-            raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
-        if self.sequencer is not None and self.sequencer_processor is None:
-            raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
-        if self.config.sequence_without_adapter and not has_adapter(self.planner):
-            raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
-
-    @torch.no_grad()
-    @with_adapter
     def plan(
         self,
         image: Any,
         instruction: str | list[str],
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         max_new_tokens: int = 512,
         num_plans: int = 1,
         constrained: bool = False,
@@ -215,62 +187,76 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             [`EditPlan`], or a list of them if `image` or `instruction` is a list or `num_plans` is more than 1:
             `num_plans` of each instruction in turn. An answer that cannot be used does not raise: it ends in a plan with
             `fallback=True` and a warning.
+
+        Raises:
+            ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
-        images, instructions = pair(load_samples(image)[0], instruction)
-        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
-        if len(images) != len(instructions):
-            raise ValueError(f"{len(images)} pictures do not go with {len(instructions)} instructions.")
-        self.check_instructions(instructions)
+        check_generation(max_new_tokens, generation)
+        check_count("num_plans", num_plans)
+        images, _, instructions = open_pairs(image, check_instructions(self, instruction))
+        warn_of_other_pictures(self, images)
         plans = self._make_plans(
             images,
             instructions,
             generator,
-            num_plans=num_plans,
+            num_plans=int(num_plans),
             constrained=constrained,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=int(max_new_tokens),
             **generation,
         )
-        self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
         self._warn_of_fallbacks(plans)
+        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
         return plans if many else plans[0]
 
     @torch.no_grad()
+    @with_adapter
     def _make_plans(
         self,
-        images: list[Image.Image],
-        instructions: list[str],
-        generator: torch.Generator | list[torch.Generator] | None,
+        images: Sequence[Image.Image],
+        instructions: Sequence[str],
+        generator: Generators,
         **settings: Any,
     ) -> list[EditPlan]:
-        first = generator[0] if isinstance(generator, list) else generator
-        return make_plans(
-            self.planner,
-            self.processor,
-            images,
-            instructions,
-            self.prompts,
-            sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
-            sequence_without_adapter=self.config.sequence_without_adapter,
-            seed=0 if first is None else first.initial_seed(),
-            device=self._execution_device,
-            **settings,
-        )
+        """Plan what is checked already."""
+        first = generator[0] if isinstance(generator, (list, tuple)) else generator
+        with one_at_a_time(self.editor if self._planner_and_editor_disturb_each_other else None):
+            plans = make_plans(
+                self.planner,
+                self.processor,
+                [_resized(image, within_size(self.planner, image.size)) for image in images],
+                instructions,
+                self.prompts,
+                sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
+                sequence_without_adapter=self.sequence_without_adapter,
+                seed=0 if first is None else first.initial_seed(),
+                device=self._execution_device,
+                **settings,
+            )
+            self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
+        return plans
 
     @staticmethod
-    def _warn_of_fallbacks(plans: list[EditPlan]) -> None:
+    def _warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
         for plan in plans:
             if plan.fallback:
                 logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
 
+    @property
+    def _planner_and_editor_disturb_each_other(self) -> bool:
+        """Whether the two cannot run at the same time: they have weights in common, or offload lets one on the device."""
+        return bool(shared_parts(self) or getattr(self, "_all_hooks", ()))
+
     @torch.no_grad()
     def edit(
         self,
-        images: list[Image.Image],
-        plans: list[EditPlan],
+        images: Sequence[Image.Image],
+        plans: Sequence[EditPlan],
         turns: Turns = "single",
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        references: list[list[Image.Image]] | None = None,
-        masks: list[Image.Image] | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        references: Sequence[Sequence[Image.Image]] | None = None,
+        masks: Sequence[Image.Image] | None = None,
+        max_batch: int = MAX_BATCH,
+        interruption: Interruption | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
@@ -279,39 +265,60 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         picture is not yet scaled back.
 
         Args:
-            images (`list` of `PIL.Image.Image`): RGB pictures.
-            plans (`list` of [`EditPlan`]): One per picture.
+            images (`Sequence` of `PIL.Image.Image`): RGB pictures.
+            plans (`Sequence` of [`EditPlan`]): One per picture.
             turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
-            generator: As the editor takes it; a list holds one per picture.
-            references (`list` of `list` of `PIL.Image.Image`, *optional*): What the editor sees beside each picture.
-            masks (`list` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L. Fewer
-                references or masks than pictures go round among neighbours: two masks of four pictures, two each.
+            generators (`Sequence` of `torch.Generator`, *optional*): One per picture; may all be the same object.
+            references (`Sequence` of `Sequence` of `PIL.Image.Image`, *optional*): What the editor sees beside each
+                picture.
+            masks (`Sequence` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L.
+            max_batch (`int`, defaults to 8): The most pictures in one call of the editor.
+            interruption ([`Interruption`], *optional*): What ends it early; by default `interrupt()` from now on.
             editor_arguments: The editor's own.
 
         Returns:
-            `list` of `list` of [`Turn`]: for each picture, its turns in order, at least one.
+            `list` of `list` of [`Turn`]: for each picture, its turns in order. They are fewer than its plan has, and may be
+            none, only after an interruption.
+
+        Raises:
+            FloatingPointError: If the editor makes a picture of values that are no numbers.
         """
-        arguments = {**self.config.editor_defaults, **editor_arguments}
+        interrupted = interruption or Interruption(self)
+        arguments = {**self.editor_defaults, **editor_arguments}
         prompts = [plan.prompts(turns) for plan in plans]
-        generators = generator if isinstance(generator, list) else [generator] * len(images)
-        current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
-        references = _spread(references or [[]], len(images))
-        masks = [
-            mask.resize(image.size, Image.Resampling.NEAREST)
-            for mask, image in zip(_spread(masks or [], len(images)), current)
-        ]
+        current = [_resized(image, self._working_size(image.size, arguments)) for image in images]
+        references = references or [[] for _ in images]
+        masks = [mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(masks or [], current)]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, prompts))):
-            rows = [row for row in range(len(images)) if turn < len(prompts[row])]
-            given = [current[row] for row in rows]
-            asked = [prompts[row][turn] for row in rows]
-            drawn = None if generator is None else [generators[row] for row in rows]
-            beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
-            answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
-            for row, before, prompt, after in zip(rows, given, asked, answers):
-                done[row].append(Turn(prompt, before.size, after.size, after))
-                current[row] = _resized(after, before.size)
+            for rows in in_batches([row for row in range(len(images)) if turn < len(prompts[row])], max_batch):
+                given = [current[row] for row in rows]
+                asked = [prompts[row][turn] for row in rows]
+                drawn = [generators[row] for row in rows] if generators else None
+                beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
+                with one_at_a_time(self.editor), not_a_number_raises(self.editor):
+                    if interrupted:
+                        return done
+                    interrupted.reset()
+                    answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
+                    cut = interrupted.cut()
+                for row, before, prompt, after in zip(rows, given, asked, answers):
+                    done[row].append(Turn(prompt, before.size, after.size, after, cut))
+                    current[row] = _resized(after, before.size)
         return done
+
+    def _working_size(self, size: tuple[int, int], arguments: Mapping[str, Any]) -> tuple[int, int]:
+        return working_size(self.editor, within_size(self.editor, size), arguments)
+
+    def interrupt(self) -> None:
+        """End all calls that are running in other threads, or that the callback which calls this belongs to.
+
+        They hand back what is done, marked as interrupted: a turn that was cut off is no source of another one, and a
+        picture without a whole turn is the source itself. An editor that cannot stop between two steps ends its turn.
+        """
+        self._interrupts += 1
+        if self.editor is not None:
+            self.editor._interrupt = True
 
     @torch.no_grad()
     def __call__(
@@ -324,12 +331,13 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         num_plans: int = 1,
         num_images_per_plan: int = 1,
         selector: Selector | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_plan: Callable[[EditPlan], EditPlan | None] | None = None,
         max_new_tokens: int = 512,
         generation: dict[str, Any] | None = None,
+        max_batch: int = MAX_BATCH,
         **editor_arguments: Any,
     ) -> ImageEditR1PipelineOutput | tuple:
         r"""
@@ -369,6 +377,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             generation (`dict`, *optional*):
                 Further settings of `plan`: `{"do_sample": True, "temperature": 0.7}`, `{"constrained": True}`. Greedy by
                 default.
+            max_batch (`int`, defaults to 8):
+                The most pictures in one call of the editor. With a generator for each picture the pictures do not depend
+                on it.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
                 `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
@@ -382,49 +393,81 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
                 run then.
         """
         # 1. Open the pictures and check everything that can be checked
-        if (instruction is None) == (plan is None):
-            raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
-        pictures, references = load_samples(image)
-        images, given = pair(pictures, instruction if plan is None else plan)
-        self.check_choice(selector, num_plans, num_images_per_plan, num_images_per_prompt, planned=plan is None)
-        of_plan = num_images_per_prompt if selector is None else num_images_per_plan
-        of_picture = num_plans * of_plan
-        self.check_inputs(images, given, turns, of_picture, generator, output_type, editor_arguments, any(references))
-        masks = open_masks(self.editor, editor_arguments, len(images))
+        call = self.check_inputs(
+            image,
+            instruction,
+            plan,
+            turns,
+            num_images_per_prompt,
+            num_plans,
+            num_images_per_plan,
+            selector,
+            generator,
+            output_type,
+            max_batch,
+            callback_on_plan,
+            max_new_tokens,
+            generation,
+            **editor_arguments,
+        )
+        interruption = Interruption(self)
 
         # 2. Decompose the instructions and put the sub-requests in order
-        plans = given
-        if plan is None:
-            plans = self.plan(images, given, generator, max_new_tokens, num_plans, **(generation or {}))
+        plans = call.given
+        if not call.planned:
+            settings = {"max_new_tokens": int(max_new_tokens), "num_plans": call.num_plans, **(generation or {})}
+            drawn = call.generators[0] if call.generators else None
+            plans = self._make_plans(call.images, call.given, drawn, **settings)
+            self._warn_of_fallbacks(plans)
 
         # 3. Let the caller see, and change, what is about to be done
         if callback_on_plan is not None:
-            plans = [callback_on_plan(plan) or plan for plan in plans]
+            plans = [_changed(callback_on_plan(plan), plan) for plan in plans]
 
         # 4. Carry the plans out, and give the pictures their sources' sizes
-        sources = [image for image in images for _ in range(of_picture)]
-        repeated = [plan for plan in plans for _ in range(of_plan)]
-        done = self.edit(sources, repeated, turns, generator, references, masks, **editor_arguments)
-        self.maybe_free_model_hooks()
-        edited = [_resized(record[-1].image, source.size) for record, source in zip(done, sources)]
+        sources = call.repeated(call.images)
+        repeated = [plan for plan in plans for _ in range(call.num_images_per_plan)]
+        done = self.edit(
+            sources,
+            repeated,
+            call.turns,
+            [one for several in call.generators for one in several],
+            call.repeated(call.references),
+            call.repeated(call.masks),
+            call.max_batch,
+            interruption,
+            **call.editor_arguments,
+        )
+        edited = [_resized(_last_whole(source, record), source.size) for source, record in zip(sources, done)]
 
         # 5. Keep the best of what was made of each picture
         candidates = []
-        if selector is not None:
+        if call.selector is not None:
             made = [Candidate(*parts) for parts in zip(edited, repeated, done)]
-            groups = [made[start : start + of_picture] for start in range(0, len(made), of_picture)]
-            chosen, candidates = zip(*(select(selector, source, group) for source, group in zip(images, groups)))
+            groups = [made[start : start + call.made_of_each] for start in range(0, len(made), call.made_of_each)]
+            chosen, candidates = zip(
+                *(select(call.selector, source, group) for source, group in zip(call.images, groups))
+            )
             best = [group[place] for group, place in zip(groups, chosen)]
             edited, plans, done = map(list, zip(*((one.image, one.plan, one.turns) for one in best)))
 
         # 6. Give back pictures, plans and what happened
-        output = ImageEditR1PipelineOutput(_as_output_type(edited, output_type), plans, done, list(candidates))
+        output = ImageEditR1PipelineOutput(
+            _as_output_type(edited, call.output_type), plans, done, list(candidates), bool(interruption)
+        )
         return output if return_dict else output.to_tuple()
 
 
-def _spread(values: list, length: int) -> list:
-    """Each of `values` as often in a row as makes `length` of them."""
-    return [values[place * len(values) // length] for place in range(length if values else 0)]
+def _changed(answer: Any, plan: EditPlan) -> EditPlan:
+    """The plan that a callback gives back in place of another one; `None` leaves it as it is."""
+    if answer is not None and not isinstance(answer, EditPlan):
+        raise TypeError(f"`callback_on_plan` gives an `EditPlan` or None, not {type(answer).__name__}.")
+    return answer or plan
+
+
+def _last_whole(source: Image.Image, turns: Sequence[Turn]) -> Image.Image:
+    """What the last turn made that was not cut off; the source where there is none."""
+    return next((turn.image for turn in reversed(turns) if not turn.interrupted), source)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

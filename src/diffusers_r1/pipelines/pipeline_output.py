@@ -21,12 +21,15 @@ class Turn:
         size_given (`tuple` of two `int`): Width and height, in pixels, of the picture it was given.
         size_returned (`tuple` of two `int`): Width and height of the picture that came back.
         image (`PIL.Image.Image`): The picture that came back, as it came.
+        interrupted (`bool`): Whether the call was ended before its last step, so that the picture is half done. It is no
+            source of another turn, and no result.
     """
 
     prompt: str
     size_given: tuple[int, int]
     size_returned: tuple[int, int]
     image: Image.Image
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,12 @@ class ImageEditR1PipelineOutput(BaseOutput):
         turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave.
         candidates (`list` of `list` of [`Candidate`]): With a selector, for each source, all pictures that it was shown,
             in its order; empty without one.
+        interrupted (`bool`): Whether the call was ended early. What was done is here; a picture without a whole turn is its
+            source.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
     plans: list[EditPlan]
     turns: list[list[Turn]]
     candidates: list[list[Candidate]] = field(default_factory=list)
+    interrupted: bool = False

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import Queue
 from typing import Any, TypeVar
 
-import torch
-from PIL import Image
-
-from ..images import load_samples, pair
+from ..editors import check_editor, traits_of
 from ..plan import EditPlan
+from .call import EditCall, Generators, check_agents, check_settings
 from .pipeline_output import ImageEditR1PipelineOutput
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
 
 class StreamingMixin:
     """For a pipeline with `__call__`, `plan` and `check_inputs`: results one by one, in order."""
@@ -27,10 +23,9 @@ class StreamingMixin:
     def stream(
         self,
         image: Any,
-        instruction: str | list[str],
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        max_new_tokens: int = 512,
-        generation: dict[str, Any] | None = None,
+        instruction: str | Iterable[str] | None = None,
+        plan: EditPlan | Iterable[EditPlan] | None = None,
+        generator: Generators = None,
         **arguments: Any,
     ) -> Iterator[ImageEditR1PipelineOutput]:
         """Edit pictures one after the other, and give each result as soon as it is there.
@@ -40,9 +35,16 @@ class StreamingMixin:
         time, or if plans are sampled, since all sampling draws from one global state.
 
         Args:
-            image, instruction, max_new_tokens, generation: As in `__call__`.
+            image:
+                As in `__call__`: then everything is opened and checked at once. Or an iterator, of which one picture at a
+                time is opened, checked, and forgotten: it gives what a list would hold or, with neither `instruction` nor
+                `plan`, pairs of that and an instruction or a plan.
+            instruction (`str` or iterable of `str`, *optional*):
+                One for all pictures, or one for each.
+            plan ([`EditPlan`] or iterable of [`EditPlan`], *optional*):
+                Carried out as it is, in place of `instruction`.
             generator (`torch.Generator` or a list of them, *optional*):
-                As in `__call__`; a list holds one per picture.
+                As in `__call__`. With an iterator of pictures, one that all draw from.
             arguments:
                 Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
 
@@ -50,79 +52,124 @@ class StreamingMixin:
             `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone.
 
         Raises:
-            ValueError, TypeError: As `__call__`; nothing has run then.
+            ValueError, TypeError: As `__call__`, at once, and nothing has run then. What an iterator gives is refused when
+                it is its turn, before any model runs on it.
         """
-        samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
-        samples, given = pair(samples, instruction)
-        own = inspect.signature(type(self).__call__).parameters
-        self.check_inputs(
-            [sample[0] for sample in samples],
-            given,
-            arguments.get("turns", "single"),
-            1,
-            None,
-            arguments.get("output_type", "pil"),
-            {name: value for name, value in arguments.items() if name not in own},
-            any(len(sample) > 1 for sample in samples),
+        if isinstance(image, Iterator):
+            calls = self._calls_one_by_one(image, instruction, plan, generator, arguments)
+        else:
+            call = self.check_inputs(image, instruction, plan, generator=generator, **_of_record(arguments))
+            calls = [_alone(self.editor, call, row, arguments) for row in range(len(call.images))]
+        if self._can_plan_ahead(arguments):
+            return self._stream_planned_ahead(calls)
+        return (self(**call) for call in calls)
+
+    def _calls_one_by_one(
+        self, image: Iterator, instruction: Any, plan: Any, generator: Generators, arguments: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """What can be checked without a picture is checked now."""
+        if instruction is not None and plan is not None:
+            raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
+        if isinstance(generator, (list, tuple)):
+            raise ValueError("An iterator of pictures goes with one generator, not with a list of them.")
+        of_call = inspect.signature(check_settings).parameters
+        settings = {name: value for name, value in arguments.items() if name in of_call}
+        check_settings(self, planned=plan is not None, **settings)
+        of_editor = {name: value for name, value in _of_record(arguments).items() if name not in of_call}
+        check_editor(self.editor, {**self.editor_defaults, **of_editor})
+        if instruction is not None:
+            check_agents(self)
+        return (
+            {"image": [sample], **given, "generator": generator, **arguments}
+            for sample, given in _pairs(image, instruction, plan)
         )
-        generators = generator if isinstance(generator, list) else [generator] * len(samples)
-        if len(generators) != len(samples):
-            raise ValueError(f"{len(generators)} generators do not go with {len(samples)} pictures.")
-        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
-        items = list(zip(samples, given, generators))
-        if self._can_plan_ahead({**settings, **arguments}):
-            return self._stream_planned_ahead(items, settings, arguments)
-        about = {"max_new_tokens": max_new_tokens, "generation": generation, **arguments}
-        return (self([sample], text, generator=drawn, **about) for sample, text, drawn in items)
 
-    def _stream_planned_ahead(
-        self,
-        items: list[tuple[list[Image.Image], str, torch.Generator | None]],
-        settings: dict[str, Any],
-        arguments: dict[str, Any],
-    ) -> Iterator[ImageEditR1PipelineOutput]:
-        planner_is_free = threading.Lock()
+    def _stream_planned_ahead(self, calls: Iterable[dict[str, Any]]) -> Iterator[ImageEditR1PipelineOutput]:
+        def plan_greedily(call: dict[str, Any]) -> tuple[dict[str, Any], EditPlan | None]:
+            checked = self.check_inputs(**_of_record(call))
+            call = {**call, "image": [[checked.images[0], *checked.references[0]]]}
+            if checked.planned:
+                return call, None
+            settings = {"max_new_tokens": call.get("max_new_tokens", 512), **(call.get("generation") or {})}
+            drawn = checked.generators[0] if checked.generators else None
+            return call, self._make_plans(checked.images, checked.given, drawn, retries=0, **settings)[0]
 
-        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None]) -> EditPlan:
-            (image, *_), instruction, generator = item
-            with planner_is_free:
-                return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
-
-        for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
-            if plan.edits:
+        for call, plan in one_ahead(plan_greedily, calls):
+            if plan is not None and plan.edits:
                 self._warn_of_fallbacks([plan])
-            else:  # it is asked for again, which takes sampling, and so is not done beside the editor
-                with planner_is_free:
-                    plan = self.plan(sample[0], instruction, generator, **settings)
-            yield self([sample], plan=plan, generator=generator, **arguments)
+                call = {**call, "instruction": None, "plan": plan}
+            # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.
+            yield self(**call)
 
-    def _can_plan_ahead(self, settings: dict[str, Any]) -> bool:
-        sampled = settings.get("do_sample") or settings.get("num_plans", 1) > 1
-        offloaded = bool(getattr(self, "_all_hooks", ()))
-        agents = [agent for agent in (self.planner, self.sequencer) if agent is not None]
-        return not sampled and not offloaded and not share_weights(agents, self.editor.components.values())
+    def _can_plan_ahead(self, arguments: Mapping[str, Any]) -> bool:
+        sampled = (arguments.get("generation") or {}).get("do_sample") or arguments.get("num_plans", 1) > 1
+        return not sampled and not self._planner_and_editor_disturb_each_other
+
+
+def _of_record(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the arguments of a call, those that are checked."""
+    return {name: value for name, value in arguments.items() if name != "return_dict"}
+
+
+def _alone(editor: Any, call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call about one picture of several."""
+    return {
+        **arguments,
+        "image": [[call.images[row], *call.references[row]]],
+        "plan" if call.planned else "instruction": call.given[row],
+        "generator": call.generators[row] if call.generators else None,
+        **({traits_of(editor).mask: call.masks[row]} if call.masks else {}),
+    }
+
+
+def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each sample with what goes with it, as an argument of a call."""
+    name, given = ("instruction", instruction) if plan is None else ("plan", plan)
+    if isinstance(given, (str, EditPlan)):
+        yield from ((sample, {name: given}) for sample in samples)
+        return
+    if given is not None:
+        yield from ((sample, {name: one}) for sample, one in zip(samples, given, strict=True))
+        return
+    for pair in samples:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ValueError("Without `instruction` and `plan`, an iterator gives pairs: a picture, and one of these.")
+        yield pair[0], {"plan" if isinstance(pair[1], EditPlan) else "instruction": pair[1]}
 
 
 def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`work` of each item, in order. While the caller is busy with one, a thread works on the next.
 
-    What `work` raises is raised where its result would have come. A caller that stops early leaves the rest undone.
+    What `work` raises is raised where its result would have come. A caller that stops early leaves the rest undone, and
+    does not wait for what is under way: the thread ends with it, or with the program.
     """
-    thread = ThreadPoolExecutor(max_workers=1)
-    pending: deque = deque()
+    results: Queue = Queue()
+    wanted = threading.Semaphore(2)  # one that is waited for, and one ahead
+    stopped = threading.Event()
+
+    def run() -> None:
+        try:
+            for item in items:
+                wanted.acquire()
+                if stopped.is_set():
+                    return
+                results.put((work(item), None))
+            results.put((None, StopIteration()))
+        except BaseException as error:  # noqa: B036: raised again in the caller's thread
+            results.put((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="plans-ahead")
+    thread.start()
     try:
-        for item in items:
-            pending.append(thread.submit(work, item))
-            if len(pending) == 2:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        while True:
+            result, error = results.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield result
+            wanted.release()
     finally:
-        thread.shutdown(cancel_futures=True)
-
-
-def share_weights(agents: Iterable[torch.nn.Module], parts: Iterable[Any]) -> bool:
-    """Whether an agent has a weight in common with a part of the editor, so that the two cannot run at the same time."""
-    own = {id(weight) for agent in agents for weight in agent.parameters()}
-    theirs = (weight for part in parts if isinstance(part, torch.nn.Module) for weight in part.parameters())
-    return any(id(weight) in own for weight in theirs)
+        stopped.set()
+        wanted.release()
+        thread.join(timeout=1)  # seconds: who presses Ctrl-C does not want to wait for a plan

@@ -10,9 +10,10 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import upload_folder
 from transformers import Trainer
 
-from ..bundles import find
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import load_planner, save_planner
+from ..names import no_weights, resolve
+from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.adapters import has_adapter
 from ..prompts import Prompts
@@ -92,8 +93,8 @@ def check_editor_name(name: str | None) -> None:
     Raises:
         OSError: If no pipeline of that name can be found.
     """
-    if name is not None and not find(name):
-        DiffusionPipeline.load_config(name)
+    if name is not None:
+        read_index(resolve(name, no_weights))
 
 
 def save_bundle(folder: Path, editor_name: str, base: str) -> None:
@@ -102,14 +103,12 @@ def save_bundle(folder: Path, editor_name: str, base: str) -> None:
     The sequencing agent, which the paper leaves untrained, is the model that training started from; where the editor
     comes from a shipped bundle that has one, that bundle's.
     """
-    planner, processor, prompts = load_planner(folder, dtype="auto")
-    if find(editor_name):
-        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=None, processor=None)
-        pipeline.register_modules(planner=planner, processor=processor)
-        pipeline.prompts = prompts
+    planner, processor, _ = load_planner(folder, dtype="auto")
+    if read_index(resolve(editor_name, no_weights))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
+        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=planner, processor=processor)
     else:
         editor = DiffusionPipeline.from_pretrained(editor_name, dtype=torch.float32)
-        pipeline = ImageEditR1Pipeline(planner, processor, editor, prompts=prompts)
+        pipeline = ImageEditR1Pipeline(planner, processor, editor)
     if pipeline.sequencer is None:
         sequencer, sequencer_processor, _ = load_planner(base, dtype="auto")
         pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)

@@ -1,0 +1,313 @@
+"""One call of the pipeline, opened and checked before any model runs: the same record and the same rules for every way in."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.utils import logging
+from PIL import Image
+
+from ..belongings import belongings
+from ..editors import check_editor, open_masks, traits_of
+from ..images import load_samples
+from ..plan import EditPlan, Turns
+from ..planners.adapters import has_adapter
+from .selection import Selector
+
+
+if TYPE_CHECKING:
+    from .pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+logger = logging.get_logger(__name__)
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+TURNS = ("single", "multi")
+OUTPUT_TYPES = ("pil", "np", "pt")
+MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
+
+
+@dataclass(frozen=True)
+class EditCall:
+    """What a call is about. All lists have one entry for each source picture.
+
+    Args:
+        images (`list` of `PIL.Image.Image`): RGB, upright.
+        references (`list` of `list` of `PIL.Image.Image`): What stands beside each picture; mostly nothing.
+        given (`list` of `str` or of [`EditPlan`]): The instructions, or the plans that are there already.
+        masks (`list` of `PIL.Image.Image`): Mode L, white where the picture may change; empty without masks.
+        generators (`list` of `list` of `torch.Generator`): For each picture, one for each that is made of it; empty
+            without generators. May all be one object, which is then drawn from in order.
+        turns, num_plans, num_images_per_plan, selector, output_type, max_batch: As in the pipeline's call.
+        editor_arguments (`dict`): The editor's own, without masks.
+    """
+
+    images: list[Image.Image]
+    references: list[list[Image.Image]]
+    given: list[str] | list[EditPlan]
+    masks: list[Image.Image] = field(default_factory=list)
+    generators: list[list[torch.Generator]] = field(default_factory=list)
+    turns: Turns = "single"
+    num_plans: int = 1
+    num_images_per_plan: int = 1
+    selector: Selector | None = None
+    output_type: str = "pil"
+    max_batch: int = MAX_BATCH
+    editor_arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> bool:
+        """Whether plans are given, so that nothing is planned."""
+        return isinstance(self.given[0], EditPlan)
+
+    @property
+    def made_of_each(self) -> int:
+        """How many pictures are made of each source."""
+        return self.num_plans * self.num_images_per_plan
+
+    def repeated(self, values: Sequence[Any]) -> list[Any]:
+        """Each of `values`, one for each source, as often in a row as pictures are made of it."""
+        return [value for value in values for _ in range(self.made_of_each)]
+
+
+def check_call(
+    pipeline: ImageEditR1Pipeline,
+    image: Any,
+    instruction: str | Sequence[str] | None = None,
+    plan: EditPlan | Sequence[EditPlan] | None = None,
+    turns: Turns = "single",
+    num_images_per_prompt: int = 1,
+    num_plans: int = 1,
+    num_images_per_plan: int = 1,
+    selector: Selector | None = None,
+    generator: Generators = None,
+    output_type: str = "pil",
+    max_batch: int = MAX_BATCH,
+    callback_on_plan: Callable | None = None,
+    max_new_tokens: int = 512,
+    generation: Mapping[str, Any] | None = None,
+    **editor_arguments: Any,
+) -> EditCall:
+    """Open the pictures, pair them with what goes with them, and refuse what cannot work.
+
+    Takes what the pipeline's call takes.
+
+    Raises:
+        ValueError: If a number, a length or a choice does not fit.
+        TypeError: If a value has the wrong type, or the editor does not take an argument.
+    """
+    if (instruction is None) == (plan is None):
+        raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
+    settings = {
+        "turns": turns,
+        "num_images_per_prompt": num_images_per_prompt,
+        "num_plans": num_plans,
+        "num_images_per_plan": num_images_per_plan,
+        "selector": selector,
+        "output_type": output_type,
+        "max_batch": max_batch,
+        "callback_on_plan": callback_on_plan,
+        "max_new_tokens": max_new_tokens,
+        "generation": generation,
+    }
+    check_settings(pipeline, planned=plan is not None, **settings)
+    given = check_instructions(pipeline, instruction) if plan is None else check_plans(plan)
+    images, references, given = open_pairs(image, given)
+    check_editor(pipeline.editor, {**pipeline.editor_defaults, **editor_arguments}, any(references))
+    masks = open_masks(pipeline.editor, editor_arguments, len(images))
+    of_plan = int(num_images_per_prompt if selector is None else num_images_per_plan)
+    warn_of_other_pictures(pipeline, images)
+    return EditCall(
+        images,
+        references,
+        given,
+        masks * (len(images) // len(masks)) if masks else [],
+        share_out_generators(generator, len(images), num_plans * of_plan),
+        turns,
+        int(num_plans),
+        of_plan,
+        selector,
+        output_type,
+        int(max_batch),
+        {name: value for name, value in editor_arguments.items() if name != traits_of(pipeline.editor).mask},
+    )
+
+
+def check_settings(
+    pipeline: ImageEditR1Pipeline,
+    turns: Turns = "single",
+    num_images_per_prompt: int = 1,
+    num_plans: int = 1,
+    num_images_per_plan: int = 1,
+    selector: Selector | None = None,
+    output_type: str = "pil",
+    max_batch: int = MAX_BATCH,
+    callback_on_plan: Callable | None = None,
+    max_new_tokens: int = 512,
+    generation: Mapping[str, Any] | None = None,
+    planned: bool = False,
+) -> None:
+    """Refuse what no picture and no instruction could make right; raises as `check_call` does."""
+    if pipeline.editor is None:
+        raise ValueError("This pipeline has no editor; set `pipe.editor`.")
+    if turns not in TURNS:
+        raise ValueError(f'`turns` must be "single" or "multi", not {turns!r}.')
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
+    numbers_of_pictures = {
+        "num_images_per_prompt": num_images_per_prompt,
+        "num_plans": num_plans,
+        "num_images_per_plan": num_images_per_plan,
+        "max_batch": max_batch,
+    }
+    for name, number in numbers_of_pictures.items():
+        check_count(name, number)
+    if selector is not None and not callable(selector):
+        raise TypeError(f"`selector` is called; {type(selector).__name__} cannot be.")
+    if selector is not None and num_images_per_prompt != 1:
+        raise ValueError("A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`.")
+    for name in ("num_plans", "num_images_per_plan"):
+        if numbers_of_pictures[name] > 1 and selector is None:
+            raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
+    if num_plans > 1 and planned:
+        raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
+    if callback_on_plan is not None and not callable(callback_on_plan):
+        raise TypeError(f"`callback_on_plan` is called; {type(callback_on_plan).__name__} cannot be.")
+    check_generation(max_new_tokens, generation)
+
+
+def check_count(name: str, number: Any) -> None:
+    """Refuse what is no whole number from 1 on; raises as `check_call` does."""
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
+
+
+def check_generation(max_new_tokens: Any, generation: Any) -> None:
+    """Refuse settings of the agents' answers that cannot be; raises as `check_call` does."""
+    check_count("max_new_tokens", max_new_tokens)
+    if generation is not None and not isinstance(generation, Mapping):
+        raise TypeError(f'`generation` is a `dict` such as {{"do_sample": True}}, not {type(generation).__name__}.')
+    for name in ("max_new_tokens", "num_plans"):
+        if name in (generation or {}):
+            raise TypeError(f"`{name}` is an argument of its own, not one of `generation`.")
+
+
+def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[str]:
+    """The instructions as a list, all of which can be planned; raises as `check_call` does."""
+    instructions = _as_list("instruction", instruction)
+    for one in instructions:
+        if not isinstance(one, str):
+            raise TypeError(f"An instruction is text, not {type(one).__name__}; a plan is an `EditPlan`.")
+        if not one.strip():
+            raise ValueError("An instruction is empty.")
+        if not _is_text(one):
+            raise ValueError("An instruction holds half of a surrogate pair, which is no text.")
+    check_agents(pipeline)
+    return instructions
+
+
+def check_agents(pipeline: ImageEditR1Pipeline) -> None:
+    """Refuse a pipeline that cannot plan; raises as `check_call` does."""
+    needs_processor = isinstance(pipeline.planner, torch.nn.Module)
+    if pipeline.planner is None or (needs_processor and pipeline.processor is None):
+        raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
+    if pipeline.sequencer is not None and pipeline.sequencer_processor is None:
+        raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
+    if pipeline.sequence_without_adapter and not has_adapter(pipeline.planner):
+        raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
+
+
+def check_plans(plan: Any) -> list[EditPlan]:
+    """The plans as a list; raises as `check_call` does."""
+    plans = _as_list("plan", plan)
+    for one in plans:
+        if not isinstance(one, EditPlan):
+            raise TypeError(
+                f"A plan is an `EditPlan`, not {type(one).__name__}; `EditPlan.from_dict` and `EditPlan.from_json` make"
+                " one."
+            )
+    return plans
+
+
+def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:
+    """Pictures, their references, and what goes with each, as lists of one length; one is for all where the other is many."""
+    images, references = load_samples(image)
+    if len(images) == 1:
+        images, references = images * len(given), references * len(given)
+    elif len(given) == 1:
+        given = given * len(images)
+    if len(given) != len(images):
+        raise ValueError(f"{len(images)} pictures do not go with {len(given)} instructions or plans.")
+    return images, references, given
+
+
+def share_out_generators(generator: Generators, pictures: int, made_of_each: int) -> list[list[torch.Generator]]:
+    """For each picture, a generator for each that is made of it; raises as `check_call` does."""
+    if generator is None:
+        return []
+    several = list(generator) if isinstance(generator, (list, tuple)) else [generator] * (pictures * made_of_each)
+    for one in several:
+        if not isinstance(one, torch.Generator):
+            raise TypeError(f"A generator is a `torch.Generator`, not {type(one).__name__}.")
+    if len(several) != pictures * made_of_each:
+        raise ValueError(
+            f"{len(several)} generators do not go with {pictures} pictures, {made_of_each} of each."
+        )
+    return [several[start : start + made_of_each] for start in range(0, len(several), made_of_each)]
+
+
+def in_batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """`rows` in order, at most `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+# What a bundle was made for
+# --------------------------
+
+
+def made_for(component: Any) -> dict[str, Any]:
+    """What pictures a component was made for, `{"pictures": "what they show", "size": [width, height]}`; empty for all."""
+    return belongings(component).get("made_for") or {}
+
+
+def warn_of_other_pictures(pipeline: ImageEditR1Pipeline, images: Sequence[Image.Image]) -> None:
+    """Say at once that a planner or an editor was not made for pictures like these."""
+    for name in ("planner", "editor"):
+        known = made_for(getattr(pipeline, name))
+        others = [image.size for image in images if known and list(image.size) != list(known["size"])]
+        if others:
+            width, height = known["size"]
+            logger.warning(
+                f"The {name} was made for {known['pictures']} of {width} x {height} pixels and nothing else; a picture of"
+                f" {others[0][0]} x {others[0][1]} is worked on at about that size. For photos, load others."
+            )
+            return
+
+
+def within_size(component: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """`size`, made smaller in its aspect ratio to as many pixels as the component was made for, where it says so."""
+    known = made_for(component).get("size")
+    if not known or size[0] * size[1] <= known[0] * known[1]:
+        return size
+    scale = (known[0] * known[1] / (size[0] * size[1])) ** 0.5
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _as_list(name: str, value: Any) -> list:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not values:
+        raise ValueError(f"`{name}` is an empty list.")
+    return values
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""What several threads must not do at once to one editor, how a call is ended early, and what must not pass as a picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from .pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+_LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+@contextmanager
+def one_at_a_time(editor: Any) -> Iterator[None]:
+    """Within the block, no other thread uses the editor, from whatever pipeline; nothing to do for `None`.
+
+    A pipeline of diffusers keeps the state of its scheduler, its guidance and its hooks to itself: two calls at once give
+    wrong pictures without an error.
+    """
+    if editor is None or getattr(editor, "concurrent", False):  # an editor behind an address
+        yield
+        return
+    with _LOCKS_LOCK:
+        lock = _LOCKS.setdefault(editor, threading.RLock())
+    with lock:
+        yield
+
+
+@contextmanager
+def not_a_number_raises(editor: Any) -> Iterator[None]:
+    """Within the block, a picture with values that are no numbers is an error. It would come out black otherwise.
+
+    Raises:
+        FloatingPointError: On the last step of every editor's way to a picture, from numbers to bytes.
+    """
+    try:
+        with np.errstate(invalid="raise"):
+            yield
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"{type(editor).__name__} made a picture with values that are no numbers (NaN). In float16 some editors do:"
+            " load it in bfloat16 or float32."
+        ) from error
+
+
+class Interruption:
+    """Whether a call is to end early: `pipe.interrupt()` was called since it began, or its editor was told to stop.
+
+    Args:
+        pipeline ([`ImageEditR1Pipeline`]): Whose call begins now.
+    """
+
+    def __init__(self, pipeline: ImageEditR1Pipeline):
+        self._pipeline = pipeline
+        self._before = pipeline._interrupts
+        self._by_editor = False
+
+    def __bool__(self) -> bool:
+        return self._by_editor or self._pipeline._interrupts != self._before
+
+    def reset(self) -> None:
+        """Before a turn: forget a stop that the editor was told of in an earlier call and has not forgotten itself."""
+        self._pipeline.editor._interrupt = False
+
+    def cut(self) -> bool:
+        """After a turn: whether it was cut off. An editor that cannot be stopped between two steps ends its turn whole."""
+        editor = self._pipeline.editor
+        told = bool(getattr(editor, "_interrupt", False))
+        self._by_editor = self._by_editor or told
+        return told and hasattr(type(editor), "interrupt")
