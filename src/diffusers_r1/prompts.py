@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import records
+from . import records, schema
 
 
 FILE_NAME = "prompts.json"
@@ -78,6 +79,15 @@ class Prompts:
 
     @classmethod
     def load(cls, folder: str | Path) -> Prompts:
-        """What `save` wrote to `folder`; the default prompts where there is no `prompts.json`."""
+        """What `save` wrote to `folder`; the default prompts where there is no `prompts.json`.
+
+        Raises:
+            ValueError: If the file is no JSON object of texts, or what it says cannot be asked; see [`schema.read`].
+        """
         path = Path(folder) / FILE_NAME
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        return schema.read_file(path, cls) if path.exists() else cls()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], name: str = "prompts") -> Prompts:
+        """The prompts that a bundle's index holds; checked as `load` does, `name` is the file's for the error."""
+        return schema.read(cls, data, name)

@@ -16,8 +16,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..editors import call_editor, check_editor, open_masks, working_size
 from ..images import load_samples, pair
-from ..plan import EditPlan, Turns
-from ..planning import has_adapter, make_plans
+from ..plan import EditPlan, Turns, describe_faults
+from ..planning import has_adapter, is_to_be_asked_again, make_plans
 from ..prompts import Prompts
 from .nested import NestedPipelineMixin
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
@@ -265,6 +265,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         for plan in plans:
             if plan.fallback:
                 logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+            elif is_to_be_asked_again(plan):
+                said = describe_faults(plan.faults)
+                logger.warning(f"A part of the plan for {plan.instruction!r} could not be read: {said}.")
 
     @torch.no_grad()
     def edit(
