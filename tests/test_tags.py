@@ -1,5 +1,6 @@
 import doctest
 import random
+import unicodedata
 
 import pytest
 from parse_broken_answers import broken
@@ -20,12 +21,76 @@ def test_reading_undoes_writing():
     assert (listed.requests, listed.faults) == (("make the coat red", "remove the man"), ())
 
 
-@pytest.mark.parametrize(
-    "edits", [(), (Edit("add", "", "x"),), (Edit("add", "a; b", "x"),), (Edit("add", "<goal>", "x"),)]
-)
+@pytest.mark.parametrize("edits", [(), (Edit("add", "", "x"),), (Edit("add", "hat", " "),)])
 def test_what_could_not_be_read_back_is_not_written(edits):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="needs items, none of them empty"):
         write_decomposition(edits)
+
+
+PIECES = [
+    ";",
+    "\\",
+    "<",
+    ">",
+    "/",
+    "a",
+    " ",
+    "<action>",
+    "</goal>",
+    "</think>",
+    "<sequence>",
+    "<think>",
+    "&lt;",
+    "漢",
+    "\u00a0",
+    "é",
+    "😀",
+    "\\;",
+    "n",
+]
+
+
+def random_text(rng: random.Random) -> str:
+    """Of pieces that mean something to the format, or of any characters but control characters and halves of pairs."""
+    if rng.random() < 0.5:
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 10)))
+    else:
+        text = "".join(chr(rng.randrange(32, rng.choice((127, 0x3000, 0x110000)))) for _ in range(rng.randint(1, 10)))
+    kept = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs"))
+    return kept.strip() or "x"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reading_undoes_writing_whatever_the_texts_are(seed):
+    rng = random.Random(seed)
+    for _ in range(200):
+        edits = tuple(Edit(*(random_text(rng) for _ in range(3))) for _ in range(rng.randint(1, 5)))
+        reasoning = random_text(rng)
+        found = read_decomposition(write_decomposition(edits, reasoning))
+        assert (found.edits, found.reasoning, found.faults) == (edits, reasoning, ())
+        requests = tuple(random_text(rng) for _ in range(rng.randint(1, 5)))
+        listed = read_sequence(write_sequence(requests))
+        assert (listed.requests, listed.faults) == (requests, ())
+
+
+@pytest.mark.parametrize(
+    ("written", "item"),
+    [
+        (r"a\: b", "a; b"),
+        (r"a\[goal>", "a<goal>"),
+        (r"a\\", "a\\"),
+        ("a\\", "a\\"),
+        (r"\\\: b", r"\; b"),
+        (r"\\: b", r"\: b"),
+        (r"C:\photos\n", r"C:\photos\n"),  # a backslash before anything else is one
+        ("a < b > c", "a < b > c"),  # so is what is no tag
+    ],
+)
+def test_what_stands_for_itself_and_what_does_not(written, item):
+    found = read_decomposition(f"<think>t</think><action>{written}</action>{S}{G}")
+    assert [edit.action for edit in found.edits] == [item] and not found.faults
+    assert read_sequence(f"<sequence>{written}</sequence>").requests == (item,)
+    assert read_decomposition(f"<think>{written}</think>{A}{S}{G}").reasoning == item
 
 
 A, S, G = "<action>a</action>", "<subject>s</subject>", "<goal>g</goal>"

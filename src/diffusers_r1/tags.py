@@ -8,6 +8,10 @@ and the sequencing agent with one list, in order:
 
     <sequence>r1; r2</sequence>
 
+An item holds any text: `\\:` stands for a semicolon in it, `\\[` for a `<` and `\\\\` for a backslash; any other backslash is
+a plain character. No escape has a semicolon or a `<` in it, so that lists are split, tags found and the grammar written as
+if there were none. The writer escapes, the parser takes it back, and the prompts say how.
+
 Chat templates of models that reason open `<think>` in the question: reasoning that is closed without having been opened is
 no fault.
 
@@ -30,8 +34,11 @@ EDIT_LISTS = ("action", "subject", "goal")
 DECOMPOSITION = (REASONING, *EDIT_LISTS)
 SEQUENCE = ("sequence",)
 SEPARATOR = ";"
+ESCAPES = {";": r"\:", "<": r"\[", "\\": r"\\"}
 
 _TAG = re.compile(rf"<(/?)({'|'.join(DECOMPOSITION + SEQUENCE)})>", re.IGNORECASE)
+_ESCAPED = re.compile("|".join(map(re.escape, ESCAPES.values())))
+_MEANT = {escape: character for character, escape in ESCAPES.items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def write_decomposition(edits: Sequence[Edit], reasoning: str = "") -> str:
     """The answer that `read_decomposition` reads back without faults.
 
     Raises:
-        ValueError: If there is no edit, an item is empty, or a text holds what the format gives a meaning.
+        ValueError: If there is no edit, or an item is empty. Spaces around an item are not kept.
     """
     lists = {name: [getattr(edit, name) for edit in edits] for name in EDIT_LISTS}
     return _write({REASONING: [reasoning], **lists})
@@ -97,7 +104,7 @@ def read_decomposition(text: str) -> Decomposition:
                 faults.append(Fault(FaultKind.LOST_ITEM, name, item))
             elif item is not None:
                 faults.append(Fault(FaultKind.EMPTY_ITEM, name, str(number)))
-    return Decomposition(tuple(edits), blocks.get(REASONING, "").strip(), tuple(faults))
+    return Decomposition(tuple(edits), _plain(blocks.get(REASONING, "").strip()), tuple(faults))
 
 
 def read_sequence(text: str) -> RequestList:
@@ -118,15 +125,24 @@ def _write(lists: dict[str, list[str]]) -> str:
     for name, items in lists.items():
         if not items or (name != REASONING and not all(item.strip() for item in items)):
             raise ValueError(f"<{name}> needs items, none of them empty; got {items}.")
-        for item in items:
-            if _TAG.search(item) or (name != REASONING and SEPARATOR in item):
-                raise ValueError(f"<{name}> cannot hold {item!r}: tags and {SEPARATOR!r} have a meaning of their own.")
-    return "".join(f"<{name}>{f'{SEPARATOR} '.join(items)}</{name}>" for name, items in lists.items())
+    return "".join(
+        f"<{name}>{f'{SEPARATOR} '.join(_escaped(item, name) for item in items)}</{name}>"
+        for name, items in lists.items()
+    )
+
+
+def _escaped(item: str, tag: str) -> str:
+    special = {**ESCAPES, SEPARATOR: SEPARATOR} if tag == REASONING else ESCAPES  # reasoning is no list
+    return item.translate(str.maketrans(special))
+
+
+def _plain(text: str) -> str:
+    return _ESCAPED.sub(lambda escape: _MEANT[escape[0]], text)
 
 
 def _items(text: str) -> list[str]:
     text = _TAG.sub(" ", text)  # a stray tag is a fault, and no part of what was meant
-    return [item.strip() for item in text.split(SEPARATOR)] if text.strip() else []
+    return [_plain(item.strip()) for item in text.split(SEPARATOR)] if text.strip() else []
 
 
 def _scan(text: str, tags: tuple[str, ...], required: tuple[str, ...]) -> tuple[dict[str, str], list[Fault]]:
