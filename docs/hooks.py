@@ -63,7 +63,7 @@ def index_of(modules: dict[str, str]) -> str:
         [
             "# The package, module by module\n",
             "`from diffusers_r1 import ...` gives the names of everyday use: `ImageEditR1Pipeline`,"
-            " `ImageEditR1PipelineOutput`, `Turn`, `Edit`, `EditPlan`, `Prompts`, `load_planner`.\n",
+            " `ImageEditR1PipelineOutput`, `Turn`, `Edit`, `EditPlan`, `Fault`, `FaultKind`, `Prompts`, `load_planner`.\n",
             "| module | what it is for |\n| --- | --- |",
             *lines,
         ]

@@ -22,7 +22,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from PIL import Image
 from tqdm import tqdm
 
-from diffusers_r1 import records
+from diffusers_r1 import records, schema
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.data.rows import fit
 from diffusers_r1.endpoints import Endpoint, EndpointError, map_concurrently
 from diffusers_r1.images import load_picture, to_png
+from diffusers_r1.plan import Fault, FaultKind
 from diffusers_r1.prompts import FILE_NAME, Prompts
-from diffusers_r1.tags import REASONING, read_decomposition
+from diffusers_r1.tags import REASONING, read_decomposition, writable
 
 
 if TYPE_CHECKING:
@@ -168,12 +169,12 @@ def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) 
         yield Row(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
 
 
-def faults_of(text: str) -> list[str]:
+def faults_of(text: str) -> list[Fault]:
     """What is wrong with an answer; an answer without faults becomes a row's truth.
 
     That the reasoning is missing is none: servers of models that reason take it out of the answer.
     """
-    return [fault for fault in read_decomposition(text).faults if fault != f"no <{REASONING}>"]
+    return [fault for fault in read_decomposition(text).faults if fault != Fault(FaultKind.MISSING_TAG, REASONING)]
 
 
 def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
@@ -240,16 +241,15 @@ def ask_batch(
     return [tuple(said) for said in texts.values()]
 
 
-def writable(text: str) -> str:
-    """The text without lone surrogates: of one such letter, `datasets` reads none of the whole file."""
-    return text.encode(errors="replace").decode()
-
-
 def keep(folder: Path, row: Row, answers: Answers) -> bool:
     """Write the row down, and say whether it is annotated or has failed."""
     faults = [faults_of(text) for text in answers.texts]
     if faults[-1]:
-        line = {"instruction": row.instruction, "raw": answers.texts, "faults": faults}
+        line = {
+            "instruction": row.instruction,
+            "raw": answers.texts,
+            "faults": [list(map(asdict, each)) for each in faults],
+        }
         records.append(folder / FAILED, {"row": row.index, **line, "model": answers.model})
         return False
     found = read_decomposition(answers.texts[-1])
@@ -301,7 +301,9 @@ def report(folder: Path, dataset: Dataset, unanswered: int) -> None:
     print(f"{folder}: of {len(dataset)} rows, {len(annotated)} are annotated and {len(failed)} have failed.")
     if failed:
         last = {line["row"]: line["faults"][-1] for line in records.read(folder / FAILED)}
-        common = Counter(fault for index in failed for fault in last[index]).most_common(3)
+        faults = [schema.read(tuple[Fault, ...], last[index], str(folder / FAILED)) for index in failed]
+        # Each kind counts once a row, and what is lost is told apart by its tag, not by its text.
+        common = Counter(word for each in faults for word in dict.fromkeys(map(str, each))).most_common(3)
         print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in common)}. See {folder / FAILED}.")
     if unanswered:
         print(f"Without an answer: {unanswered}. Start again to ask about them.")

@@ -69,6 +69,12 @@ def test_answers_with_the_format_can_be_written(tokenizer):
     assert takes(sequence_grammar(2048), tokenizer, write_sequence(["remove the man", "make the coat red"]))
 
 
+def test_what_the_writer_escapes_can_be_written(tokenizer):
+    edit = Edit("write", "sign; <b>left</b>", r"\ C:\; </goal> <action>")
+    assert takes(decomposition_grammar(4096), tokenizer, write_decomposition([edit], r"a; <think> \b"))
+    assert takes(sequence_grammar(4096), tokenizer, write_sequence([";", "a; b\\", "<sequence>"]))
+
+
 @pytest.mark.parametrize(
     "text",
     [

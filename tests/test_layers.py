@@ -13,6 +13,7 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
+    ("schema",),
     ("plan", "images", "records", "endpoints"),
     ("tags", "matching", "scenes"),
     ("prompts", "grammar"),
@@ -23,8 +24,9 @@ FLOORS = (
     ("app",),
     ("commands",),
 )
-FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS, start=-1) for room in floor}
 WITHOUT_TORCH = (
+    "schema",
     "plan",
     "images",
     "records",

@@ -1,9 +1,11 @@
 import dataclasses
+import doctest
 import random
 
 import pytest
 
-from diffusers_r1.plan import Edit, EditPlan
+from diffusers_r1 import plan
+from diffusers_r1.plan import FAULT_WORDS, Edit, EditPlan, Fault, FaultKind, describe_faults
 
 
 def random_text(rng: random.Random) -> str:
@@ -14,7 +16,9 @@ def random_plan(seed: int) -> EditPlan:
     rng = random.Random(seed)
     texts = lambda n: tuple("x" + random_text(rng) for _ in range(n))  # noqa: E731
     edits = tuple(Edit(*texts(3)) for _ in range(rng.randint(0, 4)))
-    return EditPlan(*texts(1), edits, texts(rng.randint(1, 4)), *texts(1), rng.random() < 0.5, *texts(1), texts(2))
+    faults = tuple(Fault(rng.choice(list(FaultKind)), *texts(2)) for _ in range(rng.randint(0, 3)))
+    told = (*texts(1), rng.random() < 0.5, *texts(1), texts(2), faults)
+    return EditPlan(*texts(1), edits, texts(rng.randint(1, 4)), *told)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -38,21 +42,80 @@ def test_prompts_are_one_string_or_one_for_each_request():
         plan.prompts("both")
 
 
+FAULT = {"kind": "lost_item", "tag": "action", "detail": "sharpen"}
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([], "JSON object"),
-        ({}, "needs `requests`"),
+        ([], "plan must be an object with `instruction`, `edits`, .* and `faults`, not a list of 0"),
+        (None, "plan must be an object"),
+        ({}, "plan: `requests` is missing"),
         ({"requests": []}, "at least one"),
         ({"requests": [" "]}, "none of them empty"),
-        ({"requests": "make it snow"}, "`requests`"),
-        ({"requests": [1]}, "`requests`"),
-        ({"requests": ["a"], "colour": 1}, "colour"),
-        ({"requests": ["a"], "edits": [{"action": "add"}]}, "subject"),
-        ({"requests": ["a"], "edits": [{"action": 1, "subject": "b", "goal": "c"}]}, "edits"),
-        ({"requests": ["a"], "instruction": 3}, "`instruction`"),
+        ({"requests": "make it snow"}, '`requests` must be a list of text, not "make it snow"'),
+        ({"requests": None}, "`requests` must be a list of text, not null"),
+        ({"requests": {"a": 1}}, "`requests` must be a list of text, not an object"),
+        ({"requests": [1]}, r"`requests\[0\]` must be text, not a number"),
+        ({"requests": ["a", None]}, r"`requests\[1\]` must be text, not null"),
+        ({"requests": ["a", "\ud800"]}, r"`requests\[1\]` holds half of a surrogate pair"),
+        ({"requests": ["a"], "colour": 1}, "has no `colour`; it has `instruction`"),
+        ({"requests": ["a"], "\ud800": 1}, r"has no `\?`"),
+        ({"requests": ["a"], "edits": [{"action": "add"}]}, r"`edits\[0\].subject` is missing"),
+        (
+            {"requests": ["a"], "edits": [{"action": 1, "subject": "b", "goal": "c"}]},
+            r"`edits\[0\].action` must be text",
+        ),
+        ({"requests": ["a"], "edits": {"action": "b"}}, "`edits` must be a list of objects, not an object"),
+        ({"requests": ["a"], "edits": ["b"]}, r"`edits\[0\]` must be an object with `action`, `subject` and `goal`"),
+        ({"requests": ["a"], "instruction": 3}, "`instruction` must be text, not a number"),
+        ({"requests": ["a"], "instruction": None}, "`instruction` must be text, not null"),
+        ({"requests": ["a"], "fallback": "yes"}, '`fallback` must be true or false, not "yes"'),
+        ({"requests": ["a"], "fallback": 1}, "`fallback` must be true or false, not a number"),
+        ({"requests": ["a"], "raw": "b"}, "`raw` must be a list of text"),
+        (
+            {"requests": ["a"], "faults": [{**FAULT, "kind": "bad"}]},
+            r"`faults\[0\].kind` must be one of text_outside, ",
+        ),
+        ({"requests": ["a"], "faults": [{"tag": "goal"}]}, r"`faults\[0\].kind` is missing"),
     ],
 )
 def test_bad_plans_are_refused_with_what_is_wrong(data, said):
     with pytest.raises(ValueError, match=said):
         EditPlan.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "trip.json cannot be read as JSON"),
+        ('{"requests": ["a"]', "trip.json cannot be read as JSON"),
+        ("[" * 100_000 + "]" * 100_000, "trip.json is nested too deeply"),
+        ('{"requests": ' + "[" * 100_000 + "]" * 100_000 + "}", "trip.json is nested too deeply"),
+        ('{"requests": [NaN]}', "trip.json cannot be read as JSON: NaN"),
+        ('{"requests": ["\\ud83d"]}', r"trip.json: `requests\[0\]` holds half"),
+        ('{"requests": null}', "trip.json: `requests` must be a list of text, not null"),
+    ],
+)
+def test_bad_files_of_plans_are_named(text, said):
+    with pytest.raises(ValueError, match=said):
+        EditPlan.from_json(text, "trip.json")
+
+
+def test_a_written_fault_is_read():
+    plan = EditPlan.from_dict({"requests": ["a"], "faults": [FAULT]})
+    assert plan.faults == (Fault(FaultKind.LOST_ITEM, "action", "sharpen"),)
+    assert plan.to_dict()["faults"] == [FAULT]
+
+
+def test_faults_in_words_name_each_kind_once():
+    faults = [Fault(FaultKind.TEXT_OUTSIDE)] * 74 + [Fault(FaultKind.MISSING_TAG, tag) for tag in ("action", "goal")]
+    assert describe_faults(faults) == "text outside the tags (74 times), no <action> and <goal>"
+    assert describe_faults([]) == ""
+    assert str(Fault(FaultKind.UNEQUAL_LISTS, detail="3, 2 and 3")) == "lists of 3, 2 and 3 items"
+    assert set(FAULT_WORDS) == set(FaultKind)
+    assert len({str(Fault(kind, "goal", "1")) for kind in FaultKind}) == len(FaultKind)
+
+
+def test_the_examples_in_the_docstrings():
+    assert doctest.testmod(plan).failed == 0

@@ -46,6 +46,8 @@ ALL_ACTIONS = ("recolor", "remove", "add", "replace", "background")
         # slips, read as far as they go
         (LISTS, 0, 1, 1, 1),
         (RIGHT.removesuffix("</goal>"), 0, 1, 1, 1),
+        (RIGHT.removeprefix("<think>"), 1, 1, 1, 1),  # the chat template has opened it
+        ("</think>" + LISTS, 1, 1, 1, 1),
         (answer("recolor; ", "coat; man", "red; nothing"), 0, 2 / 3, 2 / 3, 2 / 3),
         ("<subject>coat; man</subject>" + RIGHT.replace("<subject>coat; man</subject>", ""), 0, 1, 1, 1),
         # broken

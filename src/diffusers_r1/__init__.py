@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .bundles.planners import load_planner
     from .pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
     from .pipelines.pipeline_output import ImageEditR1PipelineOutput, Turn
-    from .plan import Edit, EditPlan
+    from .plan import Edit, EditPlan, Fault, FaultKind
     from .prompts import Prompts
 
 __version__ = "0.1.0"
@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Edit": ".plan",
     "EditPlan": ".plan",
+    "Fault": ".plan",
+    "FaultKind": ".plan",
     "ImageEditR1Pipeline": ".pipelines.pipeline_imageedit_r1",
     "ImageEditR1PipelineOutput": ".pipelines.pipeline_output",
     "Prompts": ".prompts",
@@ -28,6 +30,8 @@ _HOMES = {
 __all__ = [
     "Edit",
     "EditPlan",
+    "Fault",
+    "FaultKind",
     "ImageEditR1Pipeline",
     "ImageEditR1PipelineOutput",
     "Prompts",

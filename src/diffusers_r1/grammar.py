@@ -21,6 +21,7 @@ LONGEST_CHARACTER = 4  # bytes, in UTF-8
 SHORTEST = LONGEST_CHARACTER + 1  # tokens that every item has room for: a space and a character
 
 # An item begins with a character that can be seen, since the parser strips the others, and ends before a tag or separator.
+# The escapes of `tags.py` are plain characters here: none has a separator or the beginning of a tag in it.
 ITEM = rf"/ ?[^<{SEPARATOR}\p{{Z}}\p{{C}}][^<{SEPARATOR}\p{{C}}]*/"
 TEXT = "/[^<]*/"
 

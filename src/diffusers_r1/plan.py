@@ -6,12 +6,88 @@ Start reading here: everything else in the package makes an `EditPlan`, changes 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any, Literal
+
+from . import schema
 
 
 Turns = Literal["single", "multi"]
+
+
+class FaultKind(str, Enum):
+    """What can be wrong with an agent's answer; the value is the kind's name in JSON. `FAULT_WORDS` has the words."""
+
+    TEXT_OUTSIDE = "text_outside"
+    MISSING_TAG = "missing_tag"
+    REPEATED_TAG = "repeated_tag"
+    UNCLOSED_TAG = "unclosed_tag"
+    UNOPENED_TAG = "unopened_tag"
+    NESTED_TAG = "nested_tag"
+    FOREIGN_TAG = "foreign_tag"
+    TAG_ORDER = "tag_order"
+    NO_EDIT = "no_edit"
+    UNEQUAL_LISTS = "unequal_lists"
+    EMPTY_ITEM = "empty_item"
+    LOST_ITEM = "lost_item"
+
+
+# `{tags}` are the tags of all faults of a kind, and `{detail}` the first one's.
+FAULT_WORDS = {
+    FaultKind.TEXT_OUTSIDE: "text outside the tags",
+    FaultKind.MISSING_TAG: "no {tags}",
+    FaultKind.REPEATED_TAG: "{tags} more than once",
+    FaultKind.UNCLOSED_TAG: "{tags} not closed",
+    FaultKind.UNOPENED_TAG: "{tags} closed but never opened",
+    FaultKind.NESTED_TAG: "other tags inside {tags}",
+    FaultKind.FOREIGN_TAG: "{tags} not asked for",
+    FaultKind.TAG_ORDER: "tags out of order",
+    FaultKind.NO_EDIT: "no edit",
+    FaultKind.UNEQUAL_LISTS: "lists of {detail} items",
+    FaultKind.EMPTY_ITEM: "empty items in {tags}",
+    FaultKind.LOST_ITEM: "items of {tags} that became part of nothing",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with an agent's answer. `str(fault)` says it in words.
+
+    Args:
+        kind ([`FaultKind`]): What is wrong.
+        tag (`str`, defaults to `""`): The tag that it is about, without brackets; empty where it is about none.
+        detail (`str`, defaults to `""`): Of unequal lists their lengths, of an empty item its number (from 1), of a lost
+            item its text, of a nested tag that tag.
+    """
+
+    kind: FaultKind
+    tag: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return describe_faults([self])
+
+
+def describe_faults(faults: Iterable[Fault]) -> str:
+    """Faults in words, each kind once and with its count where that says more: an answer can hold the same one often.
+
+    Example:
+        >>> kinds = [FaultKind.MISSING_TAG, FaultKind.TEXT_OUTSIDE, FaultKind.TEXT_OUTSIDE]
+        >>> describe_faults([Fault(kind, tag) for kind, tag in zip(kinds, ("goal", "", ""))])
+        'no <goal>, text outside the tags (2 times)'
+    """
+    by_kind: dict[FaultKind, list[Fault]] = {}
+    for fault in faults:
+        by_kind.setdefault(fault.kind, []).append(fault)
+    phrases = []
+    for kind, alike in by_kind.items():
+        tags = list(dict.fromkeys(fault.tag for fault in alike))
+        named = " and ".join(f"<{tag}>" for tag in tags)
+        count = f" ({len(alike)} times)" if len(alike) > len(tags) else ""
+        phrases.append(FAULT_WORDS[kind].format(tags=named, detail=alike[0].detail) + count)
+    return ", ".join(phrases)
 
 
 @dataclass(frozen=True)
@@ -46,6 +122,8 @@ class EditPlan:
             instruction itself or is written from `edits` by rule.
         reason (`str`, defaults to `""`): Why, when `fallback` is set.
         raw (`tuple` of `str`, defaults to `()`): Every answer of the agents, unparsed, in the order in which they came.
+        faults (`tuple` of [`Fault`], defaults to `()`): What is wrong with the answers that the plan was read from. An item
+            that became no part of an edit or a sub-request is a `FaultKind.LOST_ITEM` with its text.
 
     Raises:
         ValueError: If there is no sub-request, or an empty one.
@@ -58,6 +136,7 @@ class EditPlan:
     fallback: bool = False
     reason: str = ""
     raw: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self):
         if not self.requests or not all(request.strip() for request in self.requests):
@@ -91,43 +170,24 @@ class EditPlan:
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EditPlan:
+    def from_dict(cls, data: Mapping[str, Any], name: str = "plan") -> EditPlan:
         """The plan that `to_dict` wrote. Only `requests` has to be there, so that a plan can be written by hand.
 
+        Args:
+            data (`Mapping`): The plan.
+            name (`str`, defaults to `"plan"`): Where it came from, for the error: a file's name.
+
         Raises:
-            ValueError: If a key is unknown, `requests` is missing, or a value has the wrong type.
+            ValueError: If a key is unknown, `requests` is missing, or a value has the wrong type; see [`schema.read`].
         """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"A plan is a JSON object, not {type(data).__name__}.")
-        unknown = set(data) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"A plan has no {sorted(unknown)}; it has {sorted(cls.__dataclass_fields__)}.")
-        if "requests" not in data:
-            raise ValueError("A plan needs `requests`, the list of sub-requests.")
-        fields = {"instruction": "", "edits": (), **data}
-        try:
-            fields["edits"] = tuple(Edit(**edit) for edit in fields["edits"])
-        except TypeError as error:
-            raise ValueError(f"An edit has `action`, `subject` and `goal`: {error}") from None
-        for name in ("requests", "raw"):
-            fields[name] = _strings(name, fields.get(name, ()))
-        for edit in fields["edits"]:
-            _strings("edits", [edit.action, edit.subject, edit.goal])
-        for name in ("instruction", "reasoning", "reason"):
-            _strings(name, [fields.get(name, "")])
-        return cls(**fields)
+        written = {"instruction": "", "edits": (), **data} if isinstance(data, Mapping) else data
+        return schema.read(cls, written, name)
 
     def to_json(self) -> str:
         """The plan as indented JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> EditPlan:
-        """The plan that `to_json` wrote; a `ValueError` says what is wrong with the text."""
-        return cls.from_dict(json.loads(text))
-
-
-def _strings(name: str, values: Any) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"`{name}` of a plan holds text; got {values!r}.")
-    return tuple(values)
+    def from_json(cls, text: str, name: str = "plan") -> EditPlan:
+        """The plan that `to_json` wrote; a `ValueError` says what is wrong with the text. `name` as in `from_dict`."""
+        return cls.from_dict(schema.read_json(text, name), name)

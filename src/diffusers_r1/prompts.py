@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import records
+from . import records, schema
 
 
 FILE_NAME = "prompts.json"
@@ -21,13 +22,14 @@ Answer in exactly this form, with three lists of the same length, separated by s
 edit i:
 <think>what the picture shows and what the instruction refers to</think><action>one verb for each edit, such as add, \
 remove, recolor, replace, move, restyle</action><subject>what is edited</subject><goal>what it is afterwards</goal>
+Within an item, write \\: for a semicolon and \\[ for a less-than sign.
 
 Instruction: {instruction}"""
 
 SEQUENCE = """\
 Now write each edit as one short, self-contained request to an image editor that sees the picture but has read none of \
 this. Put them in the order in which they should be carried out: large changes such as the background first, details \
-last. Answer in exactly this form:
+last. Answer in exactly this form, with \\: for a semicolon within a request:
 <sequence>first request; second request</sequence>"""
 
 
@@ -78,6 +80,15 @@ class Prompts:
 
     @classmethod
     def load(cls, folder: str | Path) -> Prompts:
-        """What `save` wrote to `folder`; the default prompts where there is no `prompts.json`."""
+        """What `save` wrote to `folder`; the default prompts where there is no `prompts.json`.
+
+        Raises:
+            ValueError: If the file is no JSON object of texts, or what it says cannot be asked; see [`schema.read`].
+        """
         path = Path(folder) / FILE_NAME
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        return schema.read_file(path, cls) if path.exists() else cls()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], name: str = "prompts") -> Prompts:
+        """The prompts that a bundle's index holds; checked as `load` does, `name` is the file's for the error."""
+        return schema.read(cls, data, name)

@@ -21,14 +21,13 @@ reward is `None`, which TRL leaves out of the mean; 0 is for wrong answers only.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .matching import ACTION_SYNONYMS, multiset_f1, normalize, soft_f1
-from .plan import Edit
-from .tags import Decomposition, read_decomposition
+from .plan import Edit, Fault, FaultKind, describe_faults
+from .tags import REASONING, Decomposition, read_decomposition
 
 
 MOST_SURPLUS = 2
@@ -36,7 +35,7 @@ MOST_SURPLUS = 2
 Completion = str | Sequence[Mapping[str, Any]]
 Similarity = Callable[[list[str], list[str]], Any]
 
-_SLIP = re.compile(r"no <think>|<\w+> is not closed|tags out of order|item \d+ is empty")
+_SLIPS = {FaultKind.UNCLOSED_TAG, FaultKind.TAG_ORDER, FaultKind.EMPTY_ITEM, FaultKind.LOST_ITEM}
 _COLUMNS = {"action": "actions", "subject": "subjects", "goal": "goals"}
 
 
@@ -66,7 +65,7 @@ def is_hack(found: Decomposition, truth: Sequence[Edit], instruction: str = "") 
         truth (sequence of [`Edit`]): The true edits. What is not known of them is empty text.
         instruction (`str`, defaults to `""`): What the user typed; empty: copies of it are not looked for.
     """
-    if not all(_SLIP.fullmatch(fault) for fault in found.faults):
+    if not all(map(_is_slip, found.faults)):
         return True
     if len(found.edits) > MOST_SURPLUS * len(truth):
         return True
@@ -97,7 +96,7 @@ class FormatReward:
         """One reward for each of `completions`. The other arguments are those that TRL passes to every reward."""
         faults = [read_decomposition(answer_text(completion)).faults for completion in completions]
         if log_extra is not None:
-            log_extra(f"{self.__name__}/faults", ["; ".join(each) for each in faults])
+            log_extra(f"{self.__name__}/faults", [describe_faults(each) for each in faults])
         return [float(not each) for each in faults]
 
 
@@ -224,6 +223,10 @@ class GoalReward(_ListReward):
 
         worths = np.clip(np.nan_to_num(np.asarray(self.similarity(answered, list(true)), dtype=float)), 0.0, 1.0)
         return 2 * worths[linear_sum_assignment(worths, maximize=True)].sum() / (len(answered) + len(true))
+
+
+def _is_slip(fault: Fault) -> bool:
+    return fault.kind in _SLIPS or fault == Fault(FaultKind.MISSING_TAG, REASONING)
 
 
 def _true_edits(columns: Mapping[str, Any], row: int, count: int) -> list[Edit]:

@@ -90,7 +90,7 @@ def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):
         (["{photo}"], "either INSTRUCTION or --plan"),
         (["{photo}", "make it blue", "--plan", "{plan}"], "either INSTRUCTION or --plan"),
         (["{photo}", "--plan", "missing.json"], "missing.json"),
-        (["{photo}", "--plan", "{photo}"], "utf-8"),
+        (["{photo}", "--plan", "{photo}"], "UTF-8"),
         (["{photo}", "make it blue", "--output", "out.xyz"], "'.xyz'"),
         (["{photo}", "make it blue", "--output", "out"], "without suffix"),
         (["{photo}", "make it blue", "--output", "nowhere/out.png"], "no folder nowhere"),

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
     for line in lines:
         assert line["instruction"] == instructions[line["row"]] and line["model"].startswith(str(babbler))
         assert len(line["raw"]) == len(set(line["raw"])) == 3  # the first greedy, the others sampled
-        assert line["faults"] == [list(read_without_reasoning(text)) for text in line["raw"]]
+        assert line["faults"] == [read_without_reasoning(text) for text in line["raw"]]
 
     assert run(folder, *babble).stdout == done.stdout
     assert len(read(folder / "failed.jsonl")) == 3
@@ -223,8 +224,9 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
     assert truth(load_rows(str(folder))) == truth(load_rows("scenes:simple=1", limit=3))
 
 
-def read_without_reasoning(text: str) -> list[str]:
-    return [fault for fault in read_decomposition(text).faults if fault != "no <think>"]
+def read_without_reasoning(text: str) -> list[dict]:
+    faults = [asdict(fault) for fault in read_decomposition(text).faults]
+    return [fault for fault in faults if fault != {"kind": "missing_tag", "tag": "think", "detail": ""}]
 
 
 def test_a_killed_run_goes_on_with_each_row_exactly_once(served, teacher, tmp_path):
@@ -304,10 +306,13 @@ def test_what_a_server_is_asked_and_what_is_kept(server, photos, tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "no <action>"),
-        ("<action></action><subject></subject><goal></goal>", "no edit"),
-        ("<action>add; add</action><subject>hat</subject><goal>on the head</goal>", "lists of 2, 1 and 1 items"),
-        (f"Of course! {RIGHT}", "text outside the tags"),
+        ("", {"kind": "missing_tag", "tag": "action", "detail": ""}),
+        ("<action></action><subject></subject><goal></goal>", {"kind": "no_edit", "tag": "", "detail": ""}),
+        (
+            "<action>add; add</action><subject>hat</subject><goal>on the head</goal>",
+            {"kind": "unequal_lists", "tag": "", "detail": "2, 1 and 1"},
+        ),
+        (f"Of course! {RIGHT}", {"kind": "text_outside", "tag": "", "detail": ""}),
     ],
 )
 def test_answers_that_are_no_truth(server, photos, tmp_path, text, fault):
@@ -327,6 +332,15 @@ def test_letters_that_cannot_be_written(server, photos, tmp_path):
     answering = server(lambda body: (200, text, {}))
     run(tmp_path / "out", "--dataset_name", photos, "--base_url", answering.url, "--model", "big")
     assert load_rows(str(tmp_path / "out"))[0]["goals"] == ["caf\u00e9 ?"]
+
+
+@pytest.mark.parametrize("begin", ["", "</think>", "a coat</think>\n"])
+def test_reasoning_that_the_template_opened_or_the_server_took_out(server, photos, tmp_path, begin):
+    answering = server(lambda body: (200, begin + RIGHT.split("</think>")[1], {}))
+    done = run(tmp_path / "out", "--dataset_name", photos, "--base_url", answering.url, "--model", "big")
+    assert "4 are annotated and 0 have failed" in done.stdout and len(answering.asked) == 4
+    reasoning = begin.removesuffix("\n").removesuffix("</think>") or None
+    assert {line["reasoning"] for line in read(tmp_path / "out" / "metadata.jsonl")} == {reasoning}
 
 
 def test_a_wrong_key_stops_the_run(server, photos, tmp_path):

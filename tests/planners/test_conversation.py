@@ -1,14 +1,16 @@
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from parse_broken_answers import broken
 from PIL import Image
 
 from diffusers_r1.bundles.planners import load_planner
-from diffusers_r1.plan import Edit, EditPlan
+from diffusers_r1.plan import Edit, EditPlan, FaultKind
 from diffusers_r1.planners.conversation import Conversation
-from diffusers_r1.planners.plans import make_plans, to_plan
+from diffusers_r1.planners.plans import is_to_be_asked_again, make_plans, to_plan
 from diffusers_r1.planners.sampling import seeded
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
@@ -90,6 +92,56 @@ def test_answers_become_plans():
     assert unsequenced.fallback and "no sub-request" in unsequenced.reason
     unplanned = to_plan("do it", "sorry", sequence)
     assert unplanned.requests == ("do it",) and unplanned.fallback and "no edit" in unplanned.reason
+
+
+def test_ten_thousand_broken_answers_end_in_a_plan():
+    rng = random.Random(2603)
+    edits = (Edit("recolor", "coat", "the car's red"), Edit("remove", "man", "nothing"))
+    answers = write_decomposition(edits, "a coat; a man"), write_sequence(["make the coat red", "remove the man"])
+    for _ in range(10_000):
+        decomposition, sequence = (broken(answer, rng) for answer in answers)
+        plan = to_plan("make it nice", decomposition, sequence)
+        found, listed = read_decomposition(decomposition), read_sequence(sequence)
+        assert plan.requests and all(request.strip() for request in plan.requests)
+        assert plan.fallback == (not found.edits or not listed.requests)
+        assert plan.reason if plan.fallback else not plan.reason
+        assert plan.faults == (found.faults + listed.faults if found.edits else found.faults)
+        assert EditPlan.from_json(plan.to_json()) == plan
+
+
+SHORT = "<think>t</think><action>add; blur; crop</action><subject>hat; sky</subject><goal>red; soft; wide</goal>"
+WHOLE = write_decomposition([Edit("add", "hat", "red")], "t")
+
+
+@pytest.mark.parametrize(
+    ("answers", "edits", "lost"),
+    [
+        ([WHOLE], 1, []),
+        ([SHORT, WHOLE], 1, []),
+        ([SHORT, SHORT, WHOLE], 1, []),
+        ([SHORT, SHORT, SHORT], 2, ["crop", "wide"]),  # asked twice again, and still short
+        (["sorry", SHORT, "sorry"], 2, ["crop", "wide"]),  # the fullest one counts
+        ([SHORT, "sorry", "sorry"], 2, ["crop", "wide"]),
+        (["sorry", "sorry", "sorry"], 0, []),
+    ],
+)
+def test_an_answer_of_which_a_part_is_lost_is_asked_for_again(planner, prompts, monkeypatch, answers, edits, lost):
+    said = iter(answers)
+    monkeypatch.setattr(Conversation, "decompose", lambda self, **settings: [next(said)])
+    monkeypatch.setattr(Conversation, "sequence", lambda self, **settings: ["<sequence>do it</sequence>"])
+    plan = make_plans(*planner, IMAGES[:1], ["a"], prompts, retries=2)[0]
+    assert next(said, None) is None and [text for text in plan.raw if "sequence" not in text] == answers
+    assert len(plan.edits) == edits
+    assert [fault.detail for fault in plan.faults if fault.kind is FaultKind.LOST_ITEM] == lost
+    assert is_to_be_asked_again(plan) == bool(lost or not edits)
+
+
+def test_what_a_server_sends_can_be_written_down():
+    plan = to_plan(
+        "write", write_decomposition([Edit("write", "sign", "caf\ud800")]), "<sequence>write \udfff</sequence>"
+    )
+    assert plan.edits[0].goal == "caf?" and plan.requests == ("write ?",)
+    plan.to_json().encode()
 
 
 def test_many_answers_are_each_what_one_would_be(agent, prompts):

@@ -69,7 +69,7 @@ def to_plan(rows: Sequence[Row], planned: EditPlan | None = None, instruction: s
         return written
     if (written.edits, written.requests) == (planned.edits, planned.requests):
         return planned
-    return replace(planned, edits=written.edits, requests=written.requests, fallback=False, reason="")
+    return replace(planned, edits=written.edits, requests=written.requests, fallback=False, reason="", faults=())
 
 
 def follow(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:

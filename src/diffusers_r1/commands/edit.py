@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .. import schema
 from ..bundles import AGENTS
 from ..images import load_picture
 from ..plan import EditPlan
@@ -99,11 +100,9 @@ def run(args: argparse.Namespace) -> None:
 
 def read_plan(path: str) -> EditPlan:
     """The plan in a JSON file; `"-"` is stdin."""
-    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    try:
-        return EditPlan.from_json(text)
-    except ValueError as error:
-        raise ValueError(f"{path} holds no plan: {error}") from error
+    if path == "-":
+        return EditPlan.from_json(sys.stdin.read(), "stdin")
+    return EditPlan.from_dict(schema.read_file(path), path)
 
 
 def write_picture(path: Path, image: Image.Image, file_format: str = "PNG") -> None:

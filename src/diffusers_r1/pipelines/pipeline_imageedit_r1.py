@@ -16,8 +16,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..belongings import belongings, keep
 from ..editors import call_editor, working_size
-from ..plan import EditPlan, Turns
-from ..planners.plans import make_plans
+from ..plan import EditPlan, Turns, describe_faults
+from ..planners.plans import is_to_be_asked_again, make_plans
 from ..prompts import Prompts
 from .call import (
     MAX_BATCH,
@@ -240,6 +240,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         for plan in plans:
             if plan.fallback:
                 logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+            elif is_to_be_asked_again(plan):
+                said = describe_faults(plan.faults)
+                logger.warning(f"A part of the plan for {plan.instruction!r} could not be read: {said}.")
 
     @property
     def _planner_and_editor_disturb_each_other(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..editors import check_editor, traits_of
 from ..plan import EditPlan
+from ..planners.plans import is_to_be_asked_again
 from .call import EditCall, Generators, check_agents, check_settings
 from .pipeline_output import ImageEditR1PipelineOutput
 
@@ -95,7 +96,7 @@ class StreamingMixin:
             return call, self._make_plans(checked.images, checked.given, drawn, retries=0, **settings)[0]
 
         for call, plan in one_ahead(plan_greedily, calls):
-            if plan is not None and plan.edits:
+            if plan is not None and not is_to_be_asked_again(plan):
                 self._warn_of_fallbacks([plan])
                 call = {**call, "instruction": None, "plan": plan}
             # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..plan import Edit, EditPlan
+from ..plan import Edit, EditPlan, FaultKind, describe_faults
 from ..prompts import Prompts
-from ..tags import read_decomposition, read_sequence
+from ..tags import read_decomposition, read_sequence, writable
 
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def make_plans(
 ) -> list[EditPlan]:
     """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
 
-    An answer in which no edit can be found is asked for again, sampled, at most `retries` times. What is still without
-    one gets a plan that hands the instruction to the editor as it is; see [`EditPlan`]'s `fallback`.
+    An answer that cannot be used whole (no edit in it, or an item that belongs to none) is asked for again, sampled, at most
+    `retries` times. Of answers that all fall short the fullest one counts: its plan says in `faults` what was lost, and
+    one without any edit hands the instruction to the editor as it is; see [`EditPlan`]'s `fallback`.
 
     Args:
         model, processor, images, instructions, prompts, device: See [`Conversation`].
@@ -91,29 +92,38 @@ def make_plans(
         with seeded(seed, devices) if first.get("do_sample") else nullcontext():
             plans = attempt(range(len(instructions)), num_plans, first)
         for number in range(1, retries + 1):
-            failed = [place for place, plan in enumerate(plans) if not plan.edits]
+            failed = [place for place, plan in enumerate(plans) if is_to_be_asked_again(plan)]
             if not failed:
                 break
             with seeded(seed + number, devices):
                 again = attempt([place // num_plans for place in failed], 1, sampling)
             for place, plan in zip(failed, again):
-                plans[place] = replace(plan, raw=plans[place].raw + plan.raw)
+                before = plans[place]
+                fuller = before if len(plan.edits) < len(before.edits) and is_to_be_asked_again(plan) else plan
+                plans[place] = replace(fuller, raw=before.raw + plan.raw)
     return plans
+
+
+def is_to_be_asked_again(plan: EditPlan) -> bool:
+    """Whether the answers say less than was meant: no edit, or an item of a list that became part of nothing."""
+    return not plan.edits or any(fault.kind is FaultKind.LOST_ITEM for fault in plan.faults)
 
 
 def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:
     """Read the two agents' answers, using whatever can be used. Never raises, whatever the answers are."""
+    decomposition, sequence = writable(decomposition), writable(sequence)
     found = read_decomposition(decomposition)
     if not found.edits:
-        reason = f"no edit in the decomposition: {', '.join(found.faults)}"
-        return EditPlan(instruction, (), (instruction,), found.reasoning, True, reason, (decomposition,))
+        reason = f"no edit in the decomposition: {describe_faults(found.faults)}"
+        raw = (decomposition,)
+        return EditPlan(instruction, (), (instruction,), found.reasoning, True, reason, raw, found.faults)
     listed = read_sequence(sequence)
-    raw = (decomposition, sequence)
+    raw, faults = (decomposition, sequence), found.faults + listed.faults
     if not listed.requests:
-        reason = f"no sub-request in the sequence: {', '.join(listed.faults)}"
+        reason = f"no sub-request in the sequence: {describe_faults(listed.faults)}"
         written = tuple(request_by_rule(edit) for edit in found.edits)
-        return EditPlan(instruction, found.edits, written, found.reasoning, True, reason, raw)
-    return EditPlan(instruction, found.edits, listed.requests, found.reasoning, raw=raw)
+        return EditPlan(instruction, found.edits, written, found.reasoning, True, reason, raw, faults)
+    return EditPlan(instruction, found.edits, listed.requests, found.reasoning, raw=raw, faults=faults)
 
 
 def request_by_rule(edit: Edit) -> str:
