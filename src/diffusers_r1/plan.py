@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
-Turns = Literal["single", "multi"]
+Turns = Literal["single", "multi", "auto", "composed"]
 
 
 @dataclass(frozen=True)

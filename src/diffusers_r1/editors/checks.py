@@ -40,9 +40,10 @@ def check_editor(
         ValueError: If it takes one picture only and is given several, lacks an argument that it needs, such as a mask, or
             works at sizes of its own and is given `max_pixels`.
     """
-    name, traits, accepted = type(editor).__name__, traits_of(editor), arguments_of(editor)
+    name = type(editor).__name__
     if (reason := refusal_of(editor)) is not None:
         raise TypeError(f"{name} cannot be an editor: {reason}.")
+    traits, accepted = traits_of(editor), arguments_of(editor)
     planned = (traits.image, *GIVEN_BY_THE_PLAN)
     lacking = [argument for argument in (traits.image, "prompt") if argument not in accepted]
     if lacking:

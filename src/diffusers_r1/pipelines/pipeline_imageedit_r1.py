@@ -14,7 +14,17 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..editors import call_editor, check_editor, open_masks, working_size
+from ..editors import (
+    Asked,
+    Upscaler,
+    as_large_as,
+    asked_of,
+    call_editor,
+    check_composed,
+    check_editor,
+    share_out,
+    working_size,
+)
 from ..images import load_samples, pair
 from ..plan import EditPlan, Turns
 from ..planning import has_adapter, make_plans
@@ -115,6 +125,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         output_type: str,
         editor_arguments: dict[str, Any],
         references: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         """Refuse what cannot work before any model runs. `given` holds instructions or plans, one per picture.
 
@@ -126,8 +137,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             raise ValueError(f"{len(images)} pictures do not go with {len(given)} instructions or plans.")
         if not all(isinstance(one, EditPlan) for one in given):
             self.check_instructions(given)
-        if turns not in ("single", "multi"):
-            raise ValueError(f'`turns` must be "single" or "multi", not {turns!r}.')
+        if turns not in ("single", "multi", "auto", "composed"):
+            raise ValueError(f'`turns` must be "single", "multi", "auto" or "composed", not {turns!r}.')
         if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
             raise ValueError(f"`num_images_per_prompt` must be 1 or more, not {num_images_per_prompt!r}.")
         if isinstance(generator, list) and len(generator) != len(images) * num_images_per_prompt:
@@ -138,7 +149,10 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
         if self.editor is None:
             raise ValueError("This pipeline has no editor; set `pipe.editor`.")
-        check_editor(self.editor, {**self.config.editor_defaults, **editor_arguments}, references)
+        arguments = {**self.config.editor_defaults, **editor_arguments}
+        check_editor(self.editor, arguments, references, max_pixels)
+        if turns == "composed":
+            check_composed(self.editor, arguments)
 
     def check_choice(
         self,
@@ -274,48 +288,57 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         turns: Turns = "single",
         generator: torch.Generator | list[torch.Generator] | None = None,
         references: list[list[Image.Image]] | None = None,
-        masks: list[Image.Image] | None = None,
+        each: list[dict[str, Any]] | None = None,
+        max_pixels: int | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
 
-        All turns of a picture happen at one size, the editor's, and with the same references and mask; the last one's
-        picture is not yet scaled back.
+        All turns of a picture happen at one size, the editor's, and with the same references, mask and other arguments;
+        the last one's picture is not yet scaled back.
 
         Args:
             images (`list` of `PIL.Image.Image`): RGB pictures.
             plans (`list` of [`EditPlan`]): One per picture.
-            turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
+            turns (`"single"`, `"multi"`, `"auto"` or `"composed"`): As in `__call__`.
             generator: As the editor takes it; a list holds one per picture.
-            references (`list` of `list` of `PIL.Image.Image`, *optional*): What the editor sees beside each picture.
-            masks (`list` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L. Fewer
-                references or masks than pictures go round among neighbours: two masks of four pictures, two each.
-            editor_arguments: The editor's own.
+            references (`list` of `list` of `PIL.Image.Image`, *optional*): What the editor sees beside each picture. Fewer
+                than pictures go round among neighbours: two of four pictures, two each.
+            each (`list` of `dict`, *optional*): The arguments of each picture, as `editors.share_out` gives them; worked
+                out from `editor_arguments` if left out.
+            max_pixels (`int`, *optional*): As in `__call__`.
+            editor_arguments: The editor's own; a list of values for one argument is one for each picture.
 
         Returns:
             `list` of `list` of [`Turn`]: for each picture, its turns in order, at least one.
         """
-        arguments = {**self.config.editor_defaults, **editor_arguments}
-        prompts = [plan.prompts(turns) for plan in plans]
+        each = each or share_out(self.editor, {**self.config.editor_defaults, **editor_arguments}, len(images))
+        asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
+        self._warn_of_unread(asked)
         generators = generator if isinstance(generator, list) else [generator] * len(images)
-        current = [_resized(image, working_size(self.editor, image.size, arguments)) for image in images]
+        sizes = [working_size(self.editor, image.size, own, max_pixels) for image, own in zip(images, each)]
+        current = [_resized(image, size) for image, size in zip(images, sizes)]
         references = _spread(references or [[]], len(images))
-        masks = [
-            mask.resize(image.size, Image.Resampling.NEAREST)
-            for mask, image in zip(_spread(masks or [], len(images)), current)
-        ]
         done: list[list[Turn]] = [[] for _ in images]
-        for turn in range(max(map(len, prompts))):
-            rows = [row for row in range(len(images)) if turn < len(prompts[row])]
+        for turn in range(max(map(len, asked))):
+            rows = [row for row in range(len(images)) if turn < len(asked[row])]
             given = [current[row] for row in rows]
-            asked = [prompts[row][turn] for row in rows]
+            wanted = [asked[row][turn] for row in rows]
             drawn = None if generator is None else [generators[row] for row in rows]
-            beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
-            answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
-            for row, before, prompt, after in zip(rows, given, asked, answers):
-                done[row].append(Turn(prompt, before.size, after.size, after))
+            beside, own = [references[row] for row in rows], [each[row] for row in rows]
+            answers = call_editor(self.editor, given, wanted, drawn, beside, each=own)
+            for row, before, what, after in zip(rows, given, wanted, answers):
+                done[row].append(Turn(what.prompt, before.size, after.size, after, what.requests, what.unread))
                 current[row] = _resized(after, before.size)
         return done
+
+    @staticmethod
+    def _warn_of_unread(asked: list[list[Asked]]) -> None:
+        for one in {one: None for turns in asked for one in turns if one.unread}:
+            logger.warning(
+                f"The editor's text encoder does not read all of {one.prompt!r}. Cut off: {', '.join(one.unread)}. "
+                f'With turns="auto" they get turns of their own.'
+            )
 
     @torch.no_grad()
     def __call__(
@@ -334,6 +357,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         callback_on_plan: Callable[[EditPlan], EditPlan | None] | None = None,
         max_new_tokens: int = 512,
         generation: dict[str, Any] | None = None,
+        max_pixels: int | None = None,
+        upscale: Upscaler | None = None,
         **editor_arguments: Any,
     ) -> ImageEditR1PipelineOutput | tuple:
         r"""
@@ -347,9 +372,11 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
                 What to do, in the user's words. One picture goes with several instructions and the other way round.
             plan ([`EditPlan`] or a list of them, *optional*):
                 Carried out as it is, in place of `instruction`.
-            turns (`"single"` or `"multi"`, defaults to `"single"`):
+            turns (`"single"`, `"multi"`, `"auto"` or `"composed"`, defaults to `"single"`):
                 Whether the editor gets all sub-requests at once or one after the other. The paper finds the first better:
-                small artefacts of one turn are the next one's input.
+                small artefacts of one turn are the next one's input. `"auto"` is at once, and goes on in further turns
+                where the editor's text encoder does not read that much text. `"composed"` is one turn, in which the
+                guidance of each sub-request is computed apart and added up, for editors with guidance of that kind.
             num_images_per_prompt (`int`, defaults to 1):
                 How many pictures are made of each plan, and come out.
             num_plans (`int`, defaults to 1):
@@ -373,10 +400,15 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             generation (`dict`, *optional*):
                 Further settings of `plan`: `{"do_sample": True, "temperature": 0.7}`, `{"constrained": True}`. Greedy by
                 default.
+            max_pixels (`int`, *optional*):
+                The most pixels that the editor works at, in place of what its class was made for.
+            upscale (`Callable`, *optional*):
+                `(edited, source) -> picture`, called where the editor worked at fewer pixels than the source has, to bring
+                detail back. Lanczos by default.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
-                `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
-                each picture.
+                `callback_on_step_end`, ... A list of values (`strength=[0.5, 0.8]`) is one for each picture. Pictures
+                among them may be paths and URLs. A mask (`mask_image`, `mask`) may have any size.
 
         Returns:
             [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans, turns, and a selector's candidates.
@@ -393,8 +425,12 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         self.check_choice(selector, num_plans, num_images_per_plan, num_images_per_prompt, planned=plan is None)
         of_plan = num_images_per_prompt if selector is None else num_images_per_plan
         of_picture = num_plans * of_plan
-        self.check_inputs(images, given, turns, of_picture, generator, output_type, editor_arguments, any(references))
-        masks = open_masks(self.editor, editor_arguments, len(images))
+        beside = any(references)
+        self.check_inputs(
+            images, given, turns, of_picture, generator, output_type, editor_arguments, beside, max_pixels
+        )
+        arguments = {**self.config.editor_defaults, **editor_arguments}
+        each = share_out(self.editor, arguments, len(images), of_picture)
 
         # 2. Decompose the instructions and put the sub-requests in order
         plans = given
@@ -408,9 +444,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         # 4. Carry the plans out, and give the pictures their sources' sizes
         sources = [image for image in images for _ in range(of_picture)]
         repeated = [plan for plan in plans for _ in range(of_plan)]
-        done = self.edit(sources, repeated, turns, generator, references, masks, **editor_arguments)
+        done = self.edit(sources, repeated, turns, generator, references, each, max_pixels)
         self.maybe_free_model_hooks()
-        edited = [_resized(record[-1].image, source.size) for record, source in zip(done, sources)]
+        edited = [as_large_as(source, record[-1].image, upscale) for record, source in zip(done, sources)]
 
         # 5. Keep the best of what was made of each picture
         candidates = []

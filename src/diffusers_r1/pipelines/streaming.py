@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
+from ..editors import share_out
 from ..images import load_samples, pair
 from ..plan import EditPlan
 from .pipeline_output import ImageEditR1PipelineOutput
@@ -55,6 +56,7 @@ class StreamingMixin:
         samples = [[picture, *beside] for picture, beside in zip(*load_samples(image))]
         samples, given = pair(samples, instruction)
         own = inspect.signature(type(self).__call__).parameters
+        of_editor = {name: value for name, value in arguments.items() if name not in own}
         self.check_inputs(
             [sample[0] for sample in samples],
             given,
@@ -62,33 +64,34 @@ class StreamingMixin:
             1,
             None,
             arguments.get("output_type", "pil"),
-            {name: value for name, value in arguments.items() if name not in own},
+            of_editor,
             any(len(sample) > 1 for sample in samples),
+            arguments.get("max_pixels"),
         )
         generators = generator if isinstance(generator, list) else [generator] * len(samples)
         if len(generators) != len(samples):
             raise ValueError(f"{len(generators)} generators do not go with {len(samples)} pictures.")
+        each = [{**arguments, **share} for share in share_out(self.editor, of_editor, len(samples))]
         settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
-        items = list(zip(samples, given, generators))
+        items = list(zip(samples, given, generators, each))
         if self._can_plan_ahead({**settings, **arguments}):
-            return self._stream_planned_ahead(items, settings, arguments)
-        about = {"max_new_tokens": max_new_tokens, "generation": generation, **arguments}
-        return (self([sample], text, generator=drawn, **about) for sample, text, drawn in items)
+            return self._stream_planned_ahead(items, settings)
+        about = {"max_new_tokens": max_new_tokens, "generation": generation}
+        return (self([sample], text, generator=drawn, **about, **one) for sample, text, drawn, one in items)
 
     def _stream_planned_ahead(
         self,
-        items: list[tuple[list[Image.Image], str, torch.Generator | None]],
+        items: list[tuple[list[Image.Image], str, torch.Generator | None, dict[str, Any]]],
         settings: dict[str, Any],
-        arguments: dict[str, Any],
     ) -> Iterator[ImageEditR1PipelineOutput]:
         planner_is_free = threading.Lock()
 
-        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None]) -> EditPlan:
-            (image, *_), instruction, generator = item
+        def plan_greedily(item: tuple[list[Image.Image], str, torch.Generator | None, dict[str, Any]]) -> EditPlan:
+            (image, *_), instruction, generator, _ = item
             with planner_is_free:
                 return self._make_plans([image], [instruction], generator, retries=0, **settings)[0]
 
-        for (sample, instruction, generator), plan in zip(items, one_ahead(plan_greedily, items)):
+        for (sample, instruction, generator, arguments), plan in zip(items, one_ahead(plan_greedily, items)):
             if plan.edits:
                 self._warn_of_fallbacks([plan])
             else:  # it is asked for again, which takes sampling, and so is not done beside the editor
