@@ -25,7 +25,9 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def shipped() -> list[str]:
     """The names of the bundles and planners that come with the package, in alphabetical order."""
-    folders = (folder for folder in _BUNDLES.iterdir() if any((folder / index).is_file() for index in _SHIPPED_INDEXES))
+    folders = (
+        folder for folder in _BUNDLES.iterdir() if any((folder / index).is_file() for index in _SHIPPED_INDEXES)
+    )
     return sorted(folder.name for folder in folders)
 
 
@@ -77,9 +79,7 @@ def _download(name: str, choose: Callable, user_agent: dict[str, str] | None, hu
     given = {key: value for key, value in hub.items() if value is not None}
     revision = given.pop("revision", None)
     indexes = [PIPELINE_INDEX, ADAPTER_INDEX]
-    folder = Path(
-        snapshot_download(name, revision=revision, allow_patterns=indexes, user_agent=user_agent, **given)
-    )
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=indexes, user_agent=user_agent, **given))
     # A branch may move between the two downloads; a commit does not.
     commit = folder.name
     listing = get_cached_repo_tree(name, revision=commit, cache_dir=given.get("cache_dir"))

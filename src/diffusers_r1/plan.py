@@ -14,7 +14,7 @@ from typing import Any, Literal
 from . import schema
 
 
-Turns = Literal["single", "multi"]
+Turns = Literal["single", "multi", "auto", "composed"]
 
 
 class FaultKind(str, Enum):

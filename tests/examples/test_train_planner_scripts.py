@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
-from diffusers_r1.names import resolve
 from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.names import resolve
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import sample_task

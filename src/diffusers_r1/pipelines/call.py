@@ -12,7 +12,7 @@ from diffusers.utils import logging
 from PIL import Image
 
 from ..belongings import belongings
-from ..editors import check_editor, open_masks, traits_of
+from ..editors import Upscaler, check_composed, check_editor, share_out
 from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 Generators = torch.Generator | list[torch.Generator] | None
 
-TURNS = ("single", "multi")
+TURNS = ("single", "multi", "auto", "composed")
 OUTPUT_TYPES = ("pil", "np", "pt")
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
 
@@ -39,17 +39,17 @@ class EditCall:
         images (`list` of `PIL.Image.Image`): RGB, upright.
         references (`list` of `list` of `PIL.Image.Image`): What stands beside each picture; mostly nothing.
         given (`list` of `str` or of [`EditPlan`]): The instructions, or the plans that are there already.
-        masks (`list` of `PIL.Image.Image`): Mode L, white where the picture may change; empty without masks.
+        each (`list` of `list` of `dict`): For each picture, the editor's arguments of each that is made of it, with opened
+            masks and other pictures.
         generators (`list` of `list` of `torch.Generator`): For each picture, one for each that is made of it; empty
             without generators. May all be one object, which is then drawn from in order.
         turns, num_plans, num_images_per_plan, selector, output_type, max_batch: As in the pipeline's call.
-        editor_arguments (`dict`): The editor's own, without masks.
     """
 
     images: list[Image.Image]
     references: list[list[Image.Image]]
     given: list[str] | list[EditPlan]
-    masks: list[Image.Image] = field(default_factory=list)
+    each: list[list[dict[str, Any]]]
     generators: list[list[torch.Generator]] = field(default_factory=list)
     turns: Turns = "single"
     num_plans: int = 1
@@ -57,7 +57,6 @@ class EditCall:
     selector: Selector | None = None
     output_type: str = "pil"
     max_batch: int = MAX_BATCH
-    editor_arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
     def planned(self) -> bool:
@@ -90,6 +89,8 @@ def check_call(
     callback_on_plan: Callable | None = None,
     max_new_tokens: int = 512,
     generation: Mapping[str, Any] | None = None,
+    max_pixels: int | None = None,
+    upscale: Upscaler | None = None,
     **editor_arguments: Any,
 ) -> EditCall:
     """Open the pictures, pair them with what goes with them, and refuse what cannot work.
@@ -113,27 +114,30 @@ def check_call(
         "callback_on_plan": callback_on_plan,
         "max_new_tokens": max_new_tokens,
         "generation": generation,
+        "max_pixels": max_pixels,
+        "upscale": upscale,
     }
-    check_settings(pipeline, planned=plan is not None, **settings)
+    check_settings(pipeline, planned=plan is not None, **settings, **editor_arguments)
     given = check_instructions(pipeline, instruction) if plan is None else check_plans(plan)
     images, references, given = open_pairs(image, given)
-    check_editor(pipeline.editor, {**pipeline.editor_defaults, **editor_arguments}, any(references))
-    masks = open_masks(pipeline.editor, editor_arguments, len(images))
+    arguments = {**pipeline.editor_defaults, **editor_arguments}
+    check_editor(pipeline.editor, arguments, any(references), max_pixels)
     of_plan = int(num_images_per_prompt if selector is None else num_images_per_plan)
+    made_of_each = int(num_plans) * of_plan
+    each = share_out(pipeline.editor, arguments, len(images), made_of_each)
     warn_of_other_pictures(pipeline, images)
     return EditCall(
         images,
         references,
         given,
-        masks * (len(images) // len(masks)) if masks else [],
-        share_out_generators(generator, len(images), num_plans * of_plan),
+        [each[start : start + made_of_each] for start in range(0, len(each), made_of_each)],
+        share_out_generators(generator, len(images), made_of_each),
         turns,
         int(num_plans),
         of_plan,
         selector,
         output_type,
         int(max_batch),
-        {name: value for name, value in editor_arguments.items() if name != traits_of(pipeline.editor).mask},
     )
 
 
@@ -149,13 +153,20 @@ def check_settings(
     callback_on_plan: Callable | None = None,
     max_new_tokens: int = 512,
     generation: Mapping[str, Any] | None = None,
+    max_pixels: int | None = None,
+    upscale: Upscaler | None = None,
     planned: bool = False,
+    **editor_arguments: Any,
 ) -> None:
     """Refuse what no picture and no instruction could make right; raises as `check_call` does."""
     if pipeline.editor is None:
         raise ValueError("This pipeline has no editor; set `pipe.editor`.")
     if turns not in TURNS:
-        raise ValueError(f'`turns` must be "single" or "multi", not {turns!r}.')
+        raise ValueError(f'`turns` must be "single", "multi", "auto" or "composed", not {turns!r}.')
+    arguments = {**pipeline.editor_defaults, **editor_arguments}
+    check_editor(pipeline.editor, arguments, False, max_pixels)
+    if turns == "composed":
+        check_composed(pipeline.editor, arguments)
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f'`output_type` must be "pil", "np" or "pt", not {output_type!r}.')
     numbers_of_pictures = {
@@ -166,8 +177,9 @@ def check_settings(
     }
     for name, number in numbers_of_pictures.items():
         check_count(name, number)
-    if selector is not None and not callable(selector):
-        raise TypeError(f"`selector` is called; {type(selector).__name__} cannot be.")
+    for name, function in {"selector": selector, "callback_on_plan": callback_on_plan, "upscale": upscale}.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"`{name}` is called; {type(function).__name__} cannot be.")
     if selector is not None and num_images_per_prompt != 1:
         raise ValueError("A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`.")
     for name in ("num_plans", "num_images_per_plan"):
@@ -175,8 +187,6 @@ def check_settings(
             raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
     if num_plans > 1 and planned:
         raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
-    if callback_on_plan is not None and not callable(callback_on_plan):
-        raise TypeError(f"`callback_on_plan` is called; {type(callback_on_plan).__name__} cannot be.")
     check_generation(max_new_tokens, generation)
 
 
@@ -254,9 +264,7 @@ def share_out_generators(generator: Generators, pictures: int, made_of_each: int
         if not isinstance(one, torch.Generator):
             raise TypeError(f"A generator is a `torch.Generator`, not {type(one).__name__}.")
     if len(several) != pictures * made_of_each:
-        raise ValueError(
-            f"{len(several)} generators do not go with {pictures} pictures, {made_of_each} of each."
-        )
+        raise ValueError(f"{len(several)} generators do not go with {pictures} pictures, {made_of_each} of each.")
     return [several[start : start + made_of_each] for start in range(0, len(several), made_of_each)]
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..belongings import belongings, keep
-from ..editors import call_editor, working_size
+from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
 from ..plan import EditPlan, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
 from ..prompts import Prompts
@@ -257,27 +257,29 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         turns: Turns = "single",
         generators: Sequence[torch.Generator] | None = None,
         references: Sequence[Sequence[Image.Image]] | None = None,
-        masks: Sequence[Image.Image] | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
+        max_pixels: int | None = None,
         max_batch: int = MAX_BATCH,
         interruption: Interruption | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
 
-        All turns of a picture happen at one size, the editor's, and with the same references and mask; the last one's
-        picture is not yet scaled back.
+        All turns of a picture happen at one size, the editor's, and with the same references, mask and other arguments;
+        the last one's picture is not yet scaled back.
 
         Args:
             images (`Sequence` of `PIL.Image.Image`): RGB pictures.
             plans (`Sequence` of [`EditPlan`]): One per picture.
-            turns (`"single"` or `"multi"`): Whether all sub-requests are one prompt, or each its own turn.
+            turns (`"single"`, `"multi"`, `"auto"` or `"composed"`): As in `__call__`.
             generators (`Sequence` of `torch.Generator`, *optional*): One per picture; may all be the same object.
             references (`Sequence` of `Sequence` of `PIL.Image.Image`, *optional*): What the editor sees beside each
                 picture.
-            masks (`Sequence` of `PIL.Image.Image`, *optional*): Where each picture may change: white, of mode L.
-            max_batch (`int`, defaults to 8): The most pictures in one call of the editor.
+            each (`Sequence` of `Mapping`, *optional*): The arguments of each picture, as `editors.share_out` gives them;
+                worked out from `editor_arguments` if left out.
+            max_pixels, max_batch (`int`, *optional*): As in `__call__`.
             interruption ([`Interruption`], *optional*): What ends it early; by default `interrupt()` from now on.
-            editor_arguments: The editor's own.
+            editor_arguments: The editor's own; a list of values for one argument is one for each picture.
 
         Returns:
             `list` of `list` of [`Turn`]: for each picture, its turns in order. They are fewer than its plan has, and may be
@@ -287,31 +289,45 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             FloatingPointError: If the editor makes a picture of values that are no numbers.
         """
         interrupted = interruption or Interruption(self)
-        arguments = {**self.editor_defaults, **editor_arguments}
-        prompts = [plan.prompts(turns) for plan in plans]
-        current = [_resized(image, self._working_size(image.size, arguments)) for image in images]
+        each = each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
+        asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
+        self._warn_of_unread(asked)
+        sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
+        current = [_resized(image, size) for image, size in zip(images, sizes)]
         references = references or [[] for _ in images]
-        masks = [mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(masks or [], current)]
         done: list[list[Turn]] = [[] for _ in images]
-        for turn in range(max(map(len, prompts))):
-            for rows in in_batches([row for row in range(len(images)) if turn < len(prompts[row])], max_batch):
+        for turn in range(max(map(len, asked))):
+            for rows in in_batches([row for row in range(len(images)) if turn < len(asked[row])], max_batch):
                 given = [current[row] for row in rows]
-                asked = [prompts[row][turn] for row in rows]
+                wanted = [asked[row][turn] for row in rows]
                 drawn = [generators[row] for row in rows] if generators else None
-                beside, where = [references[row] for row in rows], [masks[row] for row in rows] if masks else None
+                beside, own = [references[row] for row in rows], [each[row] for row in rows]
                 with one_at_a_time(self.editor), not_a_number_raises(self.editor):
                     if interrupted:
                         return done
                     interrupted.reset()
-                    answers = call_editor(self.editor, given, asked, drawn, beside, where, **arguments)
+                    answers = call_editor(self.editor, given, wanted, drawn, beside, each=own)
                     cut = interrupted.cut()
-                for row, before, prompt, after in zip(rows, given, asked, answers):
-                    done[row].append(Turn(prompt, before.size, after.size, after, cut))
+                for row, before, what, after in zip(rows, given, wanted, answers):
+                    done[row].append(
+                        Turn(what.prompt, before.size, after.size, after, what.requests, what.unread, cut)
+                    )
                     current[row] = _resized(after, before.size)
         return done
 
-    def _working_size(self, size: tuple[int, int], arguments: Mapping[str, Any]) -> tuple[int, int]:
-        return working_size(self.editor, within_size(self.editor, size), arguments)
+    def _working_size(
+        self, size: tuple[int, int], arguments: Mapping[str, Any], max_pixels: int | None
+    ) -> tuple[int, int]:
+        """The editor's size for a picture; a bundle that was made for smaller ones than its class bounds it further."""
+        return working_size(self.editor, size if max_pixels else within_size(self.editor, size), arguments, max_pixels)
+
+    @staticmethod
+    def _warn_of_unread(asked: Sequence[Sequence[Asked]]) -> None:
+        for one in {one: None for turns in asked for one in turns if one.unread}:
+            logger.warning(
+                f"The editor's text encoder does not read all of {one.prompt!r}. Cut off: {', '.join(one.unread)}. "
+                f'With turns="auto" they get turns of their own.'
+            )
 
     def interrupt(self) -> None:
         """End all calls that are running in other threads, or that the callback which calls this belongs to.
@@ -341,6 +357,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         max_new_tokens: int = 512,
         generation: dict[str, Any] | None = None,
         max_batch: int = MAX_BATCH,
+        max_pixels: int | None = None,
+        upscale: Upscaler | None = None,
         **editor_arguments: Any,
     ) -> ImageEditR1PipelineOutput | tuple:
         r"""
@@ -354,9 +372,11 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
                 What to do, in the user's words. One picture goes with several instructions and the other way round.
             plan ([`EditPlan`] or a list of them, *optional*):
                 Carried out as it is, in place of `instruction`.
-            turns (`"single"` or `"multi"`, defaults to `"single"`):
+            turns (`"single"`, `"multi"`, `"auto"` or `"composed"`, defaults to `"single"`):
                 Whether the editor gets all sub-requests at once or one after the other. The paper finds the first better:
-                small artefacts of one turn are the next one's input.
+                small artefacts of one turn are the next one's input. `"auto"` is at once, and goes on in further turns
+                where the editor's text encoder does not read that much text. `"composed"` is one turn, in which the
+                guidance of each sub-request is computed apart and added up, for editors with guidance of that kind.
             num_images_per_prompt (`int`, defaults to 1):
                 How many pictures are made of each plan, and come out.
             num_plans (`int`, defaults to 1):
@@ -383,10 +403,15 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             max_batch (`int`, defaults to 8):
                 The most pictures in one call of the editor. With a generator for each picture the pictures do not depend
                 on it.
+            max_pixels (`int`, *optional*):
+                The most pixels that the editor works at, in place of what its class was made for.
+            upscale (`Callable`, *optional*):
+                `(edited, source) -> picture`, called where the editor worked at fewer pixels than the source has, to bring
+                detail back. Lanczos by default.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
-                `callback_on_step_end`, ... A mask (`mask_image`, `mask`) may have any size, and be a list of one for
-                each picture.
+                `callback_on_step_end`, ... A list of values (`strength=[0.5, 0.8]`) is one for each picture. Pictures
+                among them may be paths and URLs. A mask (`mask_image`, `mask`) may have any size.
 
         Returns:
             [`ImageEditR1PipelineOutput`] or `tuple`: pictures, plans, turns, and a selector's candidates.
@@ -411,6 +436,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             callback_on_plan,
             max_new_tokens,
             generation,
+            max_pixels,
+            upscale,
             **editor_arguments,
         )
         interruption = Interruption(self)
@@ -436,12 +463,12 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             call.turns,
             [one for several in call.generators for one in several],
             call.repeated(call.references),
-            call.repeated(call.masks),
+            [one for several in call.each for one in several],
+            max_pixels,
             call.max_batch,
             interruption,
-            **call.editor_arguments,
         )
-        edited = [_resized(_last_whole(source, record), source.size) for source, record in zip(sources, done)]
+        edited = [as_large_as(source, _last_whole(source, record), upscale) for source, record in zip(sources, done)]
 
         # 5. Keep the best of what was made of each picture
         candidates = []

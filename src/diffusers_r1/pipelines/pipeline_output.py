@@ -21,6 +21,8 @@ class Turn:
         size_given (`tuple` of two `int`): Width and height, in pixels, of the picture it was given.
         size_returned (`tuple` of two `int`): Width and height of the picture that came back.
         image (`PIL.Image.Image`): The picture that came back, as it came.
+        requests (`tuple` of `str`): The sub-requests in the prompt.
+        unread (`tuple` of `str`): Those of them that the editor's text encoder does not read to their end.
         interrupted (`bool`): Whether the call was ended before its last step, so that the picture is half done. It is no
             source of another turn, and no result.
     """
@@ -29,6 +31,8 @@ class Turn:
     size_given: tuple[int, int]
     size_returned: tuple[int, int]
     image: Image.Image
+    requests: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     interrupted: bool = False
 
 

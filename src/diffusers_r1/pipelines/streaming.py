@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Queue
 from typing import Any, TypeVar
 
-from ..editors import check_editor, traits_of
 from ..plan import EditPlan
 from ..planners.plans import is_to_be_asked_again
 from .call import EditCall, Generators, check_agents, check_settings
@@ -17,6 +15,7 @@ from .pipeline_output import ImageEditR1PipelineOutput
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
 
 class StreamingMixin:
     """For a pipeline with `__call__`, `plan` and `check_inputs`: results one by one, in order."""
@@ -60,7 +59,7 @@ class StreamingMixin:
             calls = self._calls_one_by_one(image, instruction, plan, generator, arguments)
         else:
             call = self.check_inputs(image, instruction, plan, generator=generator, **_of_record(arguments))
-            calls = [_alone(self.editor, call, row, arguments) for row in range(len(call.images))]
+            calls = [_alone(call, row, arguments) for row in range(len(call.images))]
         if self._can_plan_ahead(arguments):
             return self._stream_planned_ahead(calls)
         return (self(**call) for call in calls)
@@ -73,11 +72,7 @@ class StreamingMixin:
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
         if isinstance(generator, (list, tuple)):
             raise ValueError("An iterator of pictures goes with one generator, not with a list of them.")
-        of_call = inspect.signature(check_settings).parameters
-        settings = {name: value for name, value in arguments.items() if name in of_call}
-        check_settings(self, planned=plan is not None, **settings)
-        of_editor = {name: value for name, value in _of_record(arguments).items() if name not in of_call}
-        check_editor(self.editor, {**self.editor_defaults, **of_editor})
+        check_settings(self, planned=plan is not None, **_of_record(arguments))
         if instruction is not None:
             check_agents(self)
         return (
@@ -112,14 +107,19 @@ def _of_record(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name != "return_dict"}
 
 
-def _alone(editor: Any, call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _alone(call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call about one picture of several."""
+    shares = call.each[row]
+    of_editor = {
+        name: value if all(share[name] is value for share in shares) else [share[name] for share in shares]
+        for name, value in shares[0].items()
+    }
     return {
         **arguments,
+        **of_editor,
         "image": [[call.images[row], *call.references[row]]],
         "plan" if call.planned else "instruction": call.given[row],
         "generator": call.generators[row] if call.generators else None,
-        **({traits_of(editor).mask: call.masks[row]} if call.masks else {}),
     }
 
 

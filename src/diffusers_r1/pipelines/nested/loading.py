@@ -132,9 +132,7 @@ class NestedPipeline(torch.nn.Module):
     """
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any
-    ) -> DiffusionPipeline:
+    def from_pretrained(cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any) -> DiffusionPipeline:
         """The pipeline in a folder with its adapters, in float32 if no dtype is asked for."""
         pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch_dtype or torch.float32)
         load_adapters(pipeline, Path(folder))

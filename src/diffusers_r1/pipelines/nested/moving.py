@@ -135,7 +135,9 @@ class MovingMixin:
     def _ask_models(self, method: str, *names: str, **kwargs: Any) -> None:
         parts = [getattr(pipeline, name, None) for pipeline in nested_pipelines(self).values() for name in names]
         if not any(hasattr(part, method) for part in parts):
-            raise ValueError(f"There is no {' or '.join(names)} in {list(nested_pipelines(self))} that can `{method}`.")
+            raise ValueError(
+                f"There is no {' or '.join(names)} in {list(nested_pipelines(self))} that can `{method}`."
+            )
         self._set_now_and_later((method, names, (), kwargs))
 
     def _ask_nested(self, method: str, *args: Any, **kwargs: Any) -> None:

@@ -22,7 +22,9 @@ _FIELDS = {
     "prompts": dict[str, str] | None,
     "sequence_without_adapter": bool | None,
 }
-SHARED = "_shared"  # in an index: own components that are parts of a nested pipeline: `{"planner": "editor.text_encoder"}`
+SHARED = (
+    "_shared"  # in an index: own components that are parts of a nested pipeline: `{"planner": "editor.text_encoder"}`
+)
 
 
 def nested_names(pipeline_class: type[DiffusionPipeline]) -> list[str]:

@@ -1,0 +1,141 @@
+"""What is refused before any model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers import ModularPipeline
+from PIL import Image
+
+from ..images import load_pictures
+from .refusals import REFUSALS
+from .signatures import arguments_of
+from .sizes import Editor, Size, block_of, bounded
+from .table import REFERENCES, TRAITS, traits_of
+
+
+GIVEN_BY_THE_PLAN = (
+    "prompt",
+    "prompt_embeds",
+    "generator",
+    "output_type",
+    "return_dict",
+    "num_images_per_prompt",
+)
+
+
+def check_editor(
+    editor: Editor, arguments: Mapping[str, Any], references: bool = False, max_pixels: int | None = None
+) -> None:
+    """Refuse what cannot work, before any model runs.
+
+    Args:
+        references (`bool`): Whether pictures have others beside them.
+        max_pixels (`int`, *optional*): The most pixels that the editor is to work at.
+
+    Raises:
+        TypeError: If the class cannot be an editor, does not take a picture and a prompt, or does not take one of
+            `arguments`.
+        ValueError: If it takes one picture only and is given several, lacks an argument that it needs, such as a mask, or
+            works at sizes of its own and is given `max_pixels`.
+    """
+    name = type(editor).__name__
+    if (reason := refusal_of(editor)) is not None:
+        raise TypeError(f"{name} cannot be an editor: {reason}.")
+    traits, accepted = traits_of(editor), arguments_of(editor)
+    planned = (traits.image, *GIVEN_BY_THE_PLAN)
+    lacking = [argument for argument in (traits.image, "prompt") if argument not in accepted]
+    if lacking:
+        raise TypeError(f"{name} cannot be an editor: it takes no `{'` and no `'.join(lacking)}`.")
+    for argument in arguments:
+        if argument in planned:
+            raise TypeError(f"`{argument}` is not for the caller to give to the editor: plan and pipeline do.")
+        if argument not in accepted:
+            raise TypeError(
+                f"{name} takes no `{argument}`. It takes: {', '.join(sorted(set(accepted) - {*planned}))}."
+            )
+    if references and traits.lists != REFERENCES:
+        able = ", ".join(other for other, row in TRAITS.items() if row.lists == REFERENCES)
+        raise ValueError(f"{name} takes one picture per result. Several are read by: {able}.")
+    if traits.mask_needed and arguments.get(traits.mask) is None:
+        raise ValueError(f"{name} needs a `{traits.mask}`: white where the picture may change, black where not.")
+    for argument in traits.needs:
+        if arguments.get(argument) is None:
+            raise ValueError(f"{name} needs a `{argument}`.")
+    if max_pixels is not None:
+        _check_max_pixels(editor, max_pixels)
+
+
+def refusal_of(editor: Editor) -> str | None:
+    """Why no picture can come back from the editor; `None` where one can, as far as is known."""
+    mro = [base.__name__ for base in type(editor).__mro__]
+    refused = next((base for base in mro if base in TRAITS or base in REFUSALS), None)
+    if refused in REFUSALS:
+        return REFUSALS[refused]
+    if isinstance(editor, ModularPipeline) and "images" not in {output.name for output in editor.blocks.outputs}:
+        return "its blocks make no `images`"
+    return None
+
+
+def open_masks(editor: Editor, arguments: Mapping[str, Any], pictures: int) -> list[Image.Image]:
+    """The masks among an editor's arguments, one for all pictures or one for each; none if there is none.
+
+    Args:
+        pictures (`int`): How many pictures are edited.
+
+    Returns:
+        `list` of `PIL.Image.Image`, mode L: white where the picture may change.
+
+    Raises:
+        TypeError, ValueError: If a mask is no picture, or their number does not fit.
+    """
+    given = arguments.get(traits_of(editor).mask)
+    if given is None:
+        return []
+    masks = [mask.convert("L") for mask in load_pictures(given)]
+    if len(masks) not in (1, pictures):
+        raise ValueError(f"{len(masks)} masks do not go with {pictures} pictures.")
+    return masks
+
+
+def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_pixels: int | None = None) -> Size:
+    """The size at which the editor works on a picture, in every turn.
+
+    It is `height` and `width` among the arguments. Where only one of them is given, the other follows the picture's
+    aspect ratio; where neither is, the class's rule says, from the picture made smaller to what the class was made for.
+
+    Args:
+        size (`tuple` of two `int`): Width and height of the picture, in pixels.
+        arguments (`Mapping`): The editor's, of this picture.
+        max_pixels (`int`, *optional*): In place of the most pixels that the class was made for. A class with sizes of its
+            own of about one megapixel only ever works at fewer because of it.
+    """
+    traits = traits_of(editor)
+    width, height = arguments.get("width"), arguments.get("height")
+    if width and height:
+        return traits.size(editor, (width, height)) if traits.snaps else (width, height)
+    if width or height:
+        block = block_of(editor)
+        ratio = size[0] / size[1]
+        other = height * ratio if height else width / ratio
+        other = max(block, round(other / block) * block)
+        at_work = (other, height) if height else (width, other)
+        return traits.size(editor, at_work) if traits.snaps else at_work
+    most = traits.pixels(editor) if callable(traits.pixels) else traits.pixels
+    at_work = traits.size(editor, bounded(size, max_pixels or most))
+    # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
+    while "height" not in arguments_of(editor) and at_work != (settled := traits.size(editor, at_work)):
+        at_work = settled
+    if max_pixels is not None and at_work[0] * at_work[1] > max_pixels:
+        block = block_of(editor)
+        at_work = tuple(max(block, side // block * block) for side in bounded(at_work, max_pixels))
+    return at_work
+
+
+def _check_max_pixels(editor: Editor, max_pixels: int) -> None:
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"`max_pixels` is a number of pixels, 1 or more, not {max_pixels!r}.")
+    traits = traits_of(editor)
+    if traits.snaps or (traits.pixels is None and "height" in traits.ignored):
+        raise ValueError(f"{type(editor).__name__} works at sizes of its own, so it takes no `max_pixels`.")

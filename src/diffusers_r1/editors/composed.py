@@ -1,0 +1,170 @@
+r"""One denoising for a whole plan, in which the guidance of each sub-request is computed apart and added up.
+
+With \(\epsilon(c)\) for what the denoiser predicts under request \(c\) and \(\epsilon(\varnothing)\) under none, guidance goes
+\(s\,(\epsilon(c) - \epsilon(\varnothing))\) away from the latter. The conjunction of composable diffusion (Liu et al., 2022,
+arXiv 2206.01714, equation 11) is the sum over all requests, \(s \sum_k (\epsilon(c_k) - \epsilon(\varnothing))\). Specify and Edit
+(Iakovleva et al., arXiv 2407.20232) brings it to instructions: one that was decomposed guides by its parts. Here the parts
+are a plan's sub-requests, all of one weight.
+
+The editor's own loop runs, with the first request as its prompt. A hook on the denoiser adds what the others differ by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .signatures import arguments_of
+from .sizes import MEGAPIXEL, Editor
+from .turns import Asked
+
+
+Inputs = dict[str, Any]
+Predict = Callable[[Inputs], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Composer:
+    """How one editor class is composed.
+
+    Args:
+        denoiser (`str`): The component that predicts.
+        scale (`str`): The argument that is the guidance's strength, above 1 where guidance is on.
+        encode (callable): `(editor, request, given) -> inputs` of the denoiser that the request makes.
+        hook (callable): `(requests' inputs, the empty request's inputs) -> forward hook` of the denoiser.
+    """
+
+    denoiser: str
+    scale: str
+    encode: Callable[[Editor, str, Mapping[str, Any]], Inputs]
+    hook: Callable[[list[Inputs], Inputs], Callable]
+
+
+def composer_of(editor: Editor) -> Composer | None:
+    """How the editor's class is composed; `None` if it is not."""
+    return next((COMPOSERS[base.__name__] for base in type(editor).__mro__ if base.__name__ in COMPOSERS), None)
+
+
+def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
+    """Refuse to compose where nothing would be added up, before any model runs.
+
+    Raises:
+        ValueError: If the editor has no classifier-free guidance that can be composed, or it is off.
+    """
+    composer = composer_of(editor)
+    if composer is None:
+        able = ", ".join(COMPOSERS)
+        raise ValueError(f'{type(editor).__name__} cannot be asked with turns="composed". It is for: {able}.')
+    scale = arguments.get(composer.scale, arguments_of(editor)[composer.scale])
+    if not all(one > 1 for one in (scale if isinstance(scale, (list, tuple)) else [scale])):
+        raise ValueError(f'turns="composed" adds up guidance, which is off: give `{composer.scale}` above 1.')
+
+
+@contextmanager
+def composed(editor: Editor, asked: Asked, given: Mapping[str, Any]) -> Iterator[None]:
+    """While it is open, the editor's call with the first of the sub-requests is guided by all of them.
+
+    Args:
+        asked ([`Asked`]): If it is not `composed`, nothing happens.
+        given (`Mapping`): What the editor is called with.
+    """
+    if not asked.composed:
+        yield
+        return
+    composer = composer_of(editor)
+    with torch.no_grad():
+        others = [composer.encode(editor, request, given) for request in asked.requests[1:]]
+        nothing = composer.encode(editor, given.get("negative_prompt") or "", given)
+    hook = getattr(editor, composer.denoiser).register_forward_hook(composer.hook(others, nothing), with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+# InstructPix2Pix: one pass of three rows, under text and picture, under the picture alone, under nothing
+# --------------------------------------------------------------------------------------------------------
+
+
+def _pix2pix_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+    return {"encoder_hidden_states": editor._encode_prompt(request, editor._execution_device, 1, False)}
+
+
+def _sdxl_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+    embeds, _, pooled, _ = editor.encode_prompt(
+        request, device=editor._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    return {"encoder_hidden_states": embeds, "text_embeds": pooled}
+
+
+def _three_rows(others: list[Inputs], nothing: Inputs) -> Callable:
+    def hook(unet: torch.nn.Module, args: tuple, kwargs: Inputs, output: tuple) -> tuple:
+        text, picture, empty = output[0].chunk(3)
+        latents, timestep = args
+        for inputs in others:
+            own = {**kwargs, "encoder_hidden_states": inputs["encoder_hidden_states"]}
+            if kwargs.get("added_cond_kwargs"):
+                own["added_cond_kwargs"] = {name: value[:1] for name, value in kwargs["added_cond_kwargs"].items()}
+                if "text_embeds" in inputs:
+                    own["added_cond_kwargs"]["text_embeds"] = inputs["text_embeds"]
+            # `forward`, so that this hook does not call itself
+            text = text + unet.forward(latents[:1], timestep, **own)[0] - picture
+        return (torch.cat([text, picture, empty]), *output[1:])
+
+    return hook
+
+
+# Qwen-Image-Edit: a pass under the request, then one under the negative prompt
+# -----------------------------------------------------------------------------
+
+
+def _qwen_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+    picture = given["image"][0] if isinstance(given["image"], list) else given["image"]
+    return _qwen_inputs(editor, request, given, editor.image_processor.resize(picture, *_area_of(MEGAPIXEL, picture)))
+
+
+def _qwen_plus_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+    seen = [editor.image_processor.resize(picture, *_area_of(384 * 384, picture)) for picture in given["image"]]
+    return _qwen_inputs(editor, request, given, seen)
+
+
+def _qwen_inputs(editor: Editor, request: str, given: Mapping[str, Any], seen: Any) -> Inputs:
+    embeds, mask = editor.encode_prompt(image=seen, prompt=request, device=editor._execution_device)
+    return {"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask}
+
+
+def _area_of(pixels: int, picture: Any) -> tuple[int, int]:
+    """Height and width at which the text encoder sees a picture."""
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
+
+    width, height, *_ = calculate_dimensions(pixels, picture.width / picture.height)
+    return height, width
+
+
+def _two_passes(others: list[Inputs], nothing: Inputs) -> Callable:
+    passes = 0
+
+    def hook(transformer: torch.nn.Module, args: tuple, kwargs: Inputs, output: tuple) -> tuple:
+        nonlocal passes
+        passes += 1
+        if passes % 2 == 0:  # the pass under the negative prompt
+            return output
+        text = output[0]
+        empty = transformer.forward(**{**kwargs, **nothing})[0]
+        for inputs in others:
+            text = text + transformer.forward(**{**kwargs, **inputs})[0] - empty
+        return (text, *output[1:])
+
+    return hook
+
+
+COMPOSERS: dict[str, Composer] = {
+    "StableDiffusionInstructPix2PixPipeline": Composer("unet", "guidance_scale", _pix2pix_text, _three_rows),
+    "StableDiffusionXLInstructPix2PixPipeline": Composer("unet", "guidance_scale", _sdxl_text, _three_rows),
+    "QwenImageEditPipeline": Composer("transformer", "true_cfg_scale", _qwen_text, _two_passes),
+    "QwenImageEditPlusPipeline": Composer("transformer", "true_cfg_scale", _qwen_plus_text, _two_passes),
+}

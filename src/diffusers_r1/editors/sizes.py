@@ -1,0 +1,161 @@
+"""At which size an editor works: rules of the classes, their ceilings, and the way back to the source's size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from diffusers import DiffusionPipeline, ModularPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+from PIL import Image
+
+
+Editor = DiffusionPipeline | ModularPipeline
+Size = tuple[int, int]  # width, height in pixels, as PIL has it
+
+MEGAPIXEL = 1024 * 1024
+
+
+# The most pixels
+# ---------------
+
+
+def sample_area(editor: Editor) -> int:
+    """What the denoiser's own `sample_size` comes to in pixels: the size that the class makes unless it is told one."""
+    denoiser = editor.unet if getattr(editor, "unet", None) is not None else editor.transformer
+    return (denoiser.config.sample_size * editor.vae_scale_factor) ** 2
+
+
+def bounded(size: Size, pixels: int | None) -> Size:
+    """`size`, made smaller in its aspect ratio where it has more than `pixels`; `None` is no ceiling."""
+    if pixels is None or size[0] * size[1] <= pixels:
+        return size
+    scale = math.sqrt(pixels / (size[0] * size[1]))
+    return tuple(max(1, int(side * scale)) for side in size)
+
+
+# The rules: `(editor, size) -> size`
+# -----------------------------------
+
+
+def block_of(editor: Editor) -> int:
+    """The pixels of a latent block's side: what the autoencoder makes one value of, and the transformer one token."""
+    factor = getattr(editor, "vae_scale_factor", None) or getattr(editor, "vae_scale_factor_spatial", 8)
+    packs = getattr(editor, "transformer", None) is not None  # 2x2 latents into a token
+    return factor * 2 if packs else factor
+
+
+def whole_blocks(editor: Editor, size: Size) -> Size:
+    """`size`, each side rounded down to whole latent blocks and to at least one."""
+    return _in_blocks_of(block_of(editor), size)
+
+
+def two_blocks(editor: Editor, size: Size) -> Size:
+    """`size`, each side rounded down to whole pairs of latent blocks and to at least one pair."""
+    return _in_blocks_of(2 * editor.vae_scale_factor, size)
+
+
+def blocks_of_32(editor: Editor, size: Size) -> Size:
+    """`size`, each side rounded down to a multiple of 32 and to at least 32."""
+    return _in_blocks_of(32, size)
+
+
+def flux2_size(editor: Editor, size: Size) -> Size:
+    """`size` in whole latent blocks, made no longer than 8:1 and no side below 64 pixels, which FLUX.2 refuses."""
+    width, height = flux2_reference(editor, size)
+    block = 2 * editor.vae_scale_factor
+    shortest = math.ceil(max(width, height) / 8 / block) * block  # rounding down must not make it longer again
+    return tuple(max(side // block * block, shortest) for side in (width, height))
+
+
+def flux2_reference(editor: Editor, size: Size) -> Size:
+    """`size`, made no longer than 8:1, its area kept, and no side below 64 pixels."""
+    width, height = size
+    if max(size) > 8 * min(size):
+        short = math.ceil(math.sqrt(width * height / 8))
+        width, height = (8 * short, short) if width > height else (short, 8 * short)
+    scale = max(1.0, 64 / min(width, height))
+    return round(width * scale), round(height * scale)
+
+
+def omnigen_size(editor: Editor, size: Size) -> Size:
+    """`size` in whole latent blocks, no side longer than OmniGen's table of positions reaches (3072 pixels)."""
+    block = 2 * editor.vae_scale_factor
+    longest = editor.transformer.config.pos_embed_max_size * block
+    scale = min(1.0, longest / max(size))
+    return _in_blocks_of(block, tuple(max(1, int(side * scale)) for side in size))
+
+
+def kontext_size(editor: Editor, size: Size) -> Size:
+    """Of the sizes that FLUX.1 Kontext was trained on, the one nearest in aspect ratio."""
+    return _nearest_in_aspect(PREFERRED_KONTEXT_RESOLUTIONS, size)
+
+
+def kandinsky_size(editor: Editor, size: Size) -> Size:
+    """Of Kandinsky's seven sizes of about one megapixel, the one nearest in aspect ratio."""
+    return _nearest_in_aspect(editor.resolutions, size)
+
+
+def fibo_size(editor: Editor, size: Size) -> Size:
+    """Of the sizes of about one megapixel that FIBO was trained on, the one nearest in aspect ratio."""
+    from diffusers.pipelines.bria_fibo.pipeline_bria_fibo_edit import PREFERRED_RESOLUTION
+
+    return _nearest_in_aspect(PREFERRED_RESOLUTION[MEGAPIXEL], size)
+
+
+def fibo2_size(editor: Editor, size: Size) -> Size:
+    """Of the sizes of about one megapixel that Fibo 2 was trained on, the one nearest in aspect ratio."""
+    area = (editor.default_sample_size * editor.vae_scale_factor) ** 2
+    return editor.image_processor.get_image_size(size[0] / size[1], area=area)
+
+
+def joy_size(editor: Editor, size: Size) -> Size:
+    """Of JoyImage's sizes of about one megapixel, the one nearest in aspect ratio; left to itself it crops to it."""
+    processor = getattr(editor, "vae_image_processor", editor.image_processor)
+    height, width = processor.get_default_height_width(None, size[1], size[0])
+    return width, height
+
+
+def one_megapixel(editor: Editor, size: Size) -> Size:
+    """About 1024x1024 pixels in the source's aspect ratio, in multiples of 32: what Qwen-Image-Edit works at."""
+    scale = math.sqrt(MEGAPIXEL / (size[0] * size[1]))
+    return tuple(max(32, round(side * scale / 32) * 32) for side in size)
+
+
+def longcat_size(editor: Editor, size: Size) -> Size:
+    """About 1024x1024 pixels in the source's aspect ratio, in multiples of 16, rounded up."""
+    from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import calculate_dimensions
+
+    return calculate_dimensions(MEGAPIXEL, size[0] / size[1])
+
+
+def _in_blocks_of(block: int, size: Size) -> Size:
+    return tuple(max(block, side // block * block) for side in size)
+
+
+def _nearest_in_aspect(sizes: Sequence[Size], size: Size) -> Size:
+    aspect = size[0] / size[1]
+    return min(sizes, key=lambda preferred: abs(preferred[0] / preferred[1] - aspect))
+
+
+# The way back
+# ------------
+
+Upscaler = Callable[[Image.Image, Image.Image], Image.Image]
+"""`(edited, source) -> picture`: the edited picture at its working size, made larger; the source is there to look at."""
+
+
+def as_large_as(source: Image.Image, edited: Image.Image, upscale: Upscaler | None = None) -> Image.Image:
+    """The edited picture in its source's size.
+
+    Args:
+        source (`PIL.Image.Image`): What was edited.
+        edited (`PIL.Image.Image`): What came out, at the size that the editor worked at.
+        upscale (`Callable`, *optional*): Called with both where the edited picture has fewer pixels than the source, to
+            bring detail back. What it returns may have any size. Lanczos by default.
+    """
+    if upscale is not None and edited.width * edited.height < source.width * source.height:
+        edited = upscale(edited, source)
+    if edited.size == source.size:
+        return edited
+    return edited.resize(source.size, Image.Resampling.LANCZOS)

@@ -1,0 +1,157 @@
+"""What each editor class wants: a table of facts. `refusals.py` has the classes that cannot be editors.
+
+A class that takes `image` and `prompt` works without a row, one picture at a time at the source's size. It gets a row when
+it reads lists in a way of its own, needs an argument that it does not default to, or has sizes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import reading, sizes, wording
+from .sizes import MEGAPIXEL, Editor, Size
+
+
+PAIRS = "a batch of pictures, each with its prompt"
+REFERENCES = "several pictures for one result"
+REFUSED = "not at all"
+
+INSTRUCTION = "what to change"
+DESCRIPTION = "what the picture shows afterwards"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What has to be known to call an editor class.
+
+    Args:
+        lists (`str`): How a list of pictures is read: `PAIRS`, `REFERENCES` or `REFUSED`. Only with `PAIRS` is a batch
+            one call; otherwise there is one call per picture. Only with `REFERENCES` may a picture have others beside it.
+        size (callable): `(editor, source size) -> size` that the editor is given and returns.
+        pixels (`int` or callable, *optional*): The most pixels that the class was made for, or `(editor) -> pixels`. The
+            source is made smaller before `size` sees it. `None` where `size` has sizes of its own, or nobody knows.
+        pixels_from (`str`): Where that figure is from.
+        snaps (`bool`): Whether `height` and `width`, too, are moved to one of the class's own sizes.
+        reference (callable, *optional*): `(editor, size) -> size` that a picture beside the edited one is brought to.
+        always (`Mapping`): Arguments given unless the caller gives them.
+        ignored (`tuple` of `str`): Arguments in the signature that change nothing.
+        batched (`tuple` of `str`): Arguments that are a list of one tensor for each picture of a batch. Such a type hint
+            otherwise means several tensors for one picture.
+        image (`str`): The argument that takes the picture.
+        answer (`str`): The field of the output that has the pictures.
+        asks (`str`): What a prompt says to this class: `INSTRUCTION` or `DESCRIPTION`.
+        prompt (callable): `(request, number of pictures) -> prompt`.
+        reads (callable, *optional*): `(editor, prompt, arguments) -> (tokens of the prompt, most tokens it reads)`; `None`
+            where no text is cut off.
+        mask (`str`, *optional*): The argument that takes a mask.
+        mask_needed (`bool`): Whether the editor does not run without one.
+        needs (`tuple` of `str`): Further arguments without which it does not run.
+    """
+
+    lists: str = REFUSED
+    size: Callable[[Editor, Size], Size] = sizes.whole_blocks
+    pixels: int | Callable[[Editor], int] | None = None
+    pixels_from: str = ""
+    snaps: bool = False
+    reference: Callable[[Editor, Size], Size] | None = None
+    always: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    batched: tuple[str, ...] = ()
+    image: str = "image"
+    answer: str = "images"
+    asks: str = INSTRUCTION
+    prompt: Callable[[str, int], str] = wording.as_it_is
+    reads: Callable[[Editor, str, Mapping[str, Any]], tuple[int, int]] | None = None
+    mask: str | None = None
+    mask_needed: bool = False
+    needs: tuple[str, ...] = ()
+
+
+# What several rows have in common
+OWN_SIZE = {"pixels": sizes.sample_area, "pixels_from": "`sample_size` in the model's configuration"}
+FLUX2 = {
+    "size": sizes.flux2_size,
+    "pixels": MEGAPIXEL,
+    "pixels_from": "the class, which brings its picture to 1024x1024 pixels",
+    "reference": sizes.flux2_reference,
+    "reads": reading.chat_tokens,
+}
+ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
+FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
+KONTEXT = {"size": sizes.kontext_size, "reads": reading.t5_tokens, "always": {"_auto_resize": False}}
+MASK = {"mask": "mask_image", "mask_needed": True}
+REDRAWS = {"asks": DESCRIPTION}
+QWEN_IMAGE = {
+    "pixels": 1328 * 1328,
+    "pixels_from": "Qwen-Image's card, whose square size is 1328x1328",
+    "reads": reading.qwen_image_tokens,
+    **REDRAWS,
+}
+
+# `_auto_resize` would snap a picture that already has the working size. QwenImageEditInpaintPipeline and
+# JoyImageEditPipeline work at their own rule's size whatever `height` and `width` say, Flux2KleinInpaintPipeline at the
+# picture's.
+TRAITS: dict[str, Traits] = {
+    # Editors that follow an instruction
+    "StableDiffusionInstructPix2PixPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE),
+    "StableDiffusionXLInstructPix2PixPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE),
+    "FluxKontextPipeline": Traits(PAIRS, **KONTEXT),
+    "FluxKontextInpaintPipeline": Traits(**KONTEXT, **MASK),
+    "Flux2Pipeline": Traits(REFERENCES, **FLUX2),
+    "Flux2KleinPipeline": Traits(REFERENCES, **FLUX2),
+    "Flux2KleinKVPipeline": Traits(REFERENCES, **FLUX2),
+    "Flux2KleinInpaintPipeline": Traits(ignored=("height", "width"), **FLUX2, **MASK),
+    "QwenImageEditPipeline": Traits(size=sizes.one_megapixel),
+    "QwenImageEditPlusPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "QwenImageEditInpaintPipeline": Traits(size=sizes.one_megapixel, ignored=("height", "width"), **MASK),
+    "QwenImage21Pipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "LongCatImageEditPipeline": Traits(size=sizes.longcat_size, reads=reading.longcat_tokens),
+    "OmniGenPipeline": Traits(
+        REFERENCES, sizes.omnigen_size, image="input_images", prompt=wording.with_placeholders, **ONE_MEGAPIXEL
+    ),
+    "BriaFiboEditPipeline": Traits(
+        REFERENCES, sizes.fibo_size, prompt=wording.as_edit_json, mask="mask", reads=reading.fibo_tokens
+    ),
+    "BriaFibo2Pipeline": Traits(REFERENCES, sizes.fibo2_size, mask="mask"),
+    "JoyImageEditPipeline": Traits(size=sizes.joy_size, ignored=("height", "width")),
+    "JoyImageEditPlusPipeline": Traits(REFERENCES, sizes.joy_size, image="images"),
+    "GlmImagePipeline": Traits(REFERENCES, sizes.blocks_of_32, **ONE_MEGAPIXEL),
+    "Kandinsky5I2IPipeline": Traits(
+        size=sizes.kandinsky_size, snaps=True, answer="image", reads=reading.kandinsky5_tokens
+    ),
+    "DreamLitePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
+    "DreamLiteMobilePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
+    "ZImageOmniPipeline": Traits(REFERENCES, **FLUX2),
+    "FluxKontextModularPipeline": Traits(**KONTEXT),
+    "Flux2ModularPipeline": Traits(REFERENCES, **FLUX2),
+    "Flux2KleinModularPipeline": Traits(REFERENCES, **FLUX2),
+    "Flux2KleinBaseModularPipeline": Traits(REFERENCES, **FLUX2),
+    "QwenImageEditModularPipeline": Traits(size=sizes.one_megapixel, mask="mask_image"),
+    "QwenImageEditPlusModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "QwenImage21ModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "QwenImage21TurboModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    # Editors that redraw a picture, or a part of it, as a description says
+    "StableDiffusionImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionXLImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusion3Img2ImgPipeline": Traits(PAIRS, reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
+    "LatentConsistencyModelImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "FluxImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
+    "ChromaImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
+    "QwenImageImg2ImgPipeline": Traits(PAIRS, **QWEN_IMAGE),
+    "ZImageImg2ImgPipeline": Traits(PAIRS, reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "StableDiffusionInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
+    "StableDiffusionXLInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
+    "StableDiffusion3InpaintPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **MASK, **REDRAWS),
+    "FluxInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
+    "FluxFillPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
+    "ChromaInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
+    "QwenImageInpaintPipeline": Traits(**QWEN_IMAGE, **MASK),
+    "ZImageInpaintPipeline": Traits(reads=reading.chat_tokens, **ONE_MEGAPIXEL, **MASK, **REDRAWS),
+}
+
+
+def traits_of(editor: Editor) -> Traits:
+    """The row of the editor's class or of its nearest base class that has one; the defaults where none has."""
+    return next((TRAITS[base.__name__] for base in type(editor).__mro__ if base.__name__ in TRAITS), Traits())

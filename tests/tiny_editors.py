@@ -1,0 +1,512 @@
+"""Tiny editors of the classes that `tiny_models` has no builder for, of the same parts and under the same rules.
+
+editor = EDITORS["FluxInpaintPipeline"]()
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import tiny_models
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
+    ChromaTransformer2DModel,
+    DDIMScheduler,
+    DiffusionPipeline,
+    DreamLiteUNetModel,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2AutoBlocks,
+    Flux2KleinAutoBlocks,
+    Flux2KleinBaseAutoBlocks,
+    FluxTransformer2DModel,
+    GlmImagePipeline,
+    GlmImageTransformer2DModel,
+    JoyImageEditPlusPipeline,
+    JoyImageEditPlusTransformer3DModel,
+    Kandinsky5I2IPipeline,
+    Kandinsky5Transformer3DModel,
+    LCMScheduler,
+    ModularPipeline,
+    QwenImage21AutoBlocks,
+    QwenImage21TurboAutoBlocks,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageOmniPipeline,
+    ZImageTransformer2DModel,
+)
+from transformers import (
+    ByT5Tokenizer,
+    CLIPTextModelWithProjection,
+    GlmImageConfig,
+    GlmImageForConditionalGeneration,
+    GlmImageImageProcessor,
+    GlmImageProcessor,
+    Qwen2VLProcessor,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Siglip2ImageProcessor,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+
+def build(name: str, parts: dict[str, Any]) -> DiffusionPipeline:
+    """The class of that name from those of the parts that it takes."""
+    pipeline = getattr(diffusers, name)
+    expected = inspect.signature(pipeline.__init__).parameters
+    return pipeline(**{part: value for part, value in parts.items() if part in expected})
+
+
+def _unet(seed: int, in_channels: int = 4, text_width: int = 32, **config: Any) -> UNet2DConditionModel:
+    with tiny_models._seeded(seed):
+        return UNet2DConditionModel(
+            sample_size=8,
+            in_channels=in_channels,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            attention_head_dim=4,
+            cross_attention_dim=text_width,
+            **config,
+        ).eval()
+
+
+def stable_diffusion(name: str, in_channels: int = 4) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class that redraws with Stable Diffusion's parts; 9 channels for one that was made for masks."""
+
+    def builder() -> DiffusionPipeline:
+        parts = {**tiny_models.tiny_pix2pix().components, "unet": _unet(0, in_channels)}
+        return getattr(diffusers, name)(**parts, requires_safety_checker=False)
+
+    return builder
+
+
+def stable_diffusion_xl(name: str, in_channels: int = 4) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of SDXL."""
+
+    def builder() -> DiffusionPipeline:
+        parts = tiny_models.tiny_sdxl_pix2pix().components
+        projection = parts["text_encoder_2"].config.projection_dim
+        added = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + projection,
+        }
+        parts["unet"] = _unet(0, in_channels, text_width=64, **added)
+        return getattr(diffusers, name)(**parts, add_watermarker=False)
+
+    return builder
+
+
+def latent_consistency() -> DiffusionPipeline:
+    """LCM: its UNet takes the guidance scale as an embedding."""
+    parts = {**tiny_models.tiny_pix2pix().components, "unet": _unet(0, time_cond_proj_dim=8)}
+    parts["scheduler"] = LCMScheduler.from_config(DDIMScheduler().config)
+    return diffusers.LatentConsistencyModelImg2ImgPipeline(**parts, requires_safety_checker=False)
+
+
+def stable_diffusion_3(name: str, latent_channels: int = 4) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of Stable Diffusion 3: two CLIP, one T5."""
+
+    def builder() -> DiffusionPipeline:
+        clip, tokenizer = tiny_models._clip(0)
+        t5, tokenizer_3 = tiny_models._t5(0)
+        with tiny_models._seeded(0):
+            projected = [CLIPTextModelWithProjection(clip.config).eval() for _ in range(2)]
+            transformer = SD3Transformer2DModel(
+                sample_size=8,
+                patch_size=2,
+                in_channels=latent_channels,
+                out_channels=latent_channels,
+                num_layers=1,
+                attention_head_dim=8,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                caption_projection_dim=16,
+                pooled_projection_dim=2 * clip.config.projection_dim,
+                pos_embed_max_size=96,
+            ).eval()
+        return getattr(diffusers, name)(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=tiny_models._autoencoder(latent_channels, 0, shift_factor=0.0609, scaling_factor=1.5305),
+            text_encoder=projected[0],
+            tokenizer=tokenizer,
+            text_encoder_2=projected[1],
+            tokenizer_2=tokenizer,
+            text_encoder_3=t5,
+            tokenizer_3=tokenizer_3,
+        )
+
+    return builder
+
+
+def flux1(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of FLUX.1."""
+    return lambda: build(name, tiny_models.tiny_kontext().components)
+
+
+def flux_fill() -> DiffusionPipeline:
+    """FLUX.1 Fill: its transformer also sees the masked picture's latents and, per latent, an 8x8 mask."""
+    parts = tiny_models.tiny_kontext().components
+    with tiny_models._seeded(0):
+        parts["transformer"] = FluxTransformer2DModel(
+            in_channels=16 + 16 + 4 * 64,
+            out_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 4, 8),
+        ).eval()
+    return build("FluxFillPipeline", parts)
+
+
+def chroma(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of Chroma, which has T5 alone."""
+
+    def builder() -> DiffusionPipeline:
+        text_encoder, tokenizer = tiny_models._t5(0)
+        with tiny_models._seeded(0):
+            transformer = ChromaTransformer2DModel(
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 4, 8),
+                approximator_num_channels=8,
+                approximator_hidden_dim=16,
+                approximator_layers=1,
+            ).eval()
+        transformer.register_to_config(guidance_embeds=False)  # a checkpoint's file has it, and the class reads it
+        parts = tiny_models.tiny_kontext().components
+        own = {"text_encoder": text_encoder, "tokenizer": tokenizer, "transformer": transformer}
+        return build(name, {**parts, **own, "scheduler": FlowMatchEulerDiscreteScheduler()})
+
+    return builder
+
+
+def qwen_image(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of Qwen-Image."""
+    return lambda: build(name, tiny_models._qwen_image_parts(0))
+
+
+def _qwen3(hidden_size: int = 16, layers: int = 2) -> Qwen3ForCausalLM:
+    tokenizer = tiny_models.tiny_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with tiny_models._seeded(0):
+        return Qwen3ForCausalLM(config).eval()
+
+
+def _z_image_parts(siglip_width: int | None = None) -> dict[str, Any]:
+    with tiny_models._seeded(0):
+        transformer = ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            siglip_feat_dim=siglip_width,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 512, 512],
+        ).eval()
+        # Tokens that pad a sequence are left uninitialised by the class.
+        for name, weight in transformer.named_parameters():
+            if name.endswith("pad_token"):
+                weight.data.normal_()
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": tiny_models._autoencoder(4, 0, shift_factor=0.1159, scaling_factor=0.3611),
+        "text_encoder": _qwen3(),
+        "tokenizer": tiny_models.tiny_tokenizer(),
+        "transformer": transformer,
+    }
+
+
+def z_image(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of Z-Image."""
+    return lambda: build(name, _z_image_parts())
+
+
+def z_image_omni() -> ZImageOmniPipeline:
+    """Z-Image Omni, which sees pictures through SigLIP 2 as well."""
+    config = Siglip2VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_patches=16, patch_size=8
+    )
+    with tiny_models._seeded(0):
+        siglip = Siglip2VisionModel(config).eval()
+    parts = _z_image_parts(siglip_width=16)
+    parts["vae"].to(torch.bfloat16)  # the class gives it nothing else
+    return ZImageOmniPipeline(
+        **parts,
+        siglip=siglip,
+        siglip_processor=Siglip2ImageProcessor(patch_size=8, max_num_patches=16),
+    )
+
+
+def flux2_klein(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of a class with the parts of FLUX.2 Klein."""
+    return lambda: build(name, tiny_models.tiny_flux2_klein().components)
+
+
+def modular(blocks: type, parts: Callable[[], DiffusionPipeline]) -> Callable[[], ModularPipeline]:
+    """A builder of a modular pipeline from the parts of a plain one."""
+    return lambda: tiny_models._modular(blocks(), parts().components)
+
+
+def fibo2() -> BriaFibo2Pipeline:
+    """FIBO 2; it reads the layers 3 to 36 of its text encoder, here two layers over and over."""
+    text_encoder, processor = tiny_models._qwen3_vl(0)
+    with tiny_models._seeded(0):
+        transformer = BriaFibo2Transformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=6,
+            n_refiner_layers=1,
+            n_heads=2,
+            cap_feat_dim=3 * 32,
+            injection_layer_ids=(1, 2, 3, 4, 5),
+            perceiver_num_layers=1,
+            min_num_gist_tokens=4,
+            max_num_gist_tokens=8,
+            gist_step=4,
+            axes_dims=(4, 6, 6),
+        ).eval()
+    editor = BriaFibo2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=tiny_models._flux2_autoencoder(0),
+        text_encoder=text_encoder,
+        processor=processor,
+    )
+    editor.text_encoder_out_layers = ((0, 1, 2),) * 6
+    return editor
+
+
+def joyimage_edit_plus() -> JoyImageEditPlusPipeline:
+    """JoyImage-Edit-Plus, which reads several pictures."""
+    parts = tiny_models.tiny_joyimage_edit().components
+    with tiny_models._seeded(0):
+        parts["transformer"] = JoyImageEditPlusTransformer3DModel(
+            in_channels=4, hidden_size=32, num_attention_heads=2, text_dim=32, num_layers=1, rope_dim_list=[4, 6, 6]
+        ).eval()
+    return JoyImageEditPlusPipeline(**parts)
+
+
+def kandinsky5() -> Kandinsky5I2IPipeline:
+    """Kandinsky 5 for pictures; it works at one of its own sizes of about one megapixel."""
+    clip, tokenizer_2 = tiny_models._clip(0)
+    tokenizer = tiny_models.tiny_tokenizer()
+    with tiny_models._seeded(0):
+        transformer = Kandinsky5Transformer3DModel(
+            in_visual_dim=4,
+            in_text_dim=32,
+            in_text_dim2=32,
+            time_dim=16,
+            out_visual_dim=4,
+            model_dim=32,
+            ff_dim=32,
+            num_text_blocks=1,
+            num_visual_blocks=1,
+            axes_dims=(4, 6, 6),
+            visual_cond=True,
+            attention_type="regular",
+        ).eval()
+    return Kandinsky5I2IPipeline(
+        transformer=transformer,
+        vae=tiny_models._autoencoder(4, 0, mid_block_add_attention=False),
+        text_encoder=tiny_models._vision_language_model(tokenizer, 0),
+        tokenizer=tiny_models._processor(Qwen2VLProcessor, tokenizer),
+        text_encoder_2=clip,
+        tokenizer_2=tokenizer_2,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def dreamlite(name: str) -> Callable[[], DiffusionPipeline]:
+    """A builder of DreamLite, which lays source and result side by side."""
+
+    def builder() -> DiffusionPipeline:
+        text_encoder, processor = tiny_models._qwen3_vl(0)
+        with tiny_models._seeded(0):
+            unet = DreamLiteUNetModel(
+                sample_size=8,
+                in_channels=4,
+                out_channels=4,
+                block_out_channels=(8, 16, 16),
+                layers_per_block=1,
+                norm_num_groups=4,
+                cross_attention_dim=32,
+                attention_head_dim=8,
+                addition_embed_type="time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=16,
+                ff_mult=2,
+            ).eval()
+            vae = AutoencoderTiny(
+                encoder_block_out_channels=(4, 4, 4, 4),
+                decoder_block_out_channels=(4, 4, 4, 4),
+                num_encoder_blocks=(1, 1, 1, 1),
+                num_decoder_blocks=(1, 1, 1, 1),
+            ).eval()
+        return getattr(diffusers, name)(
+            text_encoder=text_encoder,
+            tokenizer=processor.tokenizer,
+            processor=processor,
+            vae=vae,
+            unet=unet,
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+    return builder
+
+
+def glm_image() -> GlmImagePipeline:
+    """GLM-Image: a language model writes the tokens of the picture, which a transformer then draws."""
+    tokenizer = tiny_models.tiny_tokenizer()
+    special = {
+        "image_token": "<|image_pad|>",
+        "grid_bos_token": "<|vision_start|>",
+        "grid_eos_token": "<|vision_end|>",
+        "bos_token": "<|im_start|>",
+    }
+    for name, token in special.items():
+        setattr(tokenizer, name, token)
+    token_id = tokenizer.convert_tokens_to_ids
+    codes = 64  # of the picture's vocabulary, of which the last two are start and end
+    config = GlmImageConfig(
+        text_config={
+            "vocab_size": len(tokenizer) + codes,
+            "vision_vocab_size": codes + 2,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": codes + 1,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "image_size": 64,
+            "patch_size": 32,
+        },
+        vq_config={"embed_dim": 16, "num_embeddings": codes, "latent_channels": 16},
+        image_token_id=token_id("<|image_pad|>"),
+        image_start_token_id=codes,
+        image_end_token_id=codes + 1,
+    )
+    text_config = T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with tiny_models._seeded(0):
+        language = GlmImageForConditionalGeneration(config).eval()
+        glyphs = T5EncoderModel(text_config).eval()
+        transformer = GlmImageTransformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            text_embed_dim=16,
+            time_embed_dim=16,
+            condition_dim=8,
+            prior_vq_quantizer_codebook_size=codes,
+        ).eval()
+    processor = GlmImageProcessor(
+        image_processor=GlmImageImageProcessor(
+            patch_size=32, merge_size=1, temporal_patch_size=1, min_pixels=32 * 32, max_pixels=1024 * 1024
+        ),
+        tokenizer=tokenizer,
+        chat_template=tiny_models.CHAT_TEMPLATE,
+    )
+    return GlmImagePipeline(
+        tokenizer=ByT5Tokenizer(),
+        processor=processor,
+        text_encoder=glyphs,
+        vision_language_encoder=language,
+        vae=tiny_models._autoencoder(4, 0, latents_mean=[0.0] * 4, latents_std=[1.0] * 4),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+EDITORS: dict[str, Callable[[], Any]] = {
+    "StableDiffusionInstructPix2PixPipeline": tiny_models.tiny_pix2pix,
+    "StableDiffusionXLInstructPix2PixPipeline": tiny_models.tiny_sdxl_pix2pix,
+    "FluxKontextPipeline": tiny_models.tiny_kontext,
+    "FluxKontextInpaintPipeline": tiny_models.tiny_kontext_inpaint,
+    "Flux2Pipeline": tiny_models.tiny_flux2,
+    "Flux2KleinPipeline": tiny_models.tiny_flux2_klein,
+    "Flux2KleinKVPipeline": flux2_klein("Flux2KleinKVPipeline"),
+    "Flux2KleinInpaintPipeline": flux2_klein("Flux2KleinInpaintPipeline"),
+    "QwenImageEditPipeline": tiny_models.tiny_qwen_edit,
+    "QwenImageEditPlusPipeline": tiny_models.tiny_qwen_edit_plus,
+    "QwenImageEditInpaintPipeline": tiny_models.tiny_qwen_edit_inpaint,
+    "QwenImage21Pipeline": tiny_models.tiny_qwen_image_21,
+    "LongCatImageEditPipeline": tiny_models.tiny_longcat,
+    "OmniGenPipeline": tiny_models.tiny_omnigen,
+    "BriaFiboEditPipeline": tiny_models.tiny_fibo_edit,
+    "BriaFibo2Pipeline": fibo2,
+    "JoyImageEditPipeline": tiny_models.tiny_joyimage_edit,
+    "JoyImageEditPlusPipeline": joyimage_edit_plus,
+    "GlmImagePipeline": glm_image,
+    "Kandinsky5I2IPipeline": kandinsky5,
+    "DreamLitePipeline": dreamlite("DreamLitePipeline"),
+    "DreamLiteMobilePipeline": dreamlite("DreamLiteMobilePipeline"),
+    "ZImageOmniPipeline": z_image_omni,
+    "FluxKontextModularPipeline": tiny_models.tiny_kontext_modular,
+    "Flux2ModularPipeline": modular(Flux2AutoBlocks, tiny_models.tiny_flux2),
+    "Flux2KleinModularPipeline": modular(Flux2KleinAutoBlocks, tiny_models.tiny_flux2_klein),
+    "Flux2KleinBaseModularPipeline": modular(Flux2KleinBaseAutoBlocks, tiny_models.tiny_flux2_klein),
+    "QwenImageEditModularPipeline": tiny_models.tiny_qwen_edit_modular,
+    "QwenImageEditPlusModularPipeline": tiny_models.tiny_qwen_edit_plus_modular,
+    "QwenImage21ModularPipeline": modular(QwenImage21AutoBlocks, tiny_models.tiny_qwen_image_21),
+    "QwenImage21TurboModularPipeline": modular(QwenImage21TurboAutoBlocks, tiny_models.tiny_qwen_image_21),
+    "StableDiffusionImg2ImgPipeline": stable_diffusion("StableDiffusionImg2ImgPipeline"),
+    "StableDiffusionXLImg2ImgPipeline": stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline"),
+    "StableDiffusion3Img2ImgPipeline": stable_diffusion_3("StableDiffusion3Img2ImgPipeline"),
+    "LatentConsistencyModelImg2ImgPipeline": latent_consistency,
+    "FluxImg2ImgPipeline": flux1("FluxImg2ImgPipeline"),
+    "ChromaImg2ImgPipeline": chroma("ChromaImg2ImgPipeline"),
+    "QwenImageImg2ImgPipeline": qwen_image("QwenImageImg2ImgPipeline"),
+    "ZImageImg2ImgPipeline": z_image("ZImageImg2ImgPipeline"),
+    "StableDiffusionInpaintPipeline": stable_diffusion("StableDiffusionInpaintPipeline", in_channels=9),
+    "StableDiffusionXLInpaintPipeline": stable_diffusion_xl("StableDiffusionXLInpaintPipeline", in_channels=9),
+    "StableDiffusion3InpaintPipeline": stable_diffusion_3("StableDiffusion3InpaintPipeline", latent_channels=16),
+    "FluxInpaintPipeline": flux1("FluxInpaintPipeline"),
+    "FluxFillPipeline": flux_fill,
+    "ChromaInpaintPipeline": chroma("ChromaInpaintPipeline"),
+    "QwenImageInpaintPipeline": qwen_image("QwenImageInpaintPipeline"),
+    "ZImageInpaintPipeline": z_image("ZImageInpaintPipeline"),
+}
+"""A builder for each class that has a row in `TRAITS`."""
