@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -104,14 +105,21 @@ def test_a_caller_that_stops_early_leaves_no_thread(pipe, pictures):
     before = threading.active_count()
     results = pipe.stream(pictures, INSTRUCTIONS, **SETTINGS)
     next(results)
+    closed_at = time.monotonic()
     results.close()
+    assert time.monotonic() - closed_at < 2  # it does not wait for the plan that is under way
+    while threading.active_count() > before and time.monotonic() - closed_at < WAIT:
+        time.sleep(0.05)
     assert threading.active_count() == before
 
 
 def test_sampled_plans_are_made_between_edits_and_follow_the_seed(pipe, pictures, planned_in):
     settings = {**SETTINGS, "num_plans": 2, "selector": lambda *_: 1}
     before = torch.get_rng_state()
-    first, again = (list(pipe.stream(pictures[:2], "a", generators()[:2], **settings)) for _ in range(2))
+    first, again = (
+        list(pipe.stream(pictures[:2], "a", [one for one in generators()[:2] for _ in range(2)], **settings))
+        for _ in range(2)
+    )
     assert set(planned_in) == {threading.main_thread()}
     assert torch.equal(before, torch.get_rng_state())
     for one, other in zip(first, again):

@@ -24,8 +24,8 @@ class StreamingMixin:
         self,
         image: Any,
         instruction: str | Iterable[str] | None = None,
-        plan: EditPlan | Iterable[EditPlan] | None = None,
         generator: Generators = None,
+        plan: EditPlan | Iterable[EditPlan] | None = None,
         **arguments: Any,
     ) -> Iterator[ImageEditR1PipelineOutput]:
         """Edit pictures one after the other, and give each result as soon as it is there.
