@@ -13,8 +13,8 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
-    ("plan", "images", "records", "endpoints"),
-    ("tags", "matching", "scenes"),
+    ("plan", "images", "records"),
+    ("tags", "matching", "scenes", "endpoints"),
     ("prompts", "grammar", "vision"),
     ("planning", "editors", "rewards", "data"),
     ("bundles",),
