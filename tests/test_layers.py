@@ -16,7 +16,7 @@ FLOORS = (
     ("plan", "images", "records"),
     ("tags", "matching", "scenes", "endpoints"),
     ("prompts", "grammar", "vision"),
-    ("planning", "editors", "rewards", "data"),
+    ("planning", "editors", "rewards", "data", "remote_editor"),
     ("bundles",),
     ("pipelines",),
     ("training", "evaluation"),
@@ -35,6 +35,7 @@ WITHOUT_TORCH = (
     "prompts",
     "grammar",
     "rewards",
+    "remote_editor",
 )
 
 
