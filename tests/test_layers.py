@@ -13,20 +13,22 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
-    ("schema",),
-    ("plan", "images", "records", "endpoints"),
-    ("tags", "matching", "scenes"),
+    ("schema", "names", "belongings"),
+    ("plan", "images", "records"),
+    ("tags", "matching", "scenes", "sentences", "endpoints"),
     ("prompts", "grammar"),
-    ("planners", "editors", "rewards", "data"),
+    ("planners", "editors", "rewards", "data", "remote_editor"),
     ("bundles",),
     ("pipelines",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "many"),
     ("app",),
     ("commands",),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS, start=-1) for room in floor}
 WITHOUT_TORCH = (
     "schema",
+    "names",
+    "belongings",
     "plan",
     "images",
     "records",
@@ -34,10 +36,12 @@ WITHOUT_TORCH = (
     "tags",
     "matching",
     "scenes",
+    "sentences",
     "prompts",
     "grammar",
     "rewards",
     "planners.plans",
+    "remote_editor",
 )
 
 
