@@ -61,7 +61,10 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={
-        "diffusers_r1.bundles": [f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")]
+        "diffusers_r1.bundles": [
+            f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")
+        ],
+        "diffusers_r1.sentences": ["data/*.jsonl"],
     },
     install_requires=[
         "accelerate",
