@@ -12,6 +12,7 @@ from accelerate import PartialState
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser
 
 from diffusers_r1.planners.encoded import encode_pictures_once
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import (
     RewardArguments,
     as_prompts,
@@ -37,6 +38,8 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
     with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
         rows, held_out = load_training_rows(script), load_validation_rows(script)
     planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+    if script.prompts is not None:
+        prompts = Prompts.load(script.prompts)
     with PartialState().main_process_first():
         rows = as_prompts(rows, processor, prompts, script.image_size)
     without_control_tokens(training, planner, processor)

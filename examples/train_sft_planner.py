@@ -12,6 +12,7 @@ from __future__ import annotations
 from accelerate import PartialState
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
 from diffusers_r1.training.callbacks import GreedyValidation
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, resume_point
@@ -27,6 +28,8 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
     with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
         rows, held_out = load_training_rows(script), load_validation_rows(script)
     planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+    if script.prompts is not None:
+        prompts = Prompts.load(script.prompts)
     with PartialState().main_process_first():
         rows = as_prompts(rows, processor, prompts, script.image_size, answered=True)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Literal
 
-from .sources import is_scenes, load_rows
+from .sources import is_made, load_rows
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ def add_row_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Adds the options to the parser, and returns their group for those that are the script's own."""
     rows = parser.add_argument_group("rows")
     rows.add_argument(
-        "--dataset_name", required=True, help="psr, realedit, ultraedit, magicbrush, a Hub name, a folder, or scenes"
+        "--dataset_name",
+        required=True,
+        help="psr, realedit, ultraedit, magicbrush, a Hub name, a folder, scenes, or sentences",
     )
     rows.add_argument("--dataset_path", help="where the data set is, if not at its own place")
     rows.add_argument("--dataset_split", help="the data set's own by default")
@@ -33,8 +35,8 @@ def add_row_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def check_row_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program with the parser's error if the options do not go together."""
-    if is_scenes(args.dataset_name) and args.dataset_limit is None:
-        parser.error("scenes have no end: they need --dataset_limit")
+    if is_made(args.dataset_name) and args.dataset_limit is None:
+        parser.error("scenes and sentences have no end: they need --dataset_limit")
 
 
 def rows_of(args: argparse.Namespace, on_bad_row: Literal["error", "skip", "keep"]) -> Dataset:

@@ -16,7 +16,7 @@ from PIL import Image
 from ..images import load_picture
 from ..plan import Edit
 from ..prompts import Prompts
-from ..tags import write_decomposition
+from ..tags import write_decomposition, write_sequence
 
 
 if TYPE_CHECKING:
@@ -117,16 +117,21 @@ def to_prompts(
         control_tokens (sequence of `str`, defaults to `()`): The tokenizer's `all_special_tokens`; taken out of the
             instruction, as planning does. A picture's token among the words would not match any picture.
         answered (`bool`, defaults to `False`): Add `completion`, the true answer as supervised training wants it: the
-            row's reasoning and edits in the declared format. Every row has to have its true edits.
+            row's reasoning and edits in the declared format. Every row has to have its true edits. Where the rows have
+            `requests` as well, the second question and its answer follow.
 
     Returns:
         The same kind of data set: the other columns stay, for the rewards. A `Dataset` is converted here and now and
         kept in the cache of `datasets`; an `IterableDataset` row by row.
 
     Raises:
-        ValueError: If `image_size` is below 1.
+        ValueError: If `image_size` is below 1, or the planner sees and the rows have no pictures.
     """
     from datasets import Features, Image, List, Value
+
+    columns = dataset.column_names or list(row_features())
+    if sees and "image" not in columns:
+        raise ValueError("These rows have no pictures: they are for planners that do not see.")
 
     if image_size is not None and image_size < 1:
         raise ValueError(f"`image_size` is a number of pixels, not {image_size}.")
@@ -146,7 +151,7 @@ def to_prompts(
             control_tokens=tuple(control_tokens),
             answered=answered,
         ),
-        remove_columns=[] if sees else ["image"],
+        remove_columns=["image"] if "image" in columns and not sees else [],
         features=Features(kinds),
     )
 
@@ -166,6 +171,10 @@ def _to_prompt(
     if answered:
         answer = write_decomposition(true_edits(row), row["reasoning"] or "")
         columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        if row.get("requests"):
+            columns["completion"] = prompts.second_turn([], answer) + [
+                {"role": "assistant", "content": [{"type": "text", "text": write_sequence(row["requests"])}]}
+            ]
     for messages in columns.values():
         for message in messages:
             parts = message["content"]

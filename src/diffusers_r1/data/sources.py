@@ -20,8 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import scenes, sentences
 from ..images import load_picture
-from ..scenes import KINDS, TEST_SEEDS, reason, sample_tasks
 from .rows import EDIT_COLUMNS, checked_texts, row_features
 
 
@@ -94,8 +94,9 @@ SOURCES: dict[str, Source] = {
     ),
 }
 
-SCENES = "scenes"
-SCENES_SPLITS = {"train": 0, "validation": 900_000_000, "test": TEST_SEEDS}
+# Worlds whose rows are made from seeds, without end: their kinds.
+WORLDS = {"scenes": scenes.KINDS, "sentences": sentences.KINDS}
+WORLD_SPLITS = {"train": 0, "validation": 900_000_000, "test": scenes.TEST_SEEDS}
 
 _ANY = Source(
     "",
@@ -131,9 +132,11 @@ def load_rows(
               `imagefolder` of `datasets`; Parquet, CSV or JSON files; or what `save_to_disk` wrote. Pictures given as
               text are URLs, or paths from this folder on;
             - `"scenes"`, or `"scenes:complex=0.5,pointed=0.5"` with each kind's share: tasks made from seeds, whose true
-              edits are known.
-        split (`str`, *optional*): The data set's own by default. Of scenes `"train"`, `"validation"` or `"test"`, whose
-            seeds do not overlap.
+              edits are known;
+            - `"sentences"`, in the same ways: instructions in everyday English with their true edits and requests, for
+              planners that do not see. Their rows have no `image`, and `requests` beside the other columns.
+        split (`str`, *optional*): The data set's own by default. Of scenes and sentences `"train"`, `"validation"` or `"test"`,
+            whose seeds do not overlap.
         on_bad_row (`"error"`, `"skip"` or `"keep"`, defaults to `"error"`): What a row that cannot be read does. Skipped
             rows are warned of one by one, and in sum at the end. `"keep"` leaves the checking to whoever reads a row:
             no picture is decoded, an instruction that is no text is `None`, and the lists and `reasoning` are `None`.
@@ -162,21 +165,22 @@ def load_rows(
         raise ValueError(f'`on_bad_row` is "error", "skip" or "keep", not {on_bad_row!r}.')
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is at least 1, not {limit}.")
-    if is_scenes(name):
+    if is_made(name):
         if columns or path or measured or options:
+            world = name.partition(":")[0].capitalize()
             raise ValueError(
-                "Scenes are made, not read: they take no `columns`, no `path`, no `measured` and no options of loading."
+                f"{world} are made, not read: they take no `columns`, no `path`, no `measured` and no options of loading."
             )
-        return _scenes(name, split or "train", limit, seed or 0)
+        return _made(name, split or "train", limit, seed or 0)
     known = SOURCES.get(name) or next((source for source in SOURCES.values() if source.path == name), _ANY)
     where = str(path or known.path or name)
     dataset = _open(where, split or known.split, options)
     return _read(name, where, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
 
 
-def is_scenes(name: str) -> bool:
-    """Whether the rows of that name are tasks of the scenes world, which have no end unless there is a limit."""
-    return name.partition(":")[0] == SCENES
+def is_made(name: str) -> bool:
+    """Whether the rows of that name are made from seeds (scenes, sentences): they have no end unless there is a limit."""
+    return name.partition(":")[0] in WORLDS
 
 
 def _open(where: str, split: str, options: dict[str, Any]) -> Dataset:
@@ -330,44 +334,51 @@ def _check_picture(pictures: Dataset, index: int) -> None:
         raise ValueError(str(error).rstrip(".")) from error
 
 
-def _scenes(name: str, split: str, limit: int | None, seed: int) -> Dataset | IterableDataset:
-    from datasets import Dataset, IterableDataset
+def _made(name: str, split: str, limit: int | None, seed: int) -> Dataset | IterableDataset:
+    from datasets import Dataset, Features, IterableDataset, List, Value
 
+    world = name.partition(":")[0]
     kinds = _shares(name)
-    if split not in SCENES_SPLITS:
-        raise ValueError(f"Scenes have the splits {', '.join(SCENES_SPLITS)}, not {split!r}.")
-    first = SCENES_SPLITS[split] + seed
-    end = min((start for start in SCENES_SPLITS.values() if start > SCENES_SPLITS[split]), default=None)
+    if split not in WORLD_SPLITS:
+        raise ValueError(f"{world.capitalize()} have the splits {', '.join(WORLD_SPLITS)}, not {split!r}.")
+    first = WORLD_SPLITS[split] + seed
+    end = min((start for start in WORLD_SPLITS.values() if start > WORLD_SPLITS[split]), default=None)
     if seed < 0 or (end is not None and first + (limit or 1) > end):
         raise ValueError(f"Seed {seed} with {limit or 1} tasks is outside of the split {split!r}.")
+    rows, features = _scene_rows, row_features()
+    if world == "sentences":
+        rows = _sentence_rows
+        features = Features({**{k: v for k, v in features.items() if k != "image"}, "requests": List(Value("string"))})
     if limit is None:
         return IterableDataset.from_generator(
-            _scene_rows, features=row_features(), gen_kwargs={"first_seed": first, "kinds": kinds}
+            rows, features=features, gen_kwargs={"first_seed": first, "kinds": kinds}
         )
-    return Dataset.from_list(list(islice(_scene_rows(first, kinds), limit)), features=row_features())
+    return Dataset.from_list(list(islice(rows(first, kinds), limit)), features=features)
 
 
 def _shares(name: str) -> dict[str, float] | None:
     """`"scenes:complex=0.5,pointed=0.5"` -> each kind's share; `None` for `"scenes"`, which has all kinds equally."""
-    _, colon, listed = name.partition(":")
+    world, colon, listed = name.partition(":")
     if not colon:
         return None
     try:
         shares = {kind.strip(): float(share) for kind, share in (item.split("=") for item in listed.split(","))}
     except ValueError:
         shares = {}
+    known = WORLDS[world]
     if (
         not shares
-        or set(shares) - set(KINDS)
+        or set(shares) - set(known)
         or min(shares.values()) < 0
         or not 0 < sum(shares.values()) < float("inf")
     ):
-        raise ValueError(f'Scenes are asked for like "scenes:complex=0.5,pointed=0.5", kinds {KINDS}, not {name!r}.')
+        like = f"{world}:{known[-1]}=0.5,{known[1]}=0.5"
+        raise ValueError(f'{world.capitalize()} are asked for like "{like}", kinds {known}, not {name!r}.')
     return shares
 
 
 def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dict[str, Any]]:
-    for task in sample_tasks(first_seed, kinds):
+    for task in scenes.sample_tasks(first_seed, kinds):
         file = io.BytesIO()
         task.image.save(file, format="PNG")  # 12 kB of pixels are 300 bytes of PNG
         yield {
@@ -376,5 +387,17 @@ def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dic
             "actions": [edit.action for edit in task.edits],
             "subjects": [edit.subject for edit in task.edits],
             "goals": [edit.goal for edit in task.edits],
-            "reasoning": reason(task, task.edits),
+            "reasoning": scenes.reason(task, task.edits),
+        }
+
+
+def _sentence_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dict[str, Any]]:
+    for sentence in sentences.sample_sentences(first_seed, kinds):
+        yield {
+            "instruction": sentence.instruction,
+            "actions": [edit.action for edit in sentence.edits],
+            "subjects": [edit.subject for edit in sentence.edits],
+            "goals": [edit.goal for edit in sentence.edits],
+            "reasoning": sentence.reasoning,
+            "requests": list(sentence.requests),
         }

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..data import is_scenes, load_rows, to_prompts
-from ..prompts import Prompts
+from ..data import is_made, load_rows, to_prompts
+from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 
 
@@ -29,19 +29,27 @@ class DataArguments:
 
     dataset_name: str = field(
         default="",
-        metadata={"help": "psr, realedit, ultraedit, magicbrush, a Hub name, a folder, or scenes[:kind=share,...]"},
+        metadata={
+            "help": "psr, realedit, ultraedit, magicbrush, a Hub name, a folder, scenes[:kind=share,...] or sentences[:...]"
+        },
     )
     dataset_path: str | None = field(default=None, metadata={"help": "where the data set is, if not at its own place"})
     dataset_train_split: str | None = field(default=None, metadata={"help": "the data set's own by default"})
     dataset_test_split: str | None = field(
         default=None,
-        metadata={"help": "held-out rows for validation; `validation` for scenes, none by default for others"},
+        metadata={
+            "help": "held-out rows for validation; `validation` for scenes and sentences, none by default for others"
+        },
     )
     dataset_columns: str | None = field(
         default=None, metadata={"help": """what the data set calls our columns: '{"instruction": "edit_prompt"}'"""}
     )
-    dataset_limit: int | None = field(default=None, metadata={"help": "the most rows; scenes have no end without it"})
-    dataset_seed: int | None = field(default=None, metadata={"help": "order of the rows; the first task of scenes"})
+    dataset_limit: int | None = field(
+        default=None, metadata={"help": "the most rows; scenes and sentences have no end without it"}
+    )
+    dataset_seed: int | None = field(
+        default=None, metadata={"help": "order of the rows; the first task of scenes and sentences"}
+    )
     on_bad_row: str = field(default="error", metadata={"help": "error or skip", "choices": ["error", "skip"]})
     image_size: int | None = field(
         default=None, metadata={"help": "pixels a side that all pictures are fitted to; as they are by default"}
@@ -49,6 +57,9 @@ class DataArguments:
     validation_rows: int = field(default=200, metadata={"help": "how many rows of the test split are decomposed"})
     validation_steps: int = field(default=20, metadata={"help": "after how many steps, again and again"})
     freeze_vision: bool = field(default=True, metadata={"help": "leave the vision tower as it is"})
+    prompts: str | None = field(
+        default=None, metadata={"help": "a folder whose prompts.json the planner is asked with; its own by default"}
+    )
     bundle_editor: str | None = field(
         default=None, metadata={"help": "write a whole ImageEditR1Pipeline with this editor: a Hub name or a folder"}
     )
@@ -58,7 +69,9 @@ class DataArguments:
             raise ValueError("Name the rows to train on: --dataset_name.")
         if self.validation_rows < 1 or self.validation_steps < 1:
             raise ValueError("`validation_rows` and `validation_steps` are at least 1.")
-        if self.dataset_test_split is None and is_scenes(self.dataset_name):
+        if self.prompts is not None and not (Path(self.prompts) / FILE_NAME).exists():
+            raise ValueError(f"`prompts` is a folder with a {FILE_NAME}, and {self.prompts} has none.")
+        if self.dataset_test_split is None and is_made(self.dataset_name):
             self.dataset_test_split = "validation"
 
     @property

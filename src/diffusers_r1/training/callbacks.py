@@ -113,7 +113,8 @@ class GreedyValidation(TrainerCallback):
             unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as model,
         ):
             rows = self.rows.select(mine)
-            images = [fit(image, self.image_size) if self.image_size else image for image in rows["image"]]
+            images = rows["image"] if "image" in rows.column_names else [None] * len(rows)
+            images = [fit(image, self.image_size) if self.image_size else image for image in images]
             answers = decompose_all(
                 model, processor, self.prompts, images, list(rows["instruction"]), **self.generation
             )

@@ -1,0 +1,15 @@
+"""The world of sentences: instructions about photos in everyday English, each with the edits that it means. No pictures."""
+
+from .tasks import KINDS, SEPARATOR, TEST_SEEDS, Sentence, sample_sentence, sample_sentences
+from .wordings import ACTIONS
+
+
+__all__ = [
+    "ACTIONS",
+    "KINDS",
+    "SEPARATOR",
+    "TEST_SEEDS",
+    "Sentence",
+    "sample_sentence",
+    "sample_sentences",
+]
