@@ -1,0 +1,290 @@
+"""TRL's GRPO with every prompt read once for all of its completions: in generation, in log-probabilities, in the update."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from trl import GRPOTrainer
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from .packing import equal_prompts, pack, packed_inputs, pick, why_unpackable
+
+
+logger = logging.getLogger(__name__)
+
+# How far log-probabilities of packed rows may be on average from those of rows of their own: in half precision, or not.
+ROUNDING = {True: 0.05, False: 1e-4}
+
+
+class GroupedGRPOTrainer(GRPOTrainer):
+    """[`~trl.GRPOTrainer`] that reads every prompt once for all of its completions.
+
+    A picture and its instruction are often ten times as long as an answer. TRL reads them anew for each of the
+    `num_generations` answers; here an answer costs no more than its own tokens:
+
+    - generation reads a prompt once and samples all of its completions from copies of one key/value cache;
+    - log-probabilities, entropies and gradients come from rows that hold one prompt with all of its completions behind
+      it, see `training/packing.py`. A micro-batch holds whole groups, as many as fit; of a larger group, a part;
+    - completions of a prompt that are equal are computed once;
+    - completions whose advantage is 0 are left out of the update, unless `beta`, an entropy bonus or a share of entropies
+      makes something of them. The logged `entropy` is that of the others then.
+
+    Losses, their normalisation, all other metrics and all arguments are TRL's. What cannot be packed (layers with a
+    sliding window or a state, flash attention, tools, a mixture of experts with a balancing loss) is computed as TRL does
+    it. The log says so and why, once.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.reads_once, self._tried = True, False
+        self._readings: list[int] = []
+        self._left_out: Tensor | None = None
+        if self.tools:
+            self._read_anew("tools write into the completions")
+        elif self.aux_loss_enabled:
+            self._read_anew("its experts are balanced over all tokens, the prompt's each time")
+        elif why := why_unpackable(self._bare(self.model)):
+            self._read_anew(why)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """As TRL does it, but for the order: groups are shuffled, not their completions."""
+        if not (self.reads_once and self.model.training):
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            parts = split_tensor_dict(shuffle_groups(batch, self.num_generations), steps)
+            self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
+        return self._buffered_inputs[self._step % steps]
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], list[Any] | None, dict[str, Any]]:
+        """As TRL does it, but only once for completions of one prompt, which stand side by side.
+
+        What comes back about pictures is that of the different prompts: no other method than `_generate_single_turn`
+        makes use of it as long as there are no tools.
+        """
+        if not self.reads_once:
+            return super()._tokenize_prompts(prompts)
+        new = [True, *(one != other for one, other in pairwise(prompts))]
+        self._readings = (np.cumsum(new) - 1).tolist()
+        ids, images, fields = super()._tokenize_prompts([prompt for prompt, is_new in zip(prompts, new) if is_new])
+        again = self._readings
+        return [ids[one] for one in again], images and [images[one] for one in again], fields
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: list[Any] | None,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        """As TRL does it, but from one reading of each prompt. vLLM and continuous batching see to that themselves."""
+        if not self.reads_once or self.use_vllm or self.use_transformers_continuous_batching:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        different = [prompt_ids[self._readings.index(one)] for one in range(self._readings[-1] + 1)]
+        inputs = self._prepare_input({**self._padded(different), **self._as_tensors(multimodal_fields)})
+        with (
+            profiling_context(self, "transformers.generate"),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            again = torch.tensor(self._readings, device=inputs["input_ids"].device)
+            read = read_prompts(model, inputs, again, self._tokenizer.pad_token_id)
+            said = model.generate(**read, generation_config=self.generation_config)
+        said = said[:, inputs["input_ids"].shape[1] :].tolist()
+        ends = set(self.eos_token_ids)
+        stops = [next((place for place, token in enumerate(row, 1) if token in ends), len(row)) for row in said]
+        return [row[:stop] for row, stop in zip(said, stops)], None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """As TRL does it, without the completions that nothing is learned from."""
+        has_other_uses = self.beta != 0 or self._entropy_bonus_enabled or self.top_entropy_quantile < 1
+        if not self.reads_once or has_other_uses:
+            return super()._compute_loss(model, inputs)
+        # TRL hands the advantages to no method that is called from here.
+        self._left_out = left_out = inputs["advantages"] == 0
+        if "old_per_token_logps" in inputs:  # what is left out has log-probabilities of 0, before and now
+            inputs = {**inputs, "old_per_token_logps": inputs["old_per_token_logps"].masked_fill(left_out[:, None], 0)}
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._left_out = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **pictures: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """As TRL does it, from packed rows."""
+        pictures = {name: value for name, value in pictures.items() if value is not None}
+        if self.reads_once and not self._tried:
+            self._try_packing(model, input_ids, attention_mask, logits_to_keep, pictures)
+        if not self.reads_once:
+            batch = input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss
+            return super()._get_per_token_logps_and_entropies(model, *batch, **pictures)
+        logps, entropies = [], []
+        for rows in torch.arange(len(input_ids)).split(batch_size or len(input_ids)):
+            left_out = None if self._left_out is None else self._left_out[rows]
+            part = input_ids[rows], attention_mask[rows], logits_to_keep, pick(pictures, rows.tolist()), left_out
+            for values, found in zip((logps, entropies), self._score(model, *part)):
+                values.append(found)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _score(
+        self,
+        model: Any,
+        ids: Tensor,
+        mask: Tensor,
+        length: int,
+        pictures: dict[str, Any],
+        left_out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities and entropies, each (size, length), of the last `length` tokens of the rows."""
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        if left_out is not None and left_out.all() and not alone:
+            left_out = torch.arange(len(ids), device=ids.device) > 0  # the processes wait for each other in the model
+        firsts = equal_prompts(ids[:, :-length], mask[:, :-length], pictures)
+        packed = pack(ids, mask, length, firsts, left_out)
+        if not packed.prompts:
+            if not alone:
+                return super()._get_per_token_logps_and_entropies(model, ids, mask, length, **pictures)[:2]
+            return self._score_nothing(model, torch.zeros(len(ids), length, device=ids.device))
+        inputs = packed_inputs(self._bare(model), packed, mask[:, :-length], pictures)
+        with self.accelerator.autocast():
+            outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
+        logps = packed.unpack(outputs.log_probs)
+        if outputs.entropy is None:  # the reference model has none
+            return logps, None
+        entropies = packed.unpack(outputs.entropy)
+        if left_out is not None:  # so that the mean over all is that over those that are computed
+            mean = outputs.entropy.detach()[packed.labels != -100].mean()
+            entropies = torch.where(left_out[:, None], mean, entropies)
+        return logps, entropies
+
+    def _score_nothing(self, model: Any, zeros: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros whose gradients are 0 for every weight, as TRL would come to, and entropies that no mean counts."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        nothing = torch.stack([weight.reshape(-1)[0].to(zeros) for weight in weights]).sum() * 0
+        return zeros + nothing, zeros + torch.nan
+
+    @torch.no_grad()
+    def _try_packing(self, model: Any, ids: Tensor, mask: Tensor, length: int, pictures: dict[str, Any]) -> None:
+        """Compare two packed completions with rows of their own: a family may read rows in a way that no setting tells."""
+        self._tried = True
+        pair = [0, _another_completion(ids, mask, length)]
+        part = ids[pair], mask[pair], length
+        shown = pick(pictures, pair)
+        training = model.training
+        model.eval()  # without dropout
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            expected = super()._get_per_token_logps_and_entropies(model, *part, **shown)[0]
+            found = self._score(model, *part, shown)[0]
+        model.train(training)
+        apart = (found.float() - expected.float())[mask[pair, -length:].bool()].abs().mean().nan_to_num(0)
+        apart = self.accelerator.gather(apart.reshape(1)).max().item()
+        precision = self.args.bf16 or self.args.fp16 or found.dtype != torch.float32
+        if apart > ROUNDING[precision]:
+            self._read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
+
+    def _read_anew(self, why: str) -> None:
+        self.reads_once = False
+        if self.accelerator.is_main_process:
+            name = type(self._bare(self.model)).__name__
+            logger.warning("%s reads its prompt anew for every completion, as in TRL: %s.", name, why)
+
+    def _padded(self, prompts: list[list[int]]) -> dict[str, Tensor]:
+        rows = [torch.tensor(prompt) for prompt in prompts]
+        how = {"padding_side": "left", "pad_to_multiple_of": self.pad_to_multiple_of}
+        return {
+            "input_ids": pad(rows, padding_value=self._tokenizer.pad_token_id, **how),
+            "attention_mask": pad([torch.ones_like(row) for row in rows], padding_value=0, **how),
+        }
+
+    def _as_tensors(self, fields: dict[str, Any]) -> dict[str, Tensor]:
+        """What the processor says about pictures: one list of numbers a prompt, or values for all pictures."""
+        how = {"padding_value": 0, "padding_side": "left", "pad_to_multiple_of": self.pad_to_multiple_of}
+        by_token = {name for name, value in fields.items() if isinstance(value, list) and isinstance(value[0], list)}
+        return {
+            name: pad([torch.tensor(row) for row in value], **how)
+            if name in by_token
+            else torch.as_tensor(np.array(value) if isinstance(value, list) else value)
+            for name, value in fields.items()
+        }
+
+    def _bare(self, model: Any) -> PreTrainedModel:
+        """The model itself, out of accelerate's and PEFT's wrappers."""
+        model = self.accelerator.unwrap_model(model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def shuffle_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:
+    """The rows of a batch, `group` by `group` in another order; the rows of a group stay side by side.
+
+    Args:
+        batch (`dict`): Tensors and lists with one entry a row; single numbers are left as they are.
+        group (`int`): How many rows have one prompt. Where a process has parts of groups, parts are shuffled.
+    """
+    groups = torch.arange(len(batch["advantages"])).split(group)
+    order = torch.cat([groups[number] for number in torch.randperm(len(groups))])
+
+    def reordered(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[order.to(value.device)] if value.ndim else value
+        return value if value is None else [value[row] for row in order]
+
+    return {name: reordered(value) for name, value in batch.items()}
+
+
+def read_prompts(model: Any, inputs: dict[str, Tensor], again: Tensor, pad_token_id: int) -> dict[str, Any]:
+    """What `generate` goes on from: prompts in a cache that holds all of them but the last token.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or a PEFT model): What generates.
+        inputs (`dict`): Its inputs for different prompts.
+        again (`Tensor`): For each row that is to be generated, the number of its prompt.
+        pad_token_id (`int`): The token that pads rows.
+    """
+    one_token = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=pad_token_id)
+    read = model.generate(**inputs, generation_config=one_token, use_cache=True, return_dict_in_generate=True)
+    name = "cache" if "cache" in read else "past_key_values"  # the latter before transformers 5.24
+    read[name].crop(-1)
+    read[name].batch_select_indices(again)
+    # Qwen-VL keeps a part of what belongs in the cache to itself: how far pictures shift the positions.
+    for module in model.modules():
+        if getattr(module, "rope_deltas", None) is not None:
+            module.rope_deltas = module.rope_deltas[again]
+    return {key: inputs[key][again] for key in ("input_ids", "attention_mask")} | {name: read[name]}
+
+
+def _another_completion(ids: Tensor, mask: Tensor, length: int) -> int:
+    """A row with the first row's prompt and another completion; the last row if there is none."""
+    same_prompt = (ids[:, :-length] == ids[0, :-length]).all(1) & (mask[:, :-length] == mask[0, :-length]).all(1)
+    same_completion = (ids[:, -length:] == ids[0, -length:]).all(1)
+    others = (same_prompt & ~same_completion).nonzero().flatten().tolist()
+    return others[0] if others else len(ids) - 1
