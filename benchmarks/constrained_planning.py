@@ -20,7 +20,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.grammar import GrammarProcessor, decomposition_grammar
-from diffusers_r1.planning import Conversation
+from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 from diffusers_r1.tags import read_decomposition, read_sequence
 

@@ -18,11 +18,11 @@ from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.data import load_rows
+from diffusers_r1.planners.encoded import encode_pictures_once, vision_tower
 from diffusers_r1.rewards import ActionReward, FormatReward, SubjectReward
 from diffusers_r1.training.arguments import as_prompts
 from diffusers_r1.training.callbacks import VarianceWatch
 from diffusers_r1.training.models import without_control_tokens
-from diffusers_r1.vision import encode_pictures_once, vision_tower
 
 
 def seconds_of_steps(name: str, ours: bool, steps: int, completions: int, freeze_vision: bool) -> list[float]:

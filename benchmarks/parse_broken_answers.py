@@ -11,7 +11,7 @@ import time
 
 from report import print_table
 
-from diffusers_r1.planning import to_plan
+from diffusers_r1.planners.plans import to_plan
 from diffusers_r1.scenes import describe, sample_task
 from diffusers_r1.tags import write_decomposition, write_sequence
 

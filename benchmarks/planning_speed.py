@@ -3,12 +3,10 @@
     python benchmarks/planning_speed.py cache     # about 100 M random weights, a picture of 1,000 tokens
     python benchmarks/planning_speed.py plans
     python benchmarks/planning_speed.py batch     # the shipped bundle
-    python benchmarks/planning_speed.py drafts
 
 cache: both questions in one conversation against two plain `generate` calls. plans: 8 sampled plans of one picture in one
-call against eight calls. batch: 16 instructions in one call against 16 calls. drafts: the second answer with prompt lookup
-against without. Where nothing is sampled the texts must be equal, or the script fails. Ways alternate; the first round
-warms up.
+call against eight calls. batch: 16 instructions in one call against 16 calls. Where nothing is sampled the texts must be
+equal, or the script fails. Ways alternate; the first round warms up.
 """
 
 from __future__ import annotations
@@ -25,7 +23,8 @@ from report import print_table
 
 from diffusers_r1 import Prompts
 from diffusers_r1.bundles.planners import load_planner
-from diffusers_r1.planning import Conversation, make_plans
+from diffusers_r1.planners.conversation import Conversation
+from diffusers_r1.planners.plans import make_plans
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 
 
@@ -51,7 +50,7 @@ def cache(args: argparse.Namespace) -> Iterator[Ways]:
 
     def shared() -> list[str]:
         talk = Conversation(planner, processor, [image], [INSTRUCTION], SHORT)
-        return [talk.decompose(args.tokens, **settings)[0], talk.sequence(args.tokens, **settings)[0]]
+        return [talk.decompose(args.tokens, **settings)[0], talk.sequence(max_new_tokens=args.tokens, **settings)[0]]
 
     while True:
         yield {"two generate calls": plain, "one conversation": shared}
@@ -95,41 +94,17 @@ def batch(args: argparse.Namespace) -> Iterator[Ways]:
         }
 
 
-def drafts(args: argparse.Namespace) -> Iterator[Ways]:
-    planner, processor, prompts = load_planner(args.model, dtype="float32")
-    number = TEST_SEEDS
-
-    def second(talks: list[Conversation], **settings: Any) -> list[str]:
-        return [talk.sequence(max_new_tokens=160, **settings)[0] for talk in talks]
-
-    while True:
-        tasks = [sample_task(number + i, "chained") for i in range(16)]
-        number += 16
-        talks = [
-            [Conversation(planner, processor, [task.image], [task.instruction], prompts) for task in tasks]
-            for _ in range(2)
-        ]
-        # The first answers are not timed; a model keeps one conversation's positions at a time, and here all are alike.
-        for talk in (*talks[0], *talks[1]):
-            talk.decompose(max_new_tokens=160)
-        yield {
-            "second answers": lambda: second(talks[0]),  # noqa: B023
-            "drafted": lambda: second(talks[1], prompt_lookup_num_tokens=args.lookup),  # noqa: B023
-        }
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("cache", "plans", "batch", "drafts"))
-    parser.add_argument("--model", default="imageedit-r1-scenes-sft", help="of batch and drafts")
+    parser.add_argument("what", choices=("cache", "plans", "batch"))
+    parser.add_argument("--model", default="imageedit-r1-scenes-sft", help="of batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer, of cache and plans")
-    parser.add_argument("--lookup", type=int, default=8, help="tokens drafted at a time")
     args = parser.parse_args()
 
     times: dict[str, list[float]] = {}
-    rounds = {"cache": cache, "plans": plans, "batch": batch, "drafts": drafts}[args.what](args)
+    rounds = {"cache": cache, "plans": plans, "batch": batch}[args.what](args)
     for number, ways in zip(range(args.rounds + 1), rounds):
         made = []
         for name, way in ways.items():

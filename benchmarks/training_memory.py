@@ -15,7 +15,7 @@ import torch
 from report import print_table
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from diffusers_r1.vision import vision_tower
+from diffusers_r1.planners.encoded import vision_tower
 
 
 # As published in the configurations of Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct.

@@ -222,7 +222,8 @@ def ask_batch(
     model: Any, processor: Any, prompts: Prompts, batch: list[Row], attempts: int, max_new_tokens: int
 ) -> list[tuple[str, ...]]:
     """Each row's answers: a greedy one, then sampled ones until one can be read, at most `attempts` in all."""
-    from diffusers_r1.planning import Conversation, seeded
+    from diffusers_r1.planners.conversation import Conversation
+    from diffusers_r1.planners.sampling import seeded
 
     texts: dict[int, list[str]] = {row.index: [] for row in batch}
     waiting, sampling = batch, {}

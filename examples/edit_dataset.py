@@ -363,7 +363,7 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, args: argpars
         return {**asked, "messages": prompts.second_turn(asked["messages"], cells["decomposition"])}
 
     def read_plan(cells: dict[str, Any]) -> dict[str, Any]:
-        from diffusers_r1.planning import to_plan
+        from diffusers_r1.planners.plans import to_plan
 
         row = cells["row"]
         plan = None if row.error else to_plan(row.instruction, cells["decomposition"], cells["generated_text"])

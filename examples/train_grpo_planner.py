@@ -11,6 +11,7 @@ from __future__ import annotations
 from accelerate import PartialState
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser
 
+from diffusers_r1.planners.encoded import encode_pictures_once
 from diffusers_r1.training.arguments import (
     RewardArguments,
     as_prompts,
@@ -27,7 +28,6 @@ from diffusers_r1.training.models import (
     without_control_tokens,
 )
 from diffusers_r1.training.results import check_editor_name, save_results
-from diffusers_r1.vision import encode_pictures_once
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:

@@ -15,8 +15,8 @@ PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("plan", "images", "records", "endpoints"),
     ("tags", "matching", "scenes"),
-    ("prompts", "grammar", "vision"),
-    ("planning", "editors", "rewards", "data"),
+    ("prompts", "grammar"),
+    ("planners", "editors", "rewards", "data"),
     ("bundles",),
     ("pipelines",),
     ("training", "evaluation"),
@@ -35,6 +35,7 @@ WITHOUT_TORCH = (
     "prompts",
     "grammar",
     "rewards",
+    "planners.plans",
 )
 
 
@@ -86,7 +87,7 @@ def _rooms(inside: tuple[str, ...]) -> list[str]:
         ("scenes/tasks.py", "from ..plan import Edit\nfrom .world import Scene", ["plan", "scenes"]),
         ("scenes/__init__.py", "from .world import Scene", ["scenes"]),
         ("scenes/tasks.py", "from .. import EditPlan, __version__", ["plan"]),
-        ("scenes/tasks.py", "import diffusers_r1.planning, torch\nimport diffusers_r1", ["planning"]),
+        ("scenes/tasks.py", "import diffusers_r1.planners, torch\nimport diffusers_r1", ["planners"]),
         ("scenes/tasks.py", "from diffusers_r1 import ImageEditR1Pipeline", ["pipelines"]),
         ("scenes/tasks.py", "from PIL import Image\nimport diffusers", []),
     ],

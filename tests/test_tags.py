@@ -4,7 +4,7 @@ import pytest
 from parse_broken_answers import broken
 
 from diffusers_r1.plan import Edit
-from diffusers_r1.planning import to_plan
+from diffusers_r1.planners.plans import to_plan
 from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
 
 

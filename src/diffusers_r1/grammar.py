@@ -88,8 +88,8 @@ def _tagged(tag: str, content: str) -> str:
 class GrammarProcessor:
     """A logits processor that leaves every row of a batch only the tokens with which a grammar goes on.
 
-    It serves one `generate` call: `logits_processor=[GrammarProcessor(grammar, tokenizer)]`. Prompt lookup, which steps
-    back over what it drafted in vain, may be used with it.
+    It serves one `generate` call: `logits_processor=[GrammarProcessor(grammar, tokenizer)]`. A decoder that steps back
+    over what it drafted in vain may be used with it.
 
     Args:
         grammar (`str`): In llguidance's Lark syntax.

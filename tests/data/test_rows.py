@@ -10,7 +10,7 @@ from trl.data_utils import is_conversational, prepare_multimodal_messages
 from diffusers_r1.data import to_prompts
 from diffusers_r1.data.rows import NEUTRAL_GREY, checked_texts, fit, row_features
 from diffusers_r1.plan import Edit
-from diffusers_r1.planning import Conversation
+from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.rewards import ActionReward
 from diffusers_r1.tags import read_decomposition, write_decomposition

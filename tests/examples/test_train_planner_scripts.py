@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles import find
 from diffusers_r1.bundles.planners import load_planner, save_planner
-from diffusers_r1.planning import Conversation
+from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition

@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import load_planner, save_planner
-from diffusers_r1.planning import Conversation, adapters_off, has_adapter
+from diffusers_r1.planners.adapters import adapters_off, has_adapter
+from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition, read_sequence
 
@@ -43,8 +44,8 @@ def folders(tmp_path_factory):
             )
             adapted = get_peft_model(base, settings)
             decomposition = Conversation(adapted, *about).decompose(max_new_tokens=128)
-            said = Conversation(adapted, *about).replay(decomposition, max_new_tokens=64)
-            plain = Conversation(planner, *about).replay(decomposition, max_new_tokens=64)
+            said = Conversation(adapted, *about).sequence(decomposition, max_new_tokens=64)
+            plain = Conversation(planner, *about).sequence(decomposition, max_new_tokens=64)
             if read_decomposition(decomposition[0]).edits and said != plain and read_sequence(plain[0]).requests:
                 break
         adapted.save_pretrained(folder / "adapter")
@@ -74,8 +75,8 @@ def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_
     plan = pipe.plan(TASK.image, TASK.instruction)
     decomposition, sequence = plan.raw
     assert [decomposition] == Conversation(adapted, *about).decompose()
-    assert [sequence] == Conversation(base, *about).replay([decomposition])
-    assert [sequence] != Conversation(adapted, *about).replay([decomposition])
+    assert [sequence] == Conversation(base, *about).sequence([decomposition])
+    assert [sequence] != Conversation(adapted, *about).sequence([decomposition])
 
     pipe.save_pretrained(tmp_path)
     assert not list((tmp_path / "planner").glob("model*.safetensors"))  # the base is named, not copied

@@ -7,8 +7,8 @@ from peft import get_peft_model
 from trl import GRPOConfig, ModelConfig
 
 from diffusers_r1.bundles.planners import save_planner
+from diffusers_r1.planners.encoded import vision_tower
 from diffusers_r1.training.models import load_trainable, lora_settings, resume_point, without_control_tokens
-from diffusers_r1.vision import vision_tower
 
 
 pytestmark = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..matching import multiset_f1, normalize
 from ..plan import Edit, EditPlan
-from ..planning import request_by_rule
+from ..planners.plans import request_by_rule
 
 
 COLUMNS = ("action", "subject", "goal", "order", "sub-request")

@@ -253,7 +253,7 @@ class LocalModel:
         """The model's answer, see [`Endpoint.chat`]; greedy, whatever `temperature` is asked for."""
         import torch
 
-        from ..planning import GREEDY
+        from ..planners.sampling import GREEDY
 
         with self._one_at_a_time, torch.no_grad():
             model, processor = self._loaded

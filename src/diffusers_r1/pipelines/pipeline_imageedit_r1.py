@@ -17,7 +17,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from ..editors import call_editor, check_editor, open_masks, working_size
 from ..images import load_samples, pair
 from ..plan import EditPlan, Turns
-from ..planning import has_adapter, make_plans
+from ..planners.adapters import has_adapter
+from ..planners.plans import make_plans
 from ..prompts import Prompts
 from .nested import NestedPipelineMixin
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
@@ -187,7 +188,6 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         max_new_tokens: int = 512,
         num_plans: int = 1,
         constrained: bool = False,
-        prompt_lookup_num_tokens: int | None = None,
         **generation: Any,
     ) -> EditPlan | list[EditPlan]:
         """Decompose instructions and put their parts in order, without editing.
@@ -207,9 +207,6 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             constrained (`bool`, defaults to `False`):
                 Let the agents write nothing but their format, so that a planner that was never trained for it has it,
                 too. Needs `pip install "diffusers-r1[constrained]"` and `max_new_tokens` of 326 or more.
-            prompt_lookup_num_tokens (`int`, *optional*):
-                How many tokens at a time of the second agent's answer are drafted from what was said before. The answer
-                stays the same and may come faster. Only for one plan of one picture; otherwise it has no effect.
             generation:
                 Further settings of the agents' `generate`, such as `do_sample`, `temperature` or `top_p`. Greedy by
                 default.
@@ -230,7 +227,6 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             generator,
             num_plans=num_plans,
             constrained=constrained,
-            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
             max_new_tokens=max_new_tokens,
             **generation,
         )

@@ -19,7 +19,7 @@ from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..bundles.planners import load_adapter
-from ..planning import has_adapter
+from ..planners.adapters import has_adapter
 
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..bundles.planners import load_planner
-from ..planning import has_adapter
+from ..planners.adapters import has_adapter
+from ..planners.encoded import vision_tower
 from ..prompts import Prompts
-from ..vision import vision_tower
 
 
 if TYPE_CHECKING:

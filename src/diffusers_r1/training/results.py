@@ -14,7 +14,7 @@ from ..bundles import find
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import load_planner, save_planner
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
-from ..planning import has_adapter
+from ..planners.adapters import has_adapter
 from ..prompts import Prompts
 from ..records import write_whole
 from .callbacks import curve_rows, save_curves

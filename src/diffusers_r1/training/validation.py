@@ -10,7 +10,8 @@ from PIL import Image
 
 from ..matching import exact, multiset_f1, soft_f1
 from ..plan import Edit
-from ..planning import Conversation, seeded
+from ..planners.conversation import Conversation
+from ..planners.sampling import seeded
 from ..prompts import Prompts
 from ..tags import read_decomposition
 

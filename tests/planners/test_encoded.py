@@ -2,9 +2,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_r1.planning import Conversation
+from diffusers_r1.planners.conversation import Conversation
+from diffusers_r1.planners.encoded import encode_pictures_once, first_of_equals, vision_tower
 from diffusers_r1.scenes import sample_task
-from diffusers_r1.vision import encode_pictures_once, vision_tower
 
 
 pytestmark = pytest.mark.tiny
@@ -58,17 +58,26 @@ def test_different_pictures_are_all_encoded(planner, prompts):
         assert outcome(planner[0], batch)[2] == [batch["image_grid_thw"].prod(-1).sum()]
 
 
-def test_the_tower_is_as_it_was_afterwards(planner, batch):
-    tower = vision_tower(planner[0])
+def test_nothing_is_left_behind(planner, batch):
+    tower, pixels = vision_tower(planner[0]), batch["image_grid_thw"].prod(-1)
+    before = [(set(vars(module)), dict(module._forward_pre_hooks)) for module in planner[0].modules()]
     with pytest.raises(KeyError), encode_pictures_once(planner[0]):
-        assert "forward" in vars(tower)
+        assert "forward" not in vars(tower)
         raise KeyError
-    assert "forward" not in vars(tower)
     with encode_pictures_once(planner[0]):
         with encode_pictures_once(planner[0]):
             pass
-        assert outcome(planner[0], batch)[2] < [batch["image_grid_thw"].prod(-1).sum()]
-    assert outcome(planner[0], batch)[2] == [batch["image_grid_thw"].prod(-1).sum()]
+        assert outcome(planner[0], batch)[2] == [pixels[0] + pixels[1] + pixels[3]]
+    assert outcome(planner[0], batch)[2] == [pixels.sum()]
+    assert before == [(set(vars(module)), dict(module._forward_pre_hooks)) for module in planner[0].modules()]
+
+
+def test_pictures_are_told_apart_by_more_than_their_sums():
+    ramp = torch.arange(12.0).reshape(3, 4)
+    pictures = [{"pixel_values": one} for one in (ramp, ramp.flip(0), ramp.clone(), ramp.reshape(4, 3))]
+    assert first_of_equals(pictures) == ([0, 1, 3], [0, 1, 0, 2])
+    sized = [{"pixel_values": ramp, "image_sizes": torch.tensor([[side, side]])} for side in (8, 8, 9)]
+    assert first_of_equals(sized) == ([0, 2], [0, 0, 1])
 
 
 def test_a_planner_without_such_a_tower_is_left_alone(text_planner):

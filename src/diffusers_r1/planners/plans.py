@@ -1,0 +1,121 @@
+"""From pictures and instructions to plans: what pipeline, validation and batch workers call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..plan import Edit, EditPlan
+from ..prompts import Prompts
+from ..tags import read_decomposition, read_sequence
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+# Models loaded here plan one call at a time. They draw from one global random state, keep a part of a conversation to
+# themselves (Qwen-VL: how far pictures shift the positions), and switch their adapters off for all who ask.
+_ONE_AT_A_TIME = RLock()
+
+
+def make_plans(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    images: Sequence[Image.Image],
+    instructions: Sequence[str],
+    prompts: Prompts,
+    sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
+    sequence_without_adapter: bool = False,
+    num_plans: int = 1,
+    retries: int = 1,
+    seed: int = 0,
+    device: torch.device | None = None,
+    **generation: Any,
+) -> list[EditPlan]:
+    """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
+
+    An answer in which no edit can be found is asked for again, sampled, at most `retries` times. What is still without
+    one gets a plan that hands the instruction to the editor as it is; see [`EditPlan`]'s `fallback`.
+
+    Args:
+        model, processor, images, instructions, prompts, device: See [`Conversation`].
+        sequencer (`tuple` of model and processor, *optional*): The sequencing agent; the planner answers both turns of
+            one conversation if left out.
+        sequence_without_adapter (`bool`, defaults to `False`): Switch the planner's adapters off for the second turn:
+            the untrained sequencing agent of the paper on the same weights. It reads the picture anew, since what the
+            trained agent keeps of it is another model's.
+        num_plans (`int`, defaults to 1): How many plans are made of each instruction; more than one are sampled.
+        retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
+        seed (`int`, defaults to 0): Of all sampling; each retry draws from the next one. The global random state is left
+            as it was, and is not touched as long as nothing is sampled.
+        generation: Settings of `generate` and [`Conversation.decompose`], `max_new_tokens` and `constrained` among them;
+            greedy by default.
+
+    Returns:
+        `list` of [`EditPlan`], `num_plans` of each instruction in turn.
+    """
+
+    from .adapters import adapters_off
+    from .conversation import Conversation
+    from .sampling import devices_of, seeded
+
+    def attempt(rows: Sequence[int], times: int, settings: dict[str, Any]) -> list[EditPlan]:
+        shown, asked = [images[row] for row in rows], [instructions[row] for row in rows]
+        conversation = Conversation(model, processor, shown, asked, prompts, device)
+        decompositions = conversation.decompose(num_answers=times, **settings)
+        shown, asked = ([one for one in each for _ in range(times)] for each in (shown, asked))
+        again = shown, asked, prompts, device
+        if not any(read_decomposition(text).edits for text in decompositions):
+            sequences = [""] * len(decompositions)
+        elif sequencer is not None:
+            sequences = Conversation(*sequencer, *again).sequence(decompositions, **settings)
+        elif sequence_without_adapter:
+            with adapters_off(model):
+                sequences = Conversation(model, processor, *again).sequence(decompositions, **settings)
+        else:
+            sequences = conversation.sequence(**settings)
+        return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
+
+    devices = devices_of(model, *(sequencer or ())[:1]) | ({device} if device else set())
+    sampling = {"temperature": 1.0, **generation, "do_sample": True}
+    first = sampling if num_plans > 1 else generation
+    with _ONE_AT_A_TIME:
+        with seeded(seed, devices) if first.get("do_sample") else nullcontext():
+            plans = attempt(range(len(instructions)), num_plans, first)
+        for number in range(1, retries + 1):
+            failed = [place for place, plan in enumerate(plans) if not plan.edits]
+            if not failed:
+                break
+            with seeded(seed + number, devices):
+                again = attempt([place // num_plans for place in failed], 1, sampling)
+            for place, plan in zip(failed, again):
+                plans[place] = replace(plan, raw=plans[place].raw + plan.raw)
+    return plans
+
+
+def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:
+    """Read the two agents' answers, using whatever can be used. Never raises, whatever the answers are."""
+    found = read_decomposition(decomposition)
+    if not found.edits:
+        reason = f"no edit in the decomposition: {', '.join(found.faults)}"
+        return EditPlan(instruction, (), (instruction,), found.reasoning, True, reason, (decomposition,))
+    listed = read_sequence(sequence)
+    raw = (decomposition, sequence)
+    if not listed.requests:
+        reason = f"no sub-request in the sequence: {', '.join(listed.faults)}"
+        written = tuple(request_by_rule(edit) for edit in found.edits)
+        return EditPlan(instruction, found.edits, written, found.reasoning, True, reason, raw)
+    return EditPlan(instruction, found.edits, listed.requests, found.reasoning, raw=raw)
+
+
+def request_by_rule(edit: Edit) -> str:
+    """An edit in words when no agent has put it into any: `"recolor coat: red"`."""
+    return f"{edit.action} {edit.subject}: {edit.goal}"
