@@ -2,22 +2,18 @@
 
 import copy
 import hashlib
-import inspect
-import logging
 
 import pytest
 import tiny_models
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from PIL import Image
-from transformers import MistralConfig, MistralForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import sample_task
-from diffusers_r1.training.grouped import GroupedGRPOTrainer, shuffle_groups
+from diffusers_r1.training.grouped import GroupedGRPOTrainer
 
 
 pytestmark = [

@@ -78,12 +78,12 @@ class Desk:
         with plain_words():
             picture = self._open(upload)
             generator = torch.Generator().manual_seed(check_seed(seed))
-            self.pipeline.check_inputs([picture], [plan], turns, 1, generator, "pil", {})
-            watched = {}
+            call = {"image": picture, "plan": plan, "turns": turns, "generator": generator}
+            self.pipeline.check_inputs(**call)
             if "callback_on_step_end" in arguments_of(self.pipeline.editor):
-                watched["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
+                call["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
             report(0, desc="Editing")
-            return picture, self.pipeline(picture, plan=plan, turns=turns, generator=generator, **watched)
+            return picture, self.pipeline(**call)
 
 
 class _Steps:

@@ -7,13 +7,14 @@ import io
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
 from .. import schema
 from ..bundles import AGENTS
 from ..images import load_picture
-from ..plan import EditPlan
+from ..plan import EditPlan, Turns
 from ..records import write_whole
 from .shared import (
     UsageError,
@@ -21,7 +22,6 @@ from .shared import (
     add_model_arguments,
     checking,
     load_pipeline,
-    note_what_scenes_are,
     seed,
 )
 
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--turns",
-        choices=("single", "multi"),
+        choices=get_args(Turns),
         default="single",
-        help="all sub-requests at once (default) or one by one",
+        help="all sub-requests at once (default), one by one, as many at once as the editor reads, or each guiding apart",
     )
     parser.add_argument("--seed", type=seed, metavar="N", help="the same seed gives the same picture")
     parser.add_argument(
@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> None:
     with checking():
         picture = load_picture(args.image)
         plan = None if args.plan is None else read_plan(args.plan)
-    note_what_scenes_are(args, picture)
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
@@ -72,25 +71,22 @@ def run(args: argparse.Namespace) -> None:
 
         pipe = load_pipeline(args, **({} if plan is None else dict.fromkeys(AGENTS)))
         generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
-        editor_arguments = dict(args.set)
-        given = args.instruction if plan is None else plan
+        call = {
+            "image": picture,
+            "instruction": args.instruction,
+            "plan": plan,
+            "turns": args.turns,
+            "num_images_per_prompt": args.num_images_per_prompt,
+            "generator": generator,
+            "callback_on_plan": _show,
+            "max_new_tokens": args.max_new_tokens,
+            **dict(args.set),
+        }
         with checking():
-            pipe.check_inputs(
-                [picture], [given], args.turns, args.num_images_per_prompt, generator, "pil", editor_arguments
-            )
+            pipe.check_inputs(**call)
 
         # 3. Edit
-        out = pipe(
-            picture,
-            args.instruction,
-            plan=plan,
-            turns=args.turns,
-            num_images_per_prompt=args.num_images_per_prompt,
-            generator=generator,
-            callback_on_plan=_show,
-            max_new_tokens=args.max_new_tokens,
-            **editor_arguments,
-        )
+        out = pipe(**call)
 
     # 4. Write
     for path, image in zip(_paths(args.output, len(out.images)), out.images, strict=True):

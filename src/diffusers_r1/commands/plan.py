@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..images import load_picture
-from .shared import UsageError, add_model_arguments, checking, load_pipeline, note_what_scenes_are, seed
+from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +26,13 @@ def run(args: argparse.Namespace) -> None:
     sampling = _sampling(args)
     with checking():
         picture = load_picture(args.image)
-    note_what_scenes_are(args, picture)
     with redirect_stdout(sys.stderr):
         import torch
 
         pipe = load_pipeline(args, editor=None)
-        with checking():
-            pipe.check_instructions([args.instruction])
         generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
+        with checking():
+            pipe.check_planning(picture, args.instruction, args.max_new_tokens)
         plan = pipe.plan(picture, args.instruction, generator, args.max_new_tokens, **sampling)
     print(plan.to_json())
 

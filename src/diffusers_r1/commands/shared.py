@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
 SCENES = "imageedit-r1-scenes"
@@ -49,17 +46,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
     )
-
-
-def note_what_scenes_are(args: argparse.Namespace, picture: Image.Image) -> None:
-    """Say on stderr that the shipped bundle was not made for a picture like this one."""
-    from ..scenes.world import SIZE
-
-    if args.model == SCENES and picture.size != (SIZE, SIZE):
-        print(
-            f"note: {SCENES} knows {SIZE}x{SIZE} pictures of coloured shapes and nothing else; for photos, give another --model",
-            file=sys.stderr,
-        )
 
 
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

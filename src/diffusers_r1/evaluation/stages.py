@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..bundles import AGENTS, find
+from ..bundles import AGENTS
 from ..endpoints import Endpoint
+from ..names import local
 from ..plan import Turns
 from . import judges as known_judges
 from . import methods as known_methods
@@ -199,7 +200,7 @@ def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, 
     if name == "r1":
         return agents(name, bundle.agents, settings, batch_size, max_new_tokens)
     supervised = f"{bundle.name}{SUPERVISED}"
-    planner = untrained or (supervised if find(supervised) else None)
+    planner = untrained or (supervised if local(supervised) else None)
     if planner is None:
         raise ValueError(
             f"The method untrained needs the name of a planner, `untrained`: {bundle.name} has none beside it."

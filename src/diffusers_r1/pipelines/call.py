@@ -141,6 +141,27 @@ def check_call(
     )
 
 
+def check_planning(
+    pipeline: ImageEditR1Pipeline,
+    image: Any,
+    instruction: str | Sequence[str],
+    max_new_tokens: int = 512,
+    num_plans: int = 1,
+    generator: Generators = None,
+    generation: Mapping[str, Any] | None = None,
+) -> tuple[list[Image.Image], list[str]]:
+    """Open the pictures, pair them with instructions, and refuse what cannot be planned; raises as `check_call` does."""
+    check_generation(max_new_tokens, generation)
+    check_count("num_plans", num_plans)
+    images, _, instructions = open_pairs(image, check_instructions(pipeline, instruction))
+    if isinstance(generator, (list, tuple)):
+        share_out_generators(generator, len(images), len(generator) // len(images))
+    else:
+        share_out_generators(generator, len(images), 1)
+    warn_of_other_pictures(pipeline, images)
+    return images, instructions
+
+
 def check_settings(
     pipeline: ImageEditR1Pipeline,
     turns: Turns = "single",

@@ -19,20 +19,7 @@ from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share
 from ..plan import EditPlan, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
 from ..prompts import Prompts
-from .call import (
-    MAX_BATCH,
-    EditCall,
-    Generators,
-    check_agents,
-    check_call,
-    check_count,
-    check_generation,
-    check_instructions,
-    in_batches,
-    open_pairs,
-    warn_of_other_pictures,
-    within_size,
-)
+from .call import MAX_BATCH, EditCall, Generators, check_agents, check_call, check_planning, in_batches, within_size
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
 from .nested.parts import shared_parts
@@ -152,6 +139,14 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         """
         return check_call(self, *args, **kwargs)
 
+    def check_planning(self, *args: Any, **kwargs: Any) -> tuple[list[Image.Image], list[str]]:
+        """Refuse what cannot be planned before any model runs; raises as `check_inputs` does.
+
+        Takes pictures, instructions, `max_new_tokens`, `num_plans`, a generator and further settings as `plan` does, and
+        returns pictures and instructions as lists of one length.
+        """
+        return check_planning(self, *args, **kwargs)
+
     def plan(
         self,
         image: Any,
@@ -191,10 +186,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         Raises:
             ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
-        check_generation(max_new_tokens, generation)
-        check_count("num_plans", num_plans)
-        images, _, instructions = open_pairs(image, check_instructions(self, instruction))
-        warn_of_other_pictures(self, images)
+        images, instructions = self.check_planning(
+            image, instruction, max_new_tokens, num_plans, generator, generation
+        )
         plans = self._make_plans(
             images,
             instructions,
