@@ -1,4 +1,4 @@
-"""The instructions that were written by hand: whole, within their conventions, and none of them twice."""
+"""The everyday instructions: whole, within their conventions, and none of them twice."""
 
 import json
 import re
