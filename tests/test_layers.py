@@ -14,7 +14,7 @@ import diffusers_r1
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("schema",),
-    ("plan", "images", "records", "endpoints"),
+    ("plan", "languages", "images", "records", "endpoints"),
     ("tags", "matching", "scenes"),
     ("prompts", "grammar", "vision"),
     ("planning", "editors", "rewards", "data"),
@@ -28,6 +28,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS, start=-1) for ro
 WITHOUT_TORCH = (
     "schema",
     "plan",
+    "languages",
     "images",
     "records",
     "endpoints",
