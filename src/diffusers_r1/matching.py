@@ -403,6 +403,35 @@ def exact(predicted: Sequence[Edit], true: Sequence[Edit], synonyms: Mapping[str
     return len(one) == len(other) == _common(one, other)
 
 
+def same_edits(predicted: Sequence[Edit], true: Sequence[Edit], synonyms: Mapping[str, str] | None = None) -> bool:
+    """Whether two decompositions mean the same edits, in whatever words: as [`exact`], with the [`likeness`] of subjects
+    and goals above a half in place of equality.
+
+    Example:
+        >>> same_edits([Edit("take out", "men", "gone")], [Edit("remove", "man in the red jacket", "nothing")])
+        True
+    """
+    if len(predicted) != len(true):
+        return False
+    if not predicted:
+        return True
+
+    from scipy.optimize import linear_sum_assignment
+
+    language = language_of([text for edit in (*predicted, *true) for text in (edit.subject, edit.goal)])
+    same = [
+        [
+            action_f1([one.action], [other.action], synonyms) == 1
+            and likeness(one.subject, other.subject, language) > 0.5
+            and likeness(one.goal, other.goal, language) > 0.5
+            for other in true
+        ]
+        for one in predicted
+    ]
+    rows, columns = linear_sum_assignment(same, maximize=True)
+    return all(same[row][column] for row, column in zip(rows, columns))
+
+
 def _common(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> int:
     """How many pairs of an action's name and what it is done to the lists share, each as often as the one that has it less.
 
