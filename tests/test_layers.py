@@ -14,7 +14,7 @@ import diffusers_r1
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("schema", "names", "belongings"),
-    ("plan", "images", "records"),
+    ("plan", "languages", "images", "records"),
     ("tags", "matching", "scenes", "sentences", "endpoints"),
     ("prompts", "grammar"),
     ("planners", "editors", "rewards", "data", "remote_editor"),
@@ -30,6 +30,7 @@ WITHOUT_TORCH = (
     "names",
     "belongings",
     "plan",
+    "languages",
     "images",
     "records",
     "endpoints",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusers_r1.plan import Edit
-from diffusers_r1.rewards import ActionReward, FormatReward, GoalReward, SubjectReward, answer_text, is_hack
+from diffusers_r1.rewards import ActionReward, FormatReward, GoalReward, SubjectReward, answer_text, is_hack, marks
 from diffusers_r1.tags import read_decomposition, write_decomposition
 
 
@@ -154,6 +154,43 @@ def test_a_truth_that_holds_an_edit_twice_or_the_instruction_can_be_answered():
     assert [score(reward, answer("sharpen", "photo", "sharper"), **said) for reward in REWARDS[1:]] == [[1.0]] * 3
 
 
+@pytest.mark.parametrize(
+    ("instruction", "copied"),
+    [
+        ("brighter", False),
+        ("Brighter!", False),
+        ("golden hour", False),
+        ("much more contrast", False),
+        ("更亮", False),
+        ("remove dog", True),
+        ("make it brighter", True),
+        ("the sky quite a lot bluer", True),
+        ("把外套变成红色", True),
+    ],
+)
+def test_a_few_words_that_are_no_sentence_may_be_what_the_honest_answer_says(instruction, copied):
+    row = {"instruction": instruction, "actions": ["lighting"], "subjects": ["photo"], "goals": ["some other goal"]}
+    assert score(ActionReward(), answer("lighting", "photo", instruction), **row) == [0.0 if copied else 1.0]
+    assert score(ActionReward(), answer("lighting", "photo", f"so {instruction} then"), **row) == [
+        0.0 if copied else 1.0
+    ]
+
+
+def test_marks_are_what_the_rewards_pay():
+    truth = [Edit(*items) for items in zip(*TRUTH.values())]
+    texts = [RIGHT, LISTS, answer("erase; dyeing", "men; red coats", "gone; red"), answer("add", INSTRUCTION, "x"), ""]
+    rewards = (*REWARDS, SubjectReward(soft=True), GoalReward(soft=True))
+    for text in texts:
+        found = marks(text, truth, INSTRUCTION)
+        assert set(found) == {*(reward.__name__ for reward in rewards), "exact"}
+        assert all(found[reward.__name__] == score(reward, text)[0] for reward in rewards)
+    assert [marks(text, truth)["exact"] for text in texts] == [1, 1, 0, 0, 0]
+    reworded = marks(answer("erase; dyeing", "man; coat", "nothing; red"), truth)
+    assert all(value == 1.0 for value in reworded.values())
+    zapped = answer("zap; recolor", "man; coat", "nothing; red")
+    assert marks(zapped, truth, synonyms={"zap": "remove"})["exact"] == 1.0 == 1.0 - marks(zapped, truth)["exact"]
+
+
 def test_truths_are_told_apart_row_by_row():
     other = {"actions": ["add"], "subjects": ["hat"], "goals": ["top"]}
     columns = {name: [TRUTH[name], other[name]] for name in TRUTH}
@@ -169,15 +206,15 @@ def test_a_truth_that_is_no_list_is_the_data_sets_fault():
 
 
 def test_a_user_adds_synonyms():
-    completion = answer("zap; tint", "man; coat", "nothing; red")
+    completion = answer("zap; zing", "man; coat", "nothing; red")
     assert score(ActionReward(), completion) == [0.0]
-    assert score(ActionReward({"zap": "remove", "Tint": "recolor"}), completion) == [1.0]
+    assert score(ActionReward({"zap": "erase", "Zing": "recolor"}), completion) == [1.0]
 
 
 def test_soft_subjects():
     completion = answer("recolor; remove", "man; red coat", "red; nothing")
     assert score(SubjectReward(), completion) == [0.5]
-    assert score(SubjectReward(soft=True), completion) == [pytest.approx((1 + 2 / 3) * 2 / 4)]
+    assert score(SubjectReward(soft=True), completion) == [pytest.approx((1 + 5 / 6) * 2 / 4)]
 
 
 class ByLength:

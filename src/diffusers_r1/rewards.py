@@ -9,7 +9,7 @@ What an answer scores, from 0.0 to 1.0:
 | any other fault: a tag twice, tags inside `<think>`, lists of unequal length, no edit, text outside the tags, stray tags | 0 | 0 |
 | the same edit twice (action, subject and goal), unless it truly is there twice | 1 | 0 |
 | more than `MOST_SURPLUS` times as many edits as there are true ones: every action word at once | 1 | 0 |
-| a subject or goal that has the whole instruction in it, unless the true one has it as well | 1 | 0 |
+| a subject or goal that has the whole instruction in it, unless the true one has it as well, or it is no sentence: "brighter" | 1 | 0 |
 | nothing readable | 0 | 0 |
 
 The last rows are what a planner under reward tries first, since each buys some F1 without an understanding of the
@@ -25,12 +25,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .matching import ACTION_SYNONYMS, multiset_f1, normalize, soft_f1
+from .matching import ACTIONS, LIGHT_VERBS, action_f1, action_name, exact, multiset_f1, normalize, soft_f1
 from .plan import Edit, Fault, FaultKind, describe_faults
 from .tags import REASONING, Decomposition, read_decomposition
 
 
 MOST_SURPLUS = 2
+LONGEST_ITEM = 3  # words: an instruction that is no longer may be what an honest item says ("more contrast")
 
 Completion = str | Sequence[Mapping[str, Any]]
 Similarity = Callable[[list[str], list[str]], Any]
@@ -73,7 +74,7 @@ def is_hack(found: Decomposition, truth: Sequence[Edit], instruction: str = "") 
     if any(count > max(1, true[edit]) for edit, count in answered.items()):
         return True
     whole = normalize(instruction)
-    return bool(whole) and _holds(whole, answered) and not _holds(whole, true)
+    return _is_sentence(whole) and _holds(whole, answered) and not _holds(whole, true)
 
 
 class FormatReward:
@@ -151,28 +152,28 @@ class _ListReward:
 
 
 class ActionReward(_ListReward):
-    """Multiset F1 of the actions, see [`multiset_f1`]; `recolour` counts as `recolor`, `delete` as `remove`.
+    """Multiset F1 of the actions, see [`action_f1`]; `recolour` counts as `recolor`, `deleting` as `remove`.
 
     Args:
-        synonyms (`Mapping` of `str` to `str`, *optional*): Further names of actions, added to [`ACTION_SYNONYMS`] and
-            stronger than it: `{"zap": "remove"}`.
+        synonyms (`Mapping` of `str` to `str`, *optional*): Further names of actions, stronger than those in `languages.py`:
+            `{"zap": "remove"}`.
     """
 
     field = "action"
 
     def __init__(self, synonyms: Mapping[str, str] | None = None):
         self.__name__ = "action_f1"
-        self.synonyms = {**ACTION_SYNONYMS, **(synonyms or {})}
+        self.synonyms = dict(synonyms or {})
 
     def score(self, answered: list[str], true: Sequence[str]) -> float:
-        return multiset_f1(answered, true, self.synonyms)
+        return action_f1(answered, true, self.synonyms)
 
 
 class SubjectReward(_ListReward):
     """Multiset F1 of the subjects after normalisation, see [`multiset_f1`]: an item is right or wrong as a whole.
 
     Args:
-        soft (`bool`, defaults to `False`): Count items that share words in part, under the best pairing, see
+        soft (`bool`, defaults to `False`): Count items that are alike in part, under the best pairing, see
             [`soft_f1`]: for subjects in free text. The metric is then called `subject_soft_f1`.
     """
 
@@ -190,7 +191,7 @@ class GoalReward(_ListReward):
     """F1 of the goals, as [`SubjectReward`] counts subjects, or by their meaning.
 
     Args:
-        soft (`bool`, defaults to `False`): Count items that share words in part. The metric is then called
+        soft (`bool`, defaults to `False`): Count items that are alike in part. The metric is then called
             `goal_soft_f1`.
         similarity (`Callable`, *optional*): Takes two lists of `str`, of lengths n and m, and returns how alike they
             are, pair by pair: an array `[n, m]` in [0, 1]; values outside are clipped. F1 is then
@@ -225,8 +226,47 @@ class GoalReward(_ListReward):
         return 2 * worths[linear_sum_assignment(worths, maximize=True)].sum() / (len(answered) + len(true))
 
 
+def marks(
+    answer: str, truth: Sequence[Edit], instruction: str = "", synonyms: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """What an answer would earn of each reward, under the reward's name, and `exact`: what validation and benchmarks report.
+
+    Args:
+        answer (`str`): What the decomposition agent wrote.
+        truth (sequence of [`Edit`]): The true edits; at least one.
+        instruction (`str`, defaults to `""`): As in [`is_hack`].
+        synonyms (`Mapping` of `str` to `str`, *optional*): As in [`ActionReward`].
+
+    Returns:
+        `dict`: `format`, `action_f1`, `subject_f1`, `subject_soft_f1`, `goal_f1`, `goal_soft_f1` (0.0 to 1.0), and `exact`
+        (1.0 if the edits that were found are the true ones, in any order, by [`~matching.exact`]).
+    """
+    rewards = (
+        FormatReward(),
+        ActionReward(synonyms),
+        SubjectReward(),
+        SubjectReward(soft=True),
+        GoalReward(),
+        GoalReward(soft=True),
+    )
+    columns = {column: [[getattr(edit, field) for edit in truth]] for field, column in _COLUMNS.items()}
+    earned = {reward.__name__: reward([None], [answer], instruction=[instruction], **columns)[0] for reward in rewards}
+    return {**earned, "exact": float(exact(read_decomposition(answer).edits, truth, synonyms))}
+
+
 def _is_slip(fault: Fault) -> bool:
     return fault.kind in _SLIPS or fault == Fault(FaultKind.MISSING_TAG, REASONING)
+
+
+def _is_sentence(instruction: str) -> bool:
+    """Whether an instruction, normalised, says more than an item: one of a few words that begins with no verb says a goal."""
+    words = [part for word in instruction.split() for part in (word if _is_chinese(word) else [word])]
+    verb = bool(words) and (words[0] in LIGHT_VERBS or action_name(words[0]) in ACTIONS)
+    return len(words) > LONGEST_ITEM or (verb and len(words) > 1)
+
+
+def _is_chinese(word: str) -> bool:
+    return "\u4e00" <= word[0] <= "\u9fff"
 
 
 def _true_edits(columns: Mapping[str, Any], row: int, count: int) -> list[Edit]:

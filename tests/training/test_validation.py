@@ -15,6 +15,12 @@ def test_marks_of_answers():
     assert marks["format"] == [1.0, 1.0, 0.0]
     assert marks["exact"] == [1.0, 0.0, 0.0]
     assert marks["action_f1"] == marks["goal_f1"] == pytest.approx([1.0, 2 / 3, 0.0])
+    reworded = [Edit("dye", "red circles", "blue"), Edit("erasing", "black star", "gone")]
+    marks = score_answers([write_decomposition(reworded, "seen")], [truth])
+    assert marks["action_f1"] == marks["subject_soft_f1"] == marks["goal_soft_f1"] == [1.0]
+    assert marks["subject_f1"] == marks["goal_f1"] == [0.5] and marks["exact"] == [0.0]
+    asked = score_answers([write_decomposition(truth, "seen")], [truth], ["do it at once"], {"recolor": "zap"})
+    assert asked["exact"] == asked["action_f1"] == [1.0]
 
 
 @pytest.mark.tiny

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
-from ..matching import exact, multiset_f1, soft_f1
 from ..plan import Edit
 from ..planners.conversation import Conversation
 from ..planners.sampling import seeded
 from ..prompts import Prompts
-from ..tags import read_decomposition
+from ..rewards import marks
 
 
 @torch.no_grad()
@@ -40,19 +39,23 @@ def decompose_all(
     return answers
 
 
-def score_answers(answers: Sequence[str], truths: Sequence[Sequence[Edit]]) -> dict[str, list[float]]:
-    """Marks of each answer.
+def score_answers(
+    answers: Sequence[str],
+    truths: Sequence[Sequence[Edit]],
+    instructions: Sequence[str] | None = None,
+    synonyms: Mapping[str, str] | None = None,
+) -> dict[str, list[float]]:
+    """Marks of each answer: what it would earn of each reward, and whether its edits are the true ones.
+
+    Args:
+        answers (sequence of `str`): The decomposition agent's.
+        truths (sequence of sequences of [`Edit`]): The true edits of each.
+        instructions (sequence of `str`, *optional*): What was asked; without them, copies of the instruction are not seen.
+        synonyms (`Mapping` of `str` to `str`, *optional*): Those that the action reward was given.
 
     Returns:
-        `dict` of lists, one value in [0, 1] per answer: `format` (no fault), `action_f1` (multiset F1), `subject_f1` and
-        `goal_f1` (soft F1), and `exact` (the true edits, in any order).
+        `dict` of lists, one value in [0, 1] per answer, under the names that [`~rewards.marks`] gives them.
     """
-    marks: dict[str, list[float]] = {"format": [], "action_f1": [], "subject_f1": [], "goal_f1": [], "exact": []}
-    for answer, truth in zip(answers, truths):
-        found = read_decomposition(answer)
-        marks["format"].append(float(not found.faults))
-        marks["action_f1"].append(multiset_f1([e.action for e in found.edits], [e.action for e in truth]))
-        marks["subject_f1"].append(soft_f1([e.subject for e in found.edits], [e.subject for e in truth]))
-        marks["goal_f1"].append(soft_f1([e.goal for e in found.edits], [e.goal for e in truth]))
-        marks["exact"].append(float(exact(found.edits, truth)))
-    return marks
+    asked = instructions or [""] * len(answers)
+    rows = [marks(*row, synonyms) for row in zip(answers, truths, asked)]
+    return {name: [row[name] for row in rows] for name in rows[0]}
