@@ -13,9 +13,9 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
-    ("plan", "images", "records", "endpoints"),
-    ("tags", "matching", "scenes"),
-    ("prompts", "grammar", "vision"),
+    ("plan", "records"),
+    ("images", "tags", "matching", "scenes"),
+    ("endpoints", "prompts", "grammar", "vision"),
     ("planning", "editors", "rewards", "data"),
     ("bundles",),
     ("pipelines",),

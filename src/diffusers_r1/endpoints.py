@@ -25,6 +25,9 @@ try:  # the client that huggingface_hub brings along: httpx2 since its version 2
 except ImportError:
     import httpx
 
+from .images import FORMATS, to_png
+from .images.download import download
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -149,13 +152,14 @@ class Endpoint:
         reply, _ = self._post(
             "images/edits",
             data={name: _form_value(value) for name, value in fields.items() if value is not None},
-            files={"image": ("image.png", _png(image), "image/png")},
+            files={"image": ("image.png", to_png(image), "image/png")},
         )
         try:
             result = reply["data"][0]
             encoded = result.get("b64_json")
-            content = base64.b64decode(encoded) if encoded else self._download(result["url"])
-            with Image.open(io.BytesIO(content)) as picture:
+            # Without the client, whose key is nobody else's business; no other scheme than HTTP is taken.
+            with io.BytesIO(base64.b64decode(encoded)) if encoded else download(result["url"]) as file:
+                picture = Image.open(file, formats=FORMATS)
                 picture.load()
             return picture
         # Whatever the server made up: Pillow alone answers damaged data with half a dozen kinds of exception.
@@ -218,11 +222,6 @@ class Endpoint:
             with self._change:
                 self._under_way -= 1
                 self._change.notify_all()
-
-    def _download(self, url: str) -> bytes:
-        # Without the client, whose key is nobody else's business; other schemes than HTTP, such as file:, are refused.
-        answer = httpx.get(url, timeout=self._client.timeout, follow_redirects=True)
-        return answer.raise_for_status().content
 
     def _json(self, path: str, response: Any) -> Any:
         try:
@@ -287,16 +286,8 @@ def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
 def _sendable_part(part: Any) -> Any:
     if not isinstance(part, Mapping) or part.get("type") != "image":
         return part
-    data = base64.b64encode(_png(part["image"])).decode()
+    data = base64.b64encode(to_png(part["image"])).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-
-
-def _png(picture: Image.Image) -> bytes:
-    if not isinstance(picture, Image.Image):
-        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")
-    buffer = io.BytesIO()
-    (picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _form_value(value: Any) -> str:
