@@ -71,11 +71,13 @@ setup(
         "diffusers>=0.42",
         "huggingface_hub",
         "numpy",
-        "pillow",
+        "pillow>=11.3",  # opens AVIF
+        "requests",
         "safetensors",
         "torch>=2.4",
         "torchvision",  # the processor of Qwen2.5-VL does not load without it
         "transformers>=5.0",
+        "urllib3>=2.2",  # under requests; the first that hands over what has come
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["diffusers-r1 = diffusers_r1.commands:main"]},

@@ -23,6 +23,24 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
+# As other programs write them: Pillow knows all but PDF, and starts Ghostscript for the first three.
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 20 10
+%%EndComments
+0 0 20 10 rectfill showpage
+%%EOF
+"""
+OTHER_PROGRAMS = {
+    "eps.png": EPS,
+    "ps.jpg": EPS.replace(b" EPSF-3.0", b""),
+    "dos_eps.tif": b"\xc5\xd0\xd3\xc6" + struct.pack("<IIIIIIH", 30, len(EPS), 0, 0, 0, 0, 0xFFFF) + EPS,
+    "pdf.png": b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n",
+    "wmf.png": struct.pack("<IHhhhhHIH", 0x9AC6CDD7, 0, 0, 0, 200, 100, 72, 0, 0) + b"\x01\x00\t\x00" + bytes(40),
+    "emf.png": struct.pack("<II4i4i", 1, 88, 0, 0, 20, 10, 0, 0, 20, 10) + b" EMF" + bytes(60),
+    "psd.png": b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 10, 20, 8, 3) + bytes(12) + bytes(602),
+    "grib.png": b"GRIB" + bytes(3) + b"\x01" + bytes(20),
+}
+
 FILES = {
     "truncated.png": (png()[:-40], "truncated"),
     "bomb.png": (claiming(60_000, 60_000), "decompression bomb"),
@@ -33,5 +51,6 @@ FILES = {
     "nothing.png": (b"", "the file is empty"),
     "text.png": (b"hello " * 100, "no picture of a known format"),
     "page.html": (b"<html><script>alert(1)</script></html>", "no picture of a known format"),
+    **{name: (content, "no picture of a known format") for name, content in OTHER_PROGRAMS.items()},
     "..%2f..%2fetc%2fpasswd.png": (b"root", "no picture of a known format"),
 }

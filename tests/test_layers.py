@@ -14,9 +14,9 @@ import diffusers_r1
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("schema", "names", "belongings"),
-    ("plan", "languages", "images", "records"),
-    ("tags", "matching", "scenes", "sentences", "endpoints"),
-    ("prompts", "grammar"),
+    ("plan", "languages", "records"),
+    ("images", "tags", "matching", "scenes", "sentences"),
+    ("endpoints", "prompts", "grammar"),
     ("planners", "editors", "rewards", "data", "remote_editor"),
     ("bundles",),
     ("pipelines",),

@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from PIL import Image
 
-from .images import load_picture, to_png
+from .images import FORMATS, load_picture, to_png
 from .records import Failure
 
 
@@ -50,7 +50,6 @@ FIRST_WAIT, LONGEST_WAIT = (
     8.0,
 )  # seconds before an unusable answer is asked for again; the client's own for the rest
 LARGEST_ANSWER = 2**28  # bytes
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")  # what editors answer
 
 # What a server means by a status for the calls that follow. Of the rest, below 500 all are hopeless, such as 401, 403, 404.
 REFUSED = (400, 413, 414, 415, 422, 451)
@@ -553,7 +552,7 @@ def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
 def _sendable_part(part: Any) -> Any:
     if not isinstance(part, Mapping) or part.get("type") != "image":
         return part
-    data = base64.b64encode(_png(part["image"])).decode()
+    data = base64.b64encode(to_png(part["image"])).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
@@ -586,7 +585,7 @@ def _picture(reply: Any, failed_calls: int) -> Image.Image:
             encoded = address.partition(",")[2]
         if encoded:
             # Only these formats: with some others, Pillow starts programs.
-            return load_picture(Image.open(io.BytesIO(base64.b64decode(encoded)), formats=PICTURE_FORMATS))
+            return load_picture(Image.open(io.BytesIO(base64.b64decode(encoded)), formats=FORMATS))
         if not address.startswith(("http://", "https://")):
             raise ValueError("no picture")
         return load_picture(address)  # without the client, whose key is nobody else's business

@@ -2,11 +2,13 @@ import io
 
 import numpy as np
 import pytest
+from colour_profiles import ADOBE_RGB, rgb_profile
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.commands import edit
 from diffusers_r1.commands.shared import load_pipeline
+from diffusers_r1.images.colour import srgb_profile
 
 
 pytestmark = pytest.mark.tiny
@@ -83,6 +85,21 @@ def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):
     assert not np.array_equal(pixels(tmp_path / "out-1.jpg"), pixels(tmp_path / "out-2.jpg"))
 
 
+def test_what_a_photographer_expects_is_kept(run, bundle, tmp_path, plan_file):
+    """An Adobe RGB photo that the camera wrote on its side: converted, tagged, upright, as good as it was, and still hers."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = 6, "Ann Other"
+    picture = Image.linear_gradient("L").convert("RGB").resize((72, 64))
+    settings = {"quality": 83, "dpi": (300, 300), "icc_profile": rgb_profile(ADOBE_RGB)}
+    picture.save(tmp_path / "photo.jpg", exif=exif, **settings)
+    words = ["--plan", plan_file, "--model", bundle, "--output", tmp_path / "out.jpg"]
+    assert run("edit", tmp_path / "photo.jpg", *words)[0] == 0
+    with Image.open(tmp_path / "photo.jpg") as before, Image.open(tmp_path / "out.jpg") as after:
+        assert after.size == (64, 72) and after.info["dpi"] == (300, 300)
+        assert after.info["icc_profile"] == srgb_profile() and after.quantization == before.quantization
+        assert after.getexif()[0x013B] == "Ann Other" and 0x0112 not in after.getexif()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -93,6 +110,7 @@ def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):
         (["{photo}", "--plan", "{photo}"], "UTF-8"),
         (["{photo}", "make it blue", "--output", "out.xyz"], "'.xyz'"),
         (["{photo}", "make it blue", "--output", "out"], "without suffix"),
+        (["{photo}", "make it blue", "--output", "out.pdf"], "no picture is written as '.pdf'; take .png, .jpg, "),
         (["{photo}", "make it blue", "--output", "nowhere/out.png"], "no folder nowhere"),
         (["{photo}", "make it blue", "--device", "abacus"], "abacus"),
         (["{photo}", "make it blue", "--model", "no-such-bundle"], "'no-such-bundle' is neither a folder nor"),

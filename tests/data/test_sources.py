@@ -3,13 +3,19 @@ import json
 import logging
 import pickle
 import re
+import sys
 from itertools import islice
 
 import datasets
+import picture_server
+import PIL.Image
+import pyarrow.parquet
 import pytest
+from colour_profiles import ADOBE_RGB, rgb_profile
 from data_sets import GEDIT, complex_edit, picture, write_parquet
 
 from diffusers_r1.data import EDIT_COLUMNS, SOURCES, load_rows
+from diffusers_r1.images import load_picture
 from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
 
 
@@ -118,6 +124,59 @@ def test_realedit(tmp_path, image_name):
     assert (index_of(row), row["instruction"]) == (3, "fix it")
 
 
+def test_pictures_named_by_urls(tmp_path, monkeypatch):
+    """With what the package installs: `aiohttp`, by which `datasets` reads URLs, is none of it."""
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    answers = {f"/{index}.png": picture_server.whole(as_bytes(index)["bytes"]) for index in range(2)}
+    with picture_server.serving(answers) as server:
+        # Text, and the type of `datasets` for pictures that lie elsewhere.
+        urls = [f"{server.url}/0.png", server.url.replace("http", "HTTP") + "/1.png", f"{server.url}/none.png"]
+        texts = write_parquet(
+            tmp_path / "texts",
+            "train",
+            {"image": "string", "instruction": "string", "target": "string"},
+            {"image": urls, "instruction": ["a", "b", "c"], "target": [urls[1]] * 3},
+        )
+        lying = {"image": [{"bytes": None, "path": url} for url in urls], "instruction": ["a", "b", "c"]}
+        kinds = datasets.Features({"image": datasets.Image(), "instruction": datasets.Value("string")})
+        (tmp_path / "pictures").mkdir()
+        pyarrow.parquet.write_table(
+            datasets.Dataset.from_dict(lying, features=kinds).with_format("arrow")[:],
+            tmp_path / "pictures" / "a.parquet",
+        )
+        for folder in (texts, tmp_path / "pictures"):
+            rows = load_rows(str(folder), limit=2)
+            assert [index_of(row) for row in rows] == [index_of(row) for row in rows.map(lambda row: row)] == [0, 1]
+            with pytest.raises(
+                ValueError, match="Row 2 of .*none.png' cannot be used: the server answers 404 Not Found"
+            ):
+                load_rows(str(folder))
+        (row,) = load_rows(str(texts), limit=1, measured=True)
+        assert row["target"].getpixel((0, 0)) == (1, 100, 200)
+
+
+def test_rows_hold_pictures_as_the_package_opens_them(tmp_path):
+    """Upright, in sRGB and RGB, after whatever is done with the rows; saved they are ordinary pictures."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGBA", (9, 6), (200, 100, 50, 255)).save(
+        tmp_path / "a.png", exif=exif, icc_profile=rgb_profile(ADOBE_RGB)
+    )
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "instruction": "x"}', encoding="utf-8")
+    rows = load_rows(str(tmp_path))
+    expected = load_picture(tmp_path / "a.png")
+    for changed in (
+        rows,
+        rows.select([0]),
+        rows.filter(lambda _: True),
+        rows.map(lambda _: {"y": 1}),
+        rows.shuffle(0),
+    ):
+        assert changed[0]["image"].mode == "RGB" and changed[0]["image"].tobytes() == expected.tobytes()
+    rows.save_to_disk(str(tmp_path / "saved"))
+    assert type(datasets.load_from_disk(str(tmp_path / "saved")).features["image"]) is datasets.Image
+
+
 def test_pictures_named_by_paths(tmp_path):
     (tmp_path / "pictures").mkdir()
     for index in range(2):
@@ -187,7 +246,7 @@ def test_rows_kept_as_they_are(folder):
     assert len(rows) == 7 and rows[1]["instruction"] == "" and index_of(rows[2]) == 2
     assert set(rows["actions"]) == {None}
     for index in (3, 4):  # broken, and not there
-        with pytest.raises(OSError):
+        with pytest.raises(ValueError, match=f"{index}.png' cannot be used"):
             rows[index]
     assert load_rows(str(folder), on_bad_row="keep", limit=3)["instruction"][:] == rows["instruction"][:3]
 

@@ -15,11 +15,12 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ..editors import arguments_of
+from ..images import Metadata
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..pipelines.pipeline_output import ImageEditR1PipelineOutput
 from ..plan import EditPlan, Turns
 from . import table
-from .uploads import check_instruction, check_plan, check_seed, open_picture
+from .uploads import check_instruction, check_plan, check_seed, open_with_metadata
 
 
 logger = logging.get_logger(__name__)
@@ -44,8 +45,8 @@ class Desk:
         self._folder = tempfile.TemporaryDirectory(prefix="diffusers-r1-")  # deleted with this object
         self.folder = Path(self._folder.name)
 
-    def _open(self, upload: Upload) -> Image.Image:
-        return open_picture(upload, Path(get_upload_folder()), self.max_pixels)
+    def _open(self, upload: Upload) -> tuple[Image.Image, Metadata]:
+        return open_with_metadata(upload, Path(get_upload_folder()), self.max_pixels)
 
     def check_picture(self, upload: Upload) -> None:
         """Refuse a picture that cannot be used as soon as it is uploaded."""
@@ -55,7 +56,7 @@ class Desk:
     def plan(self, upload: Upload, instruction: Any, report: Report) -> EditPlan:
         """What an instruction becomes."""
         with plain_words():
-            picture = self._open(upload)
+            picture, _ = self._open(upload)
             report(None, desc="Planning")
             return self.pipeline.plan(picture, check_instruction(instruction))
 
@@ -73,17 +74,17 @@ class Desk:
 
     def edit(
         self, upload: Upload, plan: EditPlan, turns: Turns, seed: Any, report: Report
-    ) -> tuple[Image.Image, ImageEditR1PipelineOutput]:
-        """The picture as it was opened, and what carrying out a plan made of it."""
+    ) -> tuple[Image.Image, Metadata, ImageEditR1PipelineOutput]:
+        """The picture as it was opened, its file's metadata, and what carrying out a plan made of it."""
         with plain_words():
-            picture = self._open(upload)
+            picture, metadata = self._open(upload)
             generator = torch.Generator().manual_seed(check_seed(seed))
             call = {"image": picture, "plan": plan, "turns": turns, "generator": generator}
             self.pipeline.check_inputs(**call)
             if "callback_on_step_end" in arguments_of(self.pipeline.editor):
                 call["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
             report(0, desc="Editing")
-            return picture, self.pipeline(**call)
+            return picture, metadata, self.pipeline(**call)
 
 
 class _Steps:

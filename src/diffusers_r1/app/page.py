@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from ..images import to_png
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
 from ..scenes import TEST_SEEDS, sample_task
@@ -236,7 +237,7 @@ def _add_api(desk: Desk, picture: gr.Image, instruction: gr.Textbox, turns: gr.R
 
     def edit(image, plan, turns, seed, report=gr.Progress()) -> tuple[Image.Image, list]:  # noqa: B008
         """The picture after a plan was carried out, and after each turn; of the plan only `requests` is needed."""
-        _, output = desk.edit(image, desk.read_plan(plan), turns, seed, report)
+        _, _, output = desk.edit(image, desk.read_plan(plan), turns, seed, report)
         return output.images[0], [(turn.image, turn.prompt) for turn in output.turns[0]]
 
     def plan_and_edit(image, instruction, turns, seed, report=gr.Progress()) -> tuple:  # noqa: B008
@@ -267,7 +268,7 @@ def _as_files(examples: Sequence[tuple[Image.Image, str]], folder: Path) -> list
     rows = []
     for number, (image, instruction) in enumerate(examples, start=1):
         path = folder / f"example-{number}.png"
-        image.save(path)
+        path.write_bytes(to_png(image))
         rows.append([str(path), instruction])
     return rows
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..images import Metadata, to_png, write_picture
 from ..pipelines.pipeline_output import ImageEditR1PipelineOutput
 from ..plan import EditPlan
 
@@ -35,16 +36,16 @@ class Run:
     plan_file: Path
 
 
-def keep(root: Path, before: Image.Image, output: ImageEditR1PipelineOutput) -> Run:
-    """Write the first picture of an output, with all that led to it, to a new folder in `root`."""
+def keep(root: Path, before: Image.Image, metadata: Metadata, output: ImageEditR1PipelineOutput) -> Run:
+    """Write the first picture of an output, with its source's metadata and all that led to it, to a new folder in `root`."""
     folder = Path(tempfile.mkdtemp(dir=root))
     plan = output.plans[0]
     turns = []
     for number, turn in enumerate(output.turns[0], start=1):
-        turn.image.save(folder / f"turn-{number}.png")
+        (folder / f"turn-{number}.png").write_bytes(to_png(turn.image))
         turns.append((folder / f"turn-{number}.png", turn.prompt))
-    before.save(folder / "before.png")
-    output.images[0].save(folder / "edited.png")
+    (folder / "before.png").write_bytes(to_png(before))
+    write_picture(folder / "edited.png", output.images[0], metadata)
     (folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
     return Run(plan, folder / "before.png", folder / "edited.png", tuple(turns), folder / "plan.json")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..images import load_picture
+from ..images import Metadata, load_with_metadata
 from ..plan import EditPlan
 
 
@@ -20,7 +20,14 @@ MAX_WAITING = 20  # requests in the queue
 
 
 def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in an uploaded file as an upright RGB picture; see [`~diffusers_r1.images.load_picture`].
+    """The picture in an uploaded file, upright and RGB. See [`open_with_metadata`]."""
+    return open_with_metadata(upload, folder, max_pixels)[0]
+
+
+def open_with_metadata(
+    upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, Metadata]:
+    """The picture in an uploaded file, upright and RGB, and what the file says besides.
 
     Args:
         upload (`Mapping`, *optional*): What was sent in place of the file that was uploaded before: its `path` here.
@@ -37,7 +44,7 @@ def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("The picture cannot be used: it was not uploaded.")
     try:
-        return load_picture(path, max_pixels)
+        return load_with_metadata(path, max_pixels)
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}{os.sep}", "")) from error
 

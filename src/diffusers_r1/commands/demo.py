@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..images import write_picture
 from ..plan import EditPlan
 from ..records import write_whole
 from ..scenes import TEST_SEEDS, sample_task
-from .edit import write_picture
 from .shared import add_model_arguments, load_pipeline
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import get_args
 
-from PIL import Image
-
 from .. import schema
 from ..bundles import AGENTS
-from ..images import load_picture
+from ..images import check_writable, load_with_metadata, write_picture
 from ..plan import EditPlan, Turns
-from ..records import write_whole
 from .shared import (
     UsageError,
     add_editor_arguments,
@@ -60,9 +56,10 @@ def run(args: argparse.Namespace) -> None:
     # 1. Everything that can be refused before a model is loaded
     if (args.instruction is None) == (args.plan is None):
         raise UsageError("give either INSTRUCTION or --plan FILE")
-    file_format = _format(args.output)
     with checking():
-        picture = load_picture(args.image)
+        _check_output(args.output)
+        picture, metadata = load_with_metadata(args.image)
+        _check_output(args.output, picture.size)
         plan = None if args.plan is None else read_plan(args.plan)
 
     # 2. Load, and check against what was loaded
@@ -90,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
     # 4. Write
     for path, image in zip(_paths(args.output, len(out.images)), out.images, strict=True):
-        write_picture(path, image, file_format)
+        write_picture(path, image, metadata)
         print(path)
 
 
@@ -101,20 +98,11 @@ def read_plan(path: str) -> EditPlan:
     return EditPlan.from_dict(schema.read_file(path), path)
 
 
-def write_picture(path: Path, image: Image.Image, file_format: str = "PNG") -> None:
-    """Writes the picture whole or not at all."""
-    buffer = io.BytesIO()
-    image.save(buffer, file_format)
-    write_whole(path, buffer.getvalue())
-
-
-def _format(path: Path) -> str:
-    file_format = Image.registered_extensions().get(path.suffix.lower())
-    if file_format not in Image.SAVE:
-        raise UsageError(f"--output {path}: no picture is written as {path.suffix or 'a file without suffix'!r}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}")
-    return file_format
+def _check_output(path: Path, size: tuple[int, int] | None = None) -> None:
+    try:
+        check_writable(path, size)
+    except ValueError as error:
+        raise ValueError(f"--output {path}: {error}") from error
 
 
 def _paths(output: Path, count: int) -> list[Path]:

@@ -29,11 +29,13 @@ NEUTRAL_GREY = (128, 128, 128)
 
 def row_features() -> Features:
     """The types of a row's columns."""
-    from datasets import Features, Image, List, Value
+    from datasets import Features, List, Value
+
+    from .pictures import Picture
 
     return Features(
         {
-            "image": Image(),
+            "image": Picture(),
             "instruction": Value("string"),
             **{name: List(Value("string")) for name in EDIT_COLUMNS},
             "reasoning": Value("string"),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from .. import records
+from ..images import load_picture
 from ..plan import EditPlan
 from .runs import BENCHMARKS, PLANS, read_arms, read_edits, read_judges, read_lines, read_scores
 
@@ -449,9 +449,9 @@ def examples(results: Results) -> Figure:
             axis.axis("off")
             axis.set_title(title, fontsize=7)
             if picture:
-                with Image.open(results.folder / picture) as image:
-                    image.thumbnail((512, 512))
-                    axis.imshow(np.asarray(image), interpolation="nearest" if image.width < 256 else None)
+                image = load_picture(results.folder / picture)
+                image.thumbnail((512, 512))
+                axis.imshow(np.asarray(image), interpolation="nearest" if image.width < 256 else None)
             wrapped = [part for said in text.splitlines() for part in textwrap.wrap(said, 34)]
             axis.text(
                 0, -0.04, "\n".join(wrapped[:9]), fontsize=5, va="top", transform=axis.transAxes, parse_math=False

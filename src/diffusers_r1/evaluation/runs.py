@@ -14,7 +14,6 @@ noise; methods and turns that come to the same share it, and it is made once and
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from .. import __version__, records
 from ..endpoints import map_concurrently
-from ..images import load_picture
+from ..images import load_picture, to_png
 from ..plan import Edit, EditPlan, Turns
 from .benchmarks import SAMPLE_SEED, Sample, read_samples, short_name
 from .judges import Judge, Verdict
@@ -260,9 +259,7 @@ def _write_sample(folder: Path, sample: Sample) -> None:
 
 def _write_picture(path: Path, picture: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    records.write_whole(path, buffer.getvalue())
+    records.write_whole(path, to_png(picture))
 
 
 def _watched(results: Iterable[tuple[Any, Any]], title: str, total: int, done: int) -> Iterator[tuple[Any, Any]]:

@@ -2,9 +2,7 @@ import io
 import struct
 import subprocess
 import sys
-import threading
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -43,29 +41,6 @@ def file(tmp_path):
     return write
 
 
-@pytest.fixture
-def serve():
-    """A server on loopback that answers every GET with `serve.content`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(server.content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{server.server_port}/picture"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 CHW = torch.from_numpy(PIXELS).permute(2, 0, 1)
 
 
@@ -93,19 +68,6 @@ def test_a_path_as_text_or_path(file):
     path = file(png_bytes())
     assert (pixels(load_picture(path)) == PIXELS).all()
     assert (pixels(load_picture(str(path))) == PIXELS).all()
-
-
-def test_a_url(serve):
-    serve.content = png_bytes()
-    assert (pixels(load_picture(serve.url)) == PIXELS).all()
-    serve.content = b"<html>Not here</html>"
-    with pytest.raises(ValueError, match="127.0.0.1.*no picture of a known format"):
-        load_picture(serve.url)
-
-
-def test_a_server_that_is_not_there(serve):
-    with pytest.raises(ValueError, match="cannot be used"):
-        load_picture("http://127.0.0.1:9/picture.png")
 
 
 def test_bfloat16_tensors_and_rounding_outside_the_range():

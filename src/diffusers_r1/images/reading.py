@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+
+from .colour import to_srgb
+from .metadata import Metadata, metadata_of
 
 
+# What people send. Pillow knows forty more, and for some of them it starts another program: for EPS Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 2**26  # 8192 x 8192, below the size at which Pillow begins to warn of a decompression bomb
 MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
-_TAKEN = "a PIL picture, a numpy array, a torch tensor, a path or a URL"
+_TAKEN = "a PIL picture, a numpy array, a torch tensor, a path, a URL or an open binary file"
 _TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
 
 
 def load_picture(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture as a new, upright RGB picture without metadata.
 
-    The EXIF rotation is applied, transparency is laid on white, and deep pictures are scaled to 8 bits. Of an
-    animation the first frame is taken.
+    The EXIF rotation is applied, colours are converted to sRGB by the ICC profile where there is one, transparency is
+    laid on white, and deep pictures are scaled to 8 bits. Of an animation the first frame is taken.
 
     Args:
-        source (`PIL.Image.Image`, `numpy.ndarray`, `torch.Tensor`, `str` or `pathlib.Path`): One picture.
+        source (`PIL.Image.Image`, `numpy.ndarray`, `torch.Tensor`, `str`, `pathlib.Path` or `BinaryIO`): One picture.
 
             - PIL: any mode that has a way to RGB. Modes `I` and `I;16` count from 0 to 65535, mode `F` from 0 to 1.
             - array: `[height, width]` or `[height, width, channels]`, 1 to 4 channels (grey, grey and alpha, RGB,
               RGBA); `uint8`, `uint16`, `bool`, or floats from 0 to 1.
             - tensor: the same with the channels in front, `[channels, height, width]`.
             - array or tensor with a leading axis of length 1: the one picture in it.
-            - text that begins with `http://` or `https://`: downloaded; any other text is a path.
+            - text that begins with `http://` or `https://`: downloaded, up to 134 MB; any other text is a path.
+            - an open binary file: read from its beginning.
         max_pixels (`int`, defaults to 2**26): The largest width x height that is decoded.
 
     Returns:
@@ -40,24 +45,38 @@ def load_picture(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         TypeError: If `source` is none of these, or an array of another number type.
-        ValueError: If it cannot be read as a picture, is too large or longer than 200:1, or has values out of range.
+        ValueError: If it cannot be read as a picture, its format is none of `FORMATS`, it is too large or longer than
+            200:1, or has values out of range.
     """
+    return load_with_metadata(source, max_pixels)[0]
+
+
+def load_with_metadata(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Metadata]:
+    """The picture as [`load_picture`] returns it, and what its file says besides: hand that on to [`write_picture`].
+
+    Args:
+        source: One picture, as in [`load_picture`]. An array has no metadata.
+        max_pixels (`int`, defaults to 2**26): The largest width x height that is decoded.
+
+    Raises:
+        TypeError, ValueError: As in [`load_picture`].
+    """
+    name, picture = "The picture", None
     if isinstance(source, Image.Image):
-        name, picture = "The picture", source
+        picture = source
     elif isinstance(source, (str, Path)):
-        name, picture = f"The picture {_short(source)}", None
+        name = f"The picture {_short(source)}"
     elif _is_array(source):
-        name, picture = "The picture", _from_array(_to_numpy(source), max_pixels)
-    else:
+        picture = _from_array(_to_numpy(source), max_pixels)
+    elif not hasattr(source, "read"):
         raise TypeError(f"A picture is {_TAKEN}, not {type(source).__name__}.")
 
     try:
         if picture is not None:
-            return _to_rgb(picture, max_pixels)
-        if str(source).startswith(("http://", "https://")):
-            return _to_rgb(_download(str(source)), max_pixels)
-        with _open(Path(source)) as picture:
-            return _to_rgb(picture, max_pixels)
+            return _to_rgb(picture, max_pixels), metadata_of(picture)
+        # A file that the caller has opened is the caller's to close.
+        with nullcontext(source) if hasattr(source, "read") else _file(source) as file, _opened(file) as picture:
+            return _to_rgb(picture, max_pixels), metadata_of(picture)
     # Pillow answers a damaged file with OSError, SyntaxError, EOFError, struct.error and others of its own.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -126,42 +145,40 @@ def pair(images: list[Any], given: Any) -> tuple[list[Any], list]:
     return images, given
 
 
-def to_png(picture: Image.Image) -> bytes:
-    """The picture as the content of a PNG file, without loss."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+def is_url(text: str) -> bool:
+    """Whether the text is the address of a file on the web, and no path."""
+    return text[:8].lower().startswith(("http://", "https://"))
 
 
-def _open(path: Path) -> Image.Image:
+def _file(source: str | Path) -> BinaryIO:
+    if is_url(str(source)):
+        from .download import download
+
+        return download(str(source))
+    path = Path(source)
     if not path.is_file():
         raise ValueError("there is no such file.")
-    with path.open("rb") as file:
-        head = file.read(1024)
+    return path.open("rb")
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    file.seek(0)
+    head = file.read(1024)
     if not head:
         raise ValueError("the file is empty.")
-    if b"<svg" in head.lower():
-        raise ValueError("SVG is a drawing, not a picture; export it as PNG first.")
-    return _identified(lambda: Image.open(path))
-
-
-def _download(url: str) -> Image.Image:
-    from diffusers.utils import load_image
-
-    return _identified(lambda: load_image(url, convert_method=lambda picture: picture))
-
-
-def _identified(open_picture: Callable[[], Image.Image]) -> Image.Image:
     try:
-        return open_picture()
+        return Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise ValueError("this is no picture of a known format.") from None
+        if b"<svg" in head.lower():
+            raise ValueError("SVG is a drawing, not a picture; export it as PNG first.") from None
+        raise ValueError(f"this is no picture of a known format: {', '.join(FORMATS)}.") from None
 
 
 def _to_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(*picture.size, max_pixels)
+    _check_format(picture)
     picture.load()
-    picture = _to_8_bits(_upright(picture))
+    picture = _to_8_bits(to_srgb(_upright(picture)))
     if picture.mode == "La":
         picture = picture.convert("LA")  # the only way out that Pillow has
     if picture.has_transparency_data:
@@ -179,6 +196,13 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ValueError(f"{width} x {height} is more than {max_pixels:,} pixels; make it smaller first.")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(f"{width} x {height} is longer than {MAX_ASPECT}:1; crop it first.")
+
+
+def _check_format(picture: Image.Image) -> None:
+    """Somebody else may have opened the file without decoding it yet, which is when Pillow starts other programs."""
+    if isinstance(picture, ImageFile.ImageFile) and picture.format not in (*FORMATS, "MPO"):
+        if picture.tile or isinstance(picture, ImageFile.StubImageFile):
+            raise ValueError(f"{picture.format} is no picture of a known format: {', '.join(FORMATS)}.")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,103 @@
+"""Pictures as files: whole or not at all, in good quality, with their colour profile and what the source's file said."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .. import records
+from .colour import srgb_profile
+from .metadata import Metadata
+
+
+# What a file name's end stands for, and the longest side that the format can hold.
+_FORMATS = {
+    ".png": ("PNG", 2**31 - 1),
+    ".jpg": ("JPEG", 65_500),
+    ".jpeg": ("JPEG", 65_500),
+    ".jpe": ("JPEG", 65_500),
+    ".jfif": ("JPEG", 65_500),
+    ".webp": ("WEBP", 16_383),
+    ".tif": ("TIFF", 2**31 - 1),
+    ".tiff": ("TIFF", 2**31 - 1),
+    ".avif": ("AVIF", 65_536),
+    ".bmp": ("BMP", 2**31 - 1),
+    ".gif": ("GIF", 65_535),
+    ".ppm": ("PPM", 2**31 - 1),
+}
+_QUALITY = 95  # of 100, where a format loses something and the source does not say how much
+
+
+def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> None:
+    """Says whether [`write_picture`] can write a picture under this name, before anybody has worked for it.
+
+    Args:
+        path (`str` or `Path`): Where it is to go.
+        size (`tuple` of two `int`, *optional*): Its width and height, where they are known.
+
+    Raises:
+        ValueError: If the name's end stands for no format, there is no such folder, or the format cannot hold that size.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(
+            f"no picture is written as {path.suffix or 'a file without suffix'!r}; take {', '.join(_FORMATS)}"
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent}")
+    name, longest = _FORMATS[path.suffix.lower()]
+    if size and max(size) > longest:
+        raise ValueError(f"{name} holds at most {longest} pixels along a side, and the picture has {max(size)}")
+
+
+def write_picture(path: str | Path, picture: Image.Image, metadata: Metadata | None = None) -> None:
+    """Writes a picture, whole or not at all, in the format that the name's end stands for.
+
+    It is tagged as sRGB where the format has profiles. A JPEG has the quantization tables of the JPEG that the metadata
+    are from, so that it is as good as that; JPEG, WebP and AVIF otherwise have a quality of 95.
+
+    Args:
+        path (`str` or `Path`): Its folder has to exist. A file that is there is replaced.
+        picture (`PIL.Image.Image`): RGB, in sRGB: as [`load_picture`] returns it, and editors.
+        metadata ([`Metadata`], *optional*): What the source's file said, from [`load_with_metadata`].
+
+    Raises:
+        ValueError: As in [`check_writable`].
+        OSError: If it cannot be written; nothing is left behind then.
+    """
+    check_writable(path, picture.size)
+    metadata = metadata or Metadata()
+    settings: dict[str, Any] = {"icc_profile": srgb_profile()}
+    if metadata.dpi:
+        settings["dpi"] = metadata.dpi
+    if metadata.exif:
+        settings["exif"] = metadata.exif
+    file_format, _ = _FORMATS[Path(path).suffix.lower()]
+    if file_format == "JPEG" and metadata.tables:
+        settings.update(qtables=metadata.tables, subsampling=metadata.subsampling)
+    elif file_format == "JPEG":
+        settings.update(quality=_QUALITY, subsampling=0)  # fine coloured lines stay
+    elif file_format in ("WEBP", "AVIF"):
+        settings.update(quality=_QUALITY)
+    file = io.BytesIO()
+    picture.save(file, file_format, **settings)
+    records.write_whole(path, file.getvalue())
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """The picture as the content of a PNG file, without loss.
+
+    Args:
+        picture (`PIL.Image.Image`): Modes other than L, RGB and RGBA are converted to RGB.
+
+    Raises:
+        TypeError: If it is no PIL picture.
+    """
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")
+    file = io.BytesIO()
+    (picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")).save(file, "PNG")
+    return file.getvalue()

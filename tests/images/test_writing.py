@@ -1,0 +1,225 @@
+import io
+import os
+import struct
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from diffusers_r1.images import (
+    Metadata,
+    check_writable,
+    load_picture,
+    load_with_metadata,
+    to_png,
+    write_picture,
+)
+from diffusers_r1.images.colour import srgb_profile
+
+
+RNG = np.random.default_rng(0)
+# Smooth, as photos are: on noise JPEG says little about its quality.
+PICTURE = Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((160, 120), Image.Resampling.BICUBIC)
+ORIENTATION, ARTIST, EXIF, GPS = 0x0112, 0x013B, 0x8769, 0x8825
+TAKEN, MAKER_NOTE, COLOUR_SPACE, WIDTH = 0x9003, 0x927C, 0xA001, 0xA002
+FIRST_THUMBNAIL = ExifTags.IFD.IFD1
+
+
+def camera_exif(more=()):
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[ARTIST], exif[0x0110] = 6, "Ann Other", "Camera 1"
+    exif[EXIF] = {TAKEN: "2024:05:01 10:00:00", MAKER_NOTE: b"abc", COLOUR_SPACE: 0xFFFF, WIDTH: 160, **dict(more)}
+    exif[GPS] = {1: "N", 2: (52.0, 30.0, 0.0)}
+    return exif
+
+
+def stored(path):
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.jpg"
+    PICTURE.save(path, quality=83, subsampling="4:2:2", dpi=(300, 240), exif=camera_exif())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.png", "a.webp", "a.tif", "a.tiff", "a.avif"])
+def test_what_a_photographer_expects_is_kept(tmp_path, photo, name):
+    picture, metadata = load_with_metadata(photo)
+    assert picture.size == (120, 160)
+    write_picture(tmp_path / name, picture, metadata)
+    after = stored(tmp_path / name)
+    assert after.size == (120, 160) and after.info["icc_profile"] == srgb_profile()
+    exif = after.getexif()
+    assert exif[ARTIST] == "Ann Other" and exif[0x0110] == "Camera 1" and exif.get(ORIENTATION, 1) == 1
+    taken = exif.get_ifd(EXIF)
+    assert taken[TAKEN] == "2024:05:01 10:00:00" and taken[MAKER_NOTE] == b"abc" and taken[COLOUR_SPACE] == 1
+    assert WIDTH not in taken and exif.get_ifd(GPS)[2] == (52.0, 30.0, 0.0)
+    dpi = after.info.get("dpi") or (exif[0x011A], exif[0x011B])
+    assert [round(float(value)) for value in dpi] == [300, 240] and exif[0x0128] == 2
+    if not name.lower().endswith(("jpg", "jpeg", "webp", "avif")):
+        assert after.tobytes() == picture.tobytes()
+    # And once more: what was written is opened as it is.
+    again, kept = load_with_metadata(tmp_path / name)
+    assert again.size == (120, 160) and (kept.exif, kept.dpi) == (metadata.exif, metadata.dpi)
+
+
+def test_a_jpeg_has_the_quality_of_its_source(tmp_path, photo):
+    picture, metadata = load_with_metadata(photo)
+    write_picture(tmp_path / "a.jpg", picture, metadata)
+    before, after = stored(photo), stored(tmp_path / "a.jpg")
+    assert after.quantization == before.quantization
+    assert JpegImagePlugin.get_sampling(after) == JpegImagePlugin.get_sampling(before) == 1
+
+
+@pytest.mark.parametrize("source", ["a.png", "a.jpg"])
+def test_other_sources_make_jpegs_of_quality_95(tmp_path, source):
+    PICTURE.save(tmp_path / source)
+    metadata = load_with_metadata(tmp_path / source)[1] if source == "a.png" else Metadata()
+    write_picture(tmp_path / "out.jpg", PICTURE, metadata)
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "JPEG", quality=95)
+    assert stored(tmp_path / "out.jpg").quantization == stored(buffer).quantization
+    assert np.abs(np.asarray(load_picture(tmp_path / "out.jpg")).astype(int) - np.asarray(PICTURE)).mean() < 1
+
+
+def test_the_thumbnail_of_the_picture_before_is_left_out(tmp_path):
+    """It would show who was removed from the picture."""
+    thumbnail = io.BytesIO()
+    PICTURE.resize((16, 12)).save(thumbnail, "JPEG")
+    # A second directory after the first, as cameras write it: Pillow only reads those.
+    body = bytearray(camera_exif().tobytes()[6:])
+    assert body[:2] == b"MM"
+    entries = int.from_bytes(body[8:10], "big")
+    body[10 + 12 * entries : 14 + 12 * entries] = struct.pack(">I", len(body))
+    place = len(body) + 2 + 3 * 12 + 4
+    tags = ((0x0103, 3, 6 << 16), (0x0201, 4, place), (0x0202, 4, len(thumbnail.getvalue())))
+    body += struct.pack(">H", 3) + b"".join(struct.pack(">HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    PICTURE.save(tmp_path / "photo.jpg", exif=b"Exif\0\0" + bytes(body) + bytes(4) + thumbnail.getvalue())
+    assert stored(tmp_path / "photo.jpg").getexif().get_ifd(FIRST_THUMBNAIL)
+    assert thumbnail.getvalue() in (tmp_path / "photo.jpg").read_bytes()
+    picture, metadata = load_with_metadata(tmp_path / "photo.jpg")
+    write_picture(tmp_path / "out.jpg", picture, metadata)
+    assert not stored(tmp_path / "out.jpg").getexif().get_ifd(FIRST_THUMBNAIL)
+    assert thumbnail.getvalue() not in (tmp_path / "out.jpg").read_bytes()
+
+
+def test_a_tiff_hands_on_no_places_in_its_file(tmp_path):
+    PICTURE.save(tmp_path / "a.tif", compression="tiff_lzw", dpi=(200, 200), description="a view")
+    picture, metadata = load_with_metadata(tmp_path / "a.tif")
+    for name in ("b.jpg", "b.png", "b.tif"):
+        write_picture(tmp_path / name, picture, metadata)
+        exif = stored(tmp_path / name).getexif()
+        assert exif[0x010E] == "a view"
+        if name != "b.tif":
+            assert set(exif) == {0x010E, 0x011A, 0x011B, 0x0128}
+    assert stored(tmp_path / "b.tif").tobytes() == PICTURE.tobytes()
+
+
+def test_a_long_maker_note_is_left_out_before_the_rest(tmp_path):
+    PICTURE.save(tmp_path / "b.png", exif=camera_exif({MAKER_NOTE: bytes(70_000)}))
+    picture, metadata = load_with_metadata(tmp_path / "b.png")
+    write_picture(tmp_path / "b.jpg", picture, metadata)
+    taken = stored(tmp_path / "b.jpg").getexif().get_ifd(EXIF)
+    assert taken[TAKEN] == "2024:05:01 10:00:00" and MAKER_NOTE not in taken
+
+
+def test_odd_metadata_never_cost_the_picture(tmp_path):
+    """Whatever bytes a file's metadata hold: a result that took minutes is written."""
+    PICTURE.save(tmp_path / "a.jpg", dpi=(300, 240), exif=camera_exif(), icc_profile=srgb_profile())
+    whole = (tmp_path / "a.jpg").read_bytes()
+    end = whole.index(b"ICC_PROFILE")
+    opened = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in RNG.integers(4, end, 6):
+            content[place] = RNG.integers(256)
+        (tmp_path / "b.jpg").write_bytes(content)
+        try:
+            picture, metadata = load_with_metadata(tmp_path / "b.jpg")
+        except ValueError:
+            continue
+        opened += 1
+        for name in ("c.jpg", "c.png", "c.tif", "c.webp"):
+            write_picture(tmp_path / name, picture, metadata)
+            assert load_picture(tmp_path / name).size == picture.size
+    assert opened > 20
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (float("nan"), 72), (1e9, 1e9), (-72, 72), 72, (None, None)])
+def test_a_resolution_that_is_none_is_left_out(dpi):
+    picture = PICTURE.copy()
+    picture.info["dpi"] = dpi
+    assert load_with_metadata(picture)[1].dpi is None
+
+
+def test_the_source_is_left_alone(photo):
+    with Image.open(photo) as opened:
+        before = opened.getexif().tobytes()
+        load_with_metadata(opened)
+        assert opened.getexif().tobytes() == before and opened.getexif()[ORIENTATION] == 6
+
+
+def test_arrays_and_plain_pictures_have_no_metadata():
+    assert load_with_metadata(PICTURE)[1] == load_with_metadata(np.asarray(PICTURE))[1] == Metadata()
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a", "a.pdf", "a.eps", "a.heic", ".png"])
+def test_what_stands_for_no_format_is_refused(tmp_path, name):
+    for refuse in (check_writable, lambda path: write_picture(path, PICTURE)):
+        with pytest.raises(ValueError, match="no picture is written as"):
+            refuse(tmp_path / name)
+    with pytest.raises(ValueError, match="there is no folder"):
+        check_writable(tmp_path / "nowhere" / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_a_format_cannot_hold_are_refused(tmp_path):
+    check_writable(tmp_path / "a.png", (80_000, 400))
+    for name, size in (("a.webp", (16_384, 100)), ("a.jpg", (400, 65_501))):
+        check_writable(tmp_path / name)
+        with pytest.raises(ValueError, match="pixels along a side"):
+            check_writable(tmp_path / name, size)
+    for name, size in (("a.webp", (16_383, 90)), ("a.jpg", (65_500, 330)), ("a.gif", (65_535, 330))):
+        write_picture(tmp_path / name, Image.new("RGB", size))
+        assert stored(tmp_path / name).size == size
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.ppm", "a.jpe", "a.jfif"])
+def test_the_other_formats_are_written(tmp_path, photo, name):
+    picture, metadata = load_with_metadata(photo)
+    write_picture(tmp_path / name, picture, metadata)
+    assert load_picture(tmp_path / name).size == picture.size
+
+
+def test_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png", PICTURE)
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_picture(tmp_path / "a.png", Image.new("RGB", (4, 4)))
+    assert (tmp_path / "a.png").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_the_same_picture_is_the_same_file(tmp_path, photo):
+    picture, metadata = load_with_metadata(photo)
+    for name in ("a.jpg", "b.jpg"):
+        srgb_profile.cache_clear()
+        write_picture(tmp_path / name, picture, metadata)
+    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
+
+
+def test_to_png():
+    for mode in ("L", "RGB", "RGBA"):
+        picture = PICTURE.convert(mode)
+        assert stored(io.BytesIO(to_png(picture))).tobytes() == picture.tobytes()
+    assert stored(io.BytesIO(to_png(PICTURE.convert("CMYK")))).mode == "RGB"
+    with pytest.raises(TypeError, match="not as ndarray"):
+        to_png(np.asarray(PICTURE))
