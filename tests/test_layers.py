@@ -19,7 +19,7 @@ FLOORS = (
     ("planning", "editors", "rewards", "data", "remote_editor"),
     ("bundles",),
     ("pipelines",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "many"),
     ("app",),
     ("commands",),
 )
