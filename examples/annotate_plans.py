@@ -7,11 +7,12 @@
 
 No public data set says which actions, subjects and goals an instruction means. The teacher is shown each picture with its
 instruction, in the words that planners are asked in, and answers in the format that they answer in. It is a model behind
-an OpenAI-compatible address (its key, if it needs one, in OPENAI_API_KEY), or one that is loaded here.
+an OpenAI-compatible address (its key, if it needs one, in OPENAI_API_KEY), or one that is loaded here. Azure's address has its
+version: `--base_url "https://NAME.openai.azure.com/openai/deployments/MODEL?api-version=2024-10-21"`.
 
 `output_dir` becomes a data set of its own, `--dataset_name output_dir` to the training scripts: `pictures/`, and
 `metadata.jsonl` with a line for each row. An answer that cannot be read is asked for again, sampled, `--attempts` times in
-all; a row without any that can goes to `failed.jsonl`. Every row is on the disk once it is answered: started again with the
+all; a row without any that can, or that the server refuses for good, goes to `failed.jsonl`. Every row is on the disk once it is answered: started again with the
 same folder, the run goes on where it stopped. See docs/annotate.md.
 """
 
@@ -21,6 +22,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,7 +34,7 @@ from tqdm import tqdm
 from diffusers_r1 import records, schema
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.data.rows import fit
-from diffusers_r1.endpoints import Endpoint, EndpointError, map_concurrently
+from diffusers_r1.endpoints import KEY, Endpoint, EndpointError, check_address, map_concurrently
 from diffusers_r1.images import load_picture, to_png
 from diffusers_r1.plan import Fault, FaultKind
 from diffusers_r1.prompts import FILE_NAME, Prompts
@@ -44,10 +46,16 @@ if TYPE_CHECKING:
 
 
 METADATA, FAILED, PICTURES = "metadata.jsonl", "failed.jsonl", "pictures"
-KEY = "OPENAI_API_KEY"
 REPEAT_TEMPERATURE = 1.0
+MAX_RETRIES = 10
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
-MOST_UNANSWERED = 10  # one after the other; then it is not the rows
+CUT, FILTERED, DECLINED, REFUSED = (
+    "cut at --max_new_tokens",
+    "filtered",
+    "declined by the model",
+    "refused by the server",
+)
+ENDINGS = {"length": CUT, "content_filter": FILTERED}  # of an answer, by its `finish_reason`
 
 # Without it, `datasets` takes a folder of one picture and failed.jsonl for a data set of JSON files.
 CARD = f"""\
@@ -74,11 +82,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """All that the teacher said to one row, in order: the last text counts."""
+class Answer:
+    """What the teacher said to a row once; `refusal` is in its own words, where it declines."""
 
-    texts: tuple[str, ...]
+    text: str
     model: str
+    finish_reason: str = ""
+    refusal: str = ""
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What is wrong with its format.
+
+        That the reasoning is missing is none: servers of models that reason take it out of the answer.
+        """
+        missing = Fault(FaultKind.MISSING_TAG, REASONING)
+        return [fault for fault in read_decomposition(self.text).faults if fault != missing]
+
+    @property
+    def is_truth(self) -> bool:
+        """Whether it becomes a row's truth: it has the format, and no refusal beside it."""
+        return not self.faults and not self.refusal
+
+    @property
+    def ending(self) -> str:
+        """How it ended, where that is why it is no truth."""
+        return "" if self.is_truth else DECLINED if self.refusal else ENDINGS.get(self.finish_reason, "")
+
+
+Answers = tuple[Answer, ...]  # to one row, in order: the last one counts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -112,8 +144,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in local if args.base_url else remote:
         if getattr(args, name) is not None:
             parser.error(f"--{name} goes with {'--planner' if args.base_url else '--base_url'}")
-    if args.base_url and not args.base_url.startswith(("http://", "https://")):
-        parser.error(f"--base_url begins with http:// or https://, not {args.base_url!r}")
+    if args.base_url:
+        try:
+            check_address(args.base_url)
+        except ValueError as error:
+            parser.error(f"--base_url: {error}")
     if args.base_url and not args.model:
         parser.error("--base_url needs the --model to ask there")
     if args.prompts and not (args.prompts / FILE_NAME).is_file():
@@ -130,7 +165,7 @@ def is_ours(folder: Path) -> bool:
     """Whether a folder is empty or holds what this script has written: appending to another data set would spoil it."""
     if not folder.is_dir():
         return False
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in folder.iterdir()} - {records.LOCK}
     return not there or (PICTURES in there and all("row" in line for line in records.read(folder / METADATA)))
 
 
@@ -167,31 +202,24 @@ def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) 
         yield Row(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
 
 
-def faults_of(text: str) -> list[Fault]:
-    """What is wrong with an answer; an answer without faults becomes a row's truth.
-
-    That the reasoning is missing is none: servers of models that reason take it out of the answer.
-    """
-    return [fault for fault in read_decomposition(text).faults if fault != Fault(FaultKind.MISSING_TAG, REASONING)]
-
-
 def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
     """Each row with what the server's model answered, or why it did not, in the order in which they finish."""
     prompts = Prompts.load(args.prompts) if args.prompts else Prompts()
-    with Endpoint(args.base_url, args.model, timeout=TIMEOUT) as endpoint:
+    endpoint = Endpoint(args.base_url, args.model, max_retries=MAX_RETRIES, timeout=TIMEOUT)
 
-        def ask(row: Row) -> Answers:
-            texts = []
-            while not texts or (faults_of(texts[-1]) and len(texts) < args.attempts):
-                (answer,) = endpoint.chat(
-                    prompts.first_turn(row.instruction, row.image),
-                    max_tokens=args.max_new_tokens,
-                    temperature=REPEAT_TEMPERATURE if texts else 0,
-                )
-                texts.append(writable(answer.text))
-            return Answers(tuple(texts), answer.model)
+    def ask(row: Row) -> Answers:
+        answers: list[Answer] = []
+        while not answers or (not answers[-1].is_truth and len(answers) < args.attempts):
+            (said,) = endpoint.chat(
+                prompts.first_turn(row.instruction, row.image),
+                max_tokens=args.max_new_tokens,
+                temperature=REPEAT_TEMPERATURE if answers else 0,
+            )
+            text = writable(said.with_reasoning())
+            answers.append(Answer(text, said.model, said.finish_reason, writable(said.refusal)))
+        return tuple(answers)
 
-        yield from map_concurrently(ask, rows, args.concurrency)
+    yield from map_concurrently(ask, rows, args.concurrency)
 
 
 def ask_planner(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers]]:
@@ -213,44 +241,45 @@ def ask_planner(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple
     model.to(device)
     prompts = Prompts.load(args.prompts) if args.prompts else prompts
     while batch := list(islice(rows, args.batch_size)):
-        texts = ask_batch(model, processor, prompts, batch, args.attempts, args.max_new_tokens)
-        yield from ((row, Answers(said, args.planner)) for row, said in zip(batch, texts))
+        answers = ask_batch(model, processor, prompts, batch, args)
+        yield from zip(batch, answers)
 
 
 def ask_batch(
-    model: Any, processor: Any, prompts: Prompts, batch: list[Row], attempts: int, max_new_tokens: int
-) -> list[tuple[str, ...]]:
+    model: Any, processor: Any, prompts: Prompts, batch: list[Row], args: argparse.Namespace
+) -> list[Answers]:
     """Each row's answers: a greedy one, then sampled ones until one can be read, at most `attempts` in all."""
     from diffusers_r1.planners.conversation import Conversation
     from diffusers_r1.planners.sampling import seeded
 
-    texts: dict[int, list[str]] = {row.index: [] for row in batch}
+    answers: dict[int, list[Answer]] = {row.index: [] for row in batch}
     waiting, sampling = batch, {}
     with seeded(batch[0].index):
-        for _ in range(attempts):
+        for _ in range(args.attempts):
             images, instructions = [row.image for row in waiting], [row.instruction for row in waiting]
             conversation = Conversation(model, processor, images, instructions, prompts)
-            for row, text in zip(waiting, conversation.decompose(max_new_tokens, **sampling)):
-                texts[row.index].append(writable(text))
-            waiting = [row for row in waiting if faults_of(texts[row.index][-1])]
+            for row, text in zip(waiting, conversation.decompose(args.max_new_tokens, **sampling)):
+                answers[row.index].append(Answer(writable(text), args.planner))
+            waiting = [row for row in waiting if not answers[row.index][-1].is_truth]
             sampling = {"do_sample": True, "temperature": REPEAT_TEMPERATURE}
             if not waiting:
                 break
-    return [tuple(said) for said in texts.values()]
+    return [tuple(said) for said in answers.values()]
 
 
 def keep(folder: Path, row: Row, answers: Answers) -> bool:
     """Write the row down, and say whether it is annotated or has failed."""
-    faults = [faults_of(text) for text in answers.texts]
-    if faults[-1]:
-        line = {
-            "instruction": row.instruction,
-            "raw": answers.texts,
-            "faults": [list(map(asdict, each)) for each in faults],
-        }
-        records.append(folder / FAILED, {"row": row.index, **line, "model": answers.model})
+    last = answers[-1]
+    if not last.is_truth:
+        line = {"row": row.index, "instruction": row.instruction, "model": last.model}
+        line["raw"] = [answer.text for answer in answers]
+        line["faults"] = [list(map(asdict, answer.faults)) for answer in answers]
+        line["endings"] = [answer.ending for answer in answers]
+        line["finish_reasons"] = [answer.finish_reason for answer in answers]
+        line["refusals"] = [answer.refusal for answer in answers if answer.refusal]
+        records.append(folder / FAILED, line)
         return False
-    found = read_decomposition(answers.texts[-1])
+    found = read_decomposition(last.text)
     name = f"{PICTURES}/{row.index:06d}.png"
     # The picture first: a line is the promise that its picture is there.
     records.write_whole(folder / name, to_png(row.image))
@@ -261,50 +290,63 @@ def keep(folder: Path, row: Row, answers: Answers) -> bool:
         "subjects": [edit.subject for edit in found.edits],
         "goals": [edit.goal for edit in found.edits],
         "reasoning": found.reasoning or None,
-        "raw": answers.texts[-1],
-        "model": answers.model,
+        "raw": last.text,
+        "model": last.model,
+        "finish_reason": last.finish_reason or None,
         "row": row.index,
     }
     records.append(folder / METADATA, line)
     return True
 
 
+def keep_refusal(folder: Path, row: Row, error: EndpointError, model: str) -> None:
+    """Write down that the server refuses the row for good: it is not asked about at the next start."""
+    line = {"row": row.index, "instruction": row.instruction, "model": model}
+    records.append(
+        folder / FAILED, {**line, "raw": [], "faults": [[]], "endings": [REFUSED], "error": writable(str(error))}
+    )
+
+
 def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int:
     """Ask about the rows that are left, keep what comes, and return how many got no answer at all."""
     rows = read_rows(dataset, left, args.image_size)
     teacher = ask_endpoint(rows, args) if args.base_url else ask_planner(rows, args)
-    unanswered = failed = without_break = 0
+    unanswered = failed = 0
     with tqdm(total=len(dataset), initial=len(dataset) - len(left), unit="row") as bar:
-        for row, answers in teacher:
-            if isinstance(answers, Answers):
-                failed += not keep(args.output_dir, row, answers)
-                without_break = 0
-            elif isinstance(answers, EndpointError):
-                unanswered += 1
-                without_break += 1
-                if answers.kind is records.Failure.HOPELESS or without_break == MOST_UNANSWERED:
-                    bar.close()
-                    stop(answers)
-                bar.write(f"Row {row.index} got no answer: {answers}", file=sys.stderr)
-            else:
-                raise answers
-            bar.set_postfix(failed=failed, unanswered=unanswered, refresh=False)
-            bar.update()
+        try:
+            for row, answers in records.patiently(teacher):
+                if isinstance(answers, tuple):
+                    failed += not keep(args.output_dir, row, answers)
+                elif answers.kind is records.Failure.REFUSED:
+                    failed += 1
+                    keep_refusal(args.output_dir, row, answers, args.model)
+                else:
+                    unanswered += 1
+                    bar.write(f"Row {row.index} got no answer: {answers}", file=sys.stderr)
+                bar.set_postfix(failed=failed, unanswered=unanswered, refresh=False)
+                bar.update()
+        except EndpointError as error:
+            bar.close()
+            stop(error)
     return unanswered
 
 
-def report(folder: Path, dataset: Dataset, unanswered: int) -> None:
-    """Print how many rows are annotated, how many are not, and what the teacher got wrong."""
+def report(folder: Path, dataset: Dataset, unanswered: int) -> int:
+    """Print how many rows are annotated, how many are not, and what the teacher got wrong; return the exit code."""
     annotated, failed = kept_rows(folder, dataset)
     print(f"{folder}: of {len(dataset)} rows, {len(annotated)} are annotated and {len(failed)} have failed.")
     if failed:
-        last = {line["row"]: line["faults"][-1] for line in records.read(folder / FAILED)}
-        faults = [schema.read(tuple[Fault, ...], last[index], str(folder / FAILED)) for index in failed]
+        last = {line["row"]: line for line in records.read(folder / FAILED)}
+        endings = Counter(last[index]["endings"][-1] for index in failed)
+        faults = [schema.read(tuple[Fault, ...], last[index]["faults"][-1], str(folder / FAILED)) for index in failed]
         # Each kind counts once a row, and what is lost is told apart by its tag, not by its text.
         common = Counter(word for each in faults for word in dict.fromkeys(map(str, each))).most_common(3)
-        print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in common)}. See {folder / FAILED}.")
+        # How answers ended first: it is not what they say that was wrong then.
+        named = [*((ending, count) for ending, count in endings.most_common() if ending), *common]
+        print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in named)}. See {folder / FAILED}.")
     if unanswered:
         print(f"Without an answer: {unanswered}. Start again to ask about them.")
+    return int(unanswered > 0 or not annotated)
 
 
 def stop(reason: Any) -> NoReturn:
@@ -316,15 +358,26 @@ def main() -> int:
     args = parse_args()
     dataset = load_dataset(args)
     (args.output_dir / PICTURES).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(records.only_one_in(args.output_dir))
+        except ValueError as error:
+            stop(error)
+        return annotate_what_is_left(dataset, args)
+
+
+def annotate_what_is_left(dataset: Dataset, args: argparse.Namespace) -> int:
     if not (args.output_dir / "README.md").exists():
         records.write_whole(args.output_dir / "README.md", CARD)
     annotated, failed = kept_rows(args.output_dir, dataset)
     skipped = annotated if args.retry_failed else annotated | failed
     left = [index for index in range(len(dataset)) if index not in skipped]
     unanswered = annotate(dataset, left, args) if left else 0
-    report(args.output_dir, dataset, unanswered)
-    return int(unanswered > 0)
+    return report(args.output_dir, dataset, unanswered)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -242,6 +243,8 @@ class Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.failed += 1
             return self.answer(429 if number % 2 else 503, {"error": {"message": "busy"}})
+        if options.refuse_every and zlib.crc32(body) % options.refuse_every == 0:
+            return self.answer(400, {"error": {"message": "content filter", "code": "content_filter"}})
         if self.path == "/v1/images/edits":
             return self.answer(200, {"data": [{"b64_json": base64.b64encode(inverted(body)).decode()}]})
         self.answer(200, self.said(json.loads(body)))
@@ -290,6 +293,7 @@ def inverted(body: bytes) -> bytes:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail_every", type=int, default=0)
+    parser.add_argument("--refuse_every", type=int, default=0)
     parser.add_argument("--garble", choices=("never", "once", "always"), default="never")
     parser.add_argument("--key", default="")
     parser.add_argument("--delay", type=float, default=0.0)

@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -313,20 +314,19 @@ class Endpoint:
 
         timeout = Timeout(self.timeout, connect=min(self.timeout, LONGEST_CONNECT))
         address = urlsplit(self.base_url)
-        return OpenAI(
+        client = OpenAI(
             api_key=self._key or "none",
             base_url=urlunsplit(address._replace(query="")),
             default_query=dict(parse_qsl(address.query)),
             max_retries=self.max_retries,
             timeout=timeout,
-            http_client=DefaultHttpxClient(timeout=timeout, event_hooks={"request": [self._stay_at_home]}),
+            http_client=DefaultHttpxClient(
+                timeout=timeout, event_hooks={"request": [partial(_stay_at, self.base_url)]}
+            ),
         )
-
-    def _stay_at_home(self, request: httpx2.Request) -> None:
-        """Refuse a redirect to somebody else, who would get the pictures, and from some servers' headers the key."""
-        home, there = (_origin(url) for url in (self.base_url, str(request.url)))
-        if there not in (home, ("https", home[1], 443)):
-            raise self._error("", f"it redirects to {there[0]}://{there[1]}:{there[2]}", Failure.HOPELESS)
+        # A component is never told that it is not needed any more.
+        weakref.finalize(self, client.close).atexit = False
+        return client
 
     def _request(
         self,
@@ -572,7 +572,7 @@ def _said(choice: Mapping[str, Any]) -> dict[str, str]:
         content = "".join(part.get("text", "") for part in content)
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     refusal = message.get("refusal") or ""
-    if not (content.strip() or refusal or finish in ("length", "content_filter")):
+    if not (content.strip() or reasoning or refusal or finish in ("length", "content_filter")):
         raise KeyError("content")
     return {"text": content, "reasoning": str(reasoning), "finish_reason": finish, "refusal": str(refusal)}
 
@@ -615,6 +615,13 @@ def _excerpt(said: Any) -> str:
 
 def _tries(number: int) -> str:
     return f"{number} {'try' if number == 1 else 'tries'}"
+
+
+def _stay_at(base_url: str, request: httpx2.Request) -> None:
+    """Refuse a redirect to somebody else, who would get the pictures, and from some servers' headers the key."""
+    home, there = _origin(base_url), _origin(str(request.url))
+    if there not in (home, ("https", home[1], 443)):
+        raise EndpointError(f"{base_url} redirects to {there[0]}://{there[1]}:{there[2]}.", Failure.HOPELESS)
 
 
 def _origin(url: str) -> tuple[str, str, int]:

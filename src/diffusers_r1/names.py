@@ -38,9 +38,9 @@ def local(name: str | Path) -> Path | None:
     return _BUNDLES / str(name) if str(name) in shipped() else None
 
 
-def no_weights(folder: Path, files: list[str]) -> list[str]:
-    """For `resolve`: bring a repository's indexes only, which say whether it is what it is taken for."""
-    return []
+def only_indexes(folder: Path, files: list[str]) -> list[str]:
+    """For `resolve`: of a repository nothing but what says which classes its parts have, without weights."""
+    return [file for file in files if file.rpartition("/")[2] == PIPELINE_INDEX]
 
 
 def resolve(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,6 +19,7 @@ from uuid import uuid4
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+LOCK = ".lock"
 MOST_OUTAGES = 10  # one after the other; then it is not the rows
 
 
@@ -109,6 +111,23 @@ def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
     if isinstance(key, str):
         return {row[key] for row in rows if key in row}
     return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
+
+
+@contextmanager
+def only_one_in(folder: str | Path) -> Iterator[None]:
+    """Keeps a folder for this run alone, by a lock that a killed run does not leave behind.
+
+    Raises:
+        ValueError: If another run is at work in the folder.
+    """
+    import fcntl
+
+    with (Path(folder) / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"Another run is at work in {folder}.") from None
+        yield
 
 
 def patiently(

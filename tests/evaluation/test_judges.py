@@ -1,11 +1,13 @@
 import dataclasses
 import io
+import json
 import math
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+from openai_server import said, scripted
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
@@ -87,23 +89,24 @@ def png_of(part) -> Image.Image:
         return image.convert("RGB")
 
 
-def test_semantics_see_both_pictures_and_quality_the_result_alone(server):
-    judge = server()
-    asked = []
-    with Endpoint(judge.url, "judge") as endpoint:
-        post = endpoint._client.post
-        endpoint._client.post = lambda url, **content: (asked.append(content["json"]), post(url, **content))[1]
-        verdict = VIEScore(endpoint)(SAMPLE, RESULT)
+def test_semantics_see_both_pictures_and_quality_the_result_alone():
+    answers = [said('{"score": [7, 5]}', finish_reason="length"), said('{"score": [4, 9]}')]
+    with scripted(*((200, answer, {}) for answer in answers)) as judge:
+        with Endpoint(judge.url, "judge") as endpoint:
+            verdict = VIEScore(endpoint)(SAMPLE, RESULT)
+        asked = [json.loads(body) for _, _, body in judge.requests]
     semantics, quality = (request["messages"][0]["content"] for request in asked)
     assert [png_of(part).tobytes() for part in semantics[:-1]] == [SAMPLE.image.tobytes(), RESULT.tobytes()]
     assert semantics[-1]["text"] == SEMANTICS.replace("{instruction}", "make it {red}")
     assert [png_of(part).tobytes() for part in quality[:-1]] == [RESULT.tobytes()]
     assert quality[-1]["text"] == QUALITY
     assert all(request["temperature"] == 0 for request in asked)
+    assert verdict.evidence["scores"] == {"semantics": (7, 5), "quality": (4, 9)}
+    assert verdict.evidence["finish_reasons"] == ["length", "stop"]
 
     scores = verdict.evidence["scores"]
     assert verdict.values["overall"] == math.sqrt(min(scores["semantics"]) * min(scores["quality"]))
-    assert verdict.evidence["model"] == "judge-2026-01-01" and len(verdict.evidence["raw"]) == 2
+    assert verdict.evidence["model"] == "judge-2025-01-01" and len(verdict.evidence["raw"]) == 2
     assert len(verdict.evidence["prompts"]) == 64
     assert (verdict.evidence["failed_calls"], verdict.evidence["unreadable"]) == (0, 0)
 
@@ -178,13 +181,13 @@ def test_candidates_without_a_figure_have_no_score(server):
     with Endpoint(server(fail_every=3).url, "judge", max_retries=0) as endpoint:
         scores = selector_of(VIEScore(endpoint, concurrency=1))(SAMPLE.image, "red", pictures)
         assert [score is None for score in scores] == [False, True, False, True, False, True]
-    with Endpoint(server(key="right").url, "judge", "bad") as endpoint:
+    with Endpoint(server(key="right").url, "judge") as endpoint:
         with pytest.raises(EndpointError, match="wrong key"):
             selector_of(VIEScore(endpoint))(SAMPLE.image, "red", pictures)
 
 
 class Darkness:
-    name, settings, concurrency, metrics = "darkness", {}, 2, {"light": False}
+    name, settings, concurrency, metrics, shares = "darkness", {}, 2, {"light": False}, ()
 
     def applies_to(self, sample):
         return True

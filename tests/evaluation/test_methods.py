@@ -5,18 +5,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from diffusers_r1 import EditPlan
-from diffusers_r1.endpoints import Endpoint, EndpointError
+from diffusers_r1.endpoints import EndpointError
 from diffusers_r1.evaluation import (
     Job,
     LocalEditor,
-    RemoteEditor,
     Sample,
+    ServedEditor,
     agents,
     bare,
     fingerprint,
     oracle,
     read_samples,
 )
+from diffusers_r1.evaluation.methods import editor_names, place_of
+from diffusers_r1.remote_editor import RemoteEditor
 
 
 PLAN = EditPlan("tidy up", (), ("remove the red star", "make the background teal"))
@@ -77,11 +79,10 @@ def test_an_argument_that_the_editor_does_not_take_is_refused(pipe):
 @pytest.mark.parametrize(("turns", "times"), [("single", 1), ("multi", 2)])
 def test_a_remote_editor_edits_turn_by_turn_at_the_size_of_the_source(server, turns, times):
     remote = server()
-    with Endpoint(remote.url, "closed-editor") as endpoint:
-        editor = RemoteEditor(endpoint, concurrency=2, quality="high")
-        source = Image.linear_gradient("L").convert("RGB").resize((30, 20))
-        work = [Job(Sample("photos", i, source, f"edit {i}"), PLAN, seed=i) for i in range(3)]
-        made = [image for _, image in editor.make(work, turns)]
+    editor = ServedEditor(RemoteEditor(remote.url, "closed-editor", concurrency=2), quality="high")
+    source = Image.linear_gradient("L").convert("RGB").resize((30, 20))
+    work = [Job(Sample("photos", i, source, f"edit {i}"), PLAN, seed=i) for i in range(3)]
+    made = [image for _, image in editor.make(work, turns)]
     assert editor.name == "closed-editor" and remote.counts()["calls"] == 3 * times
     expected = (
         ImageOps.invert(source) if times == 1 else source
@@ -92,8 +93,8 @@ def test_a_remote_editor_edits_turn_by_turn_at_the_size_of_the_source(server, tu
 
 
 def test_what_a_remote_editor_fails_at_is_handed_over(server):
-    with Endpoint(server(fail_every=1).url, "closed-editor", max_retries=0) as endpoint:
-        ((_, error),) = RemoteEditor(endpoint).make(jobs(1), "single")
+    editor = RemoteEditor(server(fail_every=1).url, "closed-editor", max_retries=0)
+    ((_, error),) = ServedEditor(editor).make(jobs(1), "single")
     assert isinstance(error, EndpointError)
 
 
@@ -115,3 +116,40 @@ def test_fingerprints_follow_the_weights(tmp_path):
     assert fingerprint(tmp_path / "a") != whole and fingerprint(tmp_path / "a", only_editor) == editor
     assert fingerprint("org/name") == {"name": "org/name"}
     assert fingerprint("imageedit-r1-scenes")["sha256"] != fingerprint("imageedit-r1-scenes-sft")["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["x1/pipeline", "x2/pipeline"], ["x1/pipeline", "x2/pipeline"]),
+        (["a/x/pipeline", "b/x/pipeline", "org/flux"], ["a/x/pipeline", "b/x/pipeline", "flux"]),
+        (["pipeline", "x2/pipeline"], ["pipeline", "x2/pipeline"]),
+        (["imageedit-r1-scenes"], ["imageedit-r1-scenes"]),
+        (["/x1/pipeline/", "/x2/pipeline"], ["x1/pipeline", "x2/pipeline"]),
+    ],
+)
+def test_no_two_editors_have_one_name(sources, names):
+    assert editor_names({source: {} for source in sources}) == names
+
+
+def test_an_editor_that_the_run_knows_keeps_its_name(tmp_path):
+    folders = [tmp_path / place / "pipeline" for place in ("x1", "x2", "moved")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    one, two, moved = map(str, folders)
+
+    def arm(name, source, weights):
+        return {
+            "editor": name,
+            "details": {"editor": {"sha256": weights, "arguments": {}}, "source": place_of(source)},
+        }
+
+    known = [arm("pipeline", one, "a")]
+    # The second is another one, and the first is what it was, be it trained anew or moved.
+    assert editor_names({two: {"sha256": "b"}}, known) == ["x2/pipeline"]
+    assert editor_names({one: {"sha256": "a"}, two: {"sha256": "b"}}, known) == ["pipeline", "x2/pipeline"]
+    assert editor_names({one: {"sha256": "c"}}, known) == ["pipeline"]
+    assert editor_names({moved: {"sha256": "a"}}, known) == ["pipeline"]
+    # A copy of the first is not the first.
+    assert editor_names({one: {"sha256": "a"}, moved: {"sha256": "a"}}, known) == ["pipeline", "moved/pipeline"]
+    assert editor_names({"org/pipeline": {}}, taken=["pipeline"]) == ["org/pipeline"]

@@ -6,6 +6,7 @@ from PIL import Image
 
 from diffusers_r1 import EditPlan, records
 from diffusers_r1.evaluation import compare, estimate, write_report
+from diffusers_r1.evaluation.report import estimate_share
 from diffusers_r1.evaluation.runs import ARMS, BENCHMARKS, EDITS, JUDGES, PLANS, SAMPLES, SCORES
 
 
@@ -24,6 +25,25 @@ def test_the_interval_of_a_share():
     half = 1.959964 * np.sqrt(0.64 * 0.36 / 500)
     assert found["low"] == pytest.approx(0.64 - half, abs=0.004)
     assert found["high"] == pytest.approx(0.64 + half, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [(10, 10, 0.722, 1.0), (0, 10, 0.0, 0.278), (15, 148, 0.0624, 0.1605), (30, 30, 0.8865, 1.0), (1, 1, 0.2065, 1.0)],
+)
+def test_the_wilson_interval_of_a_share(right, of, low, high):
+    """Against figures worked out elsewhere (Newcombe, 1998, and tables)."""
+    found = estimate_share([[1.0] * right + [0.0] * (of - right)])
+    assert (found["mean"], found["n"]) == (right / of, of)
+    assert (found["low"], found["high"]) == (pytest.approx(low, abs=6e-4), pytest.approx(high, abs=6e-4))
+
+
+def test_95_of_100_intervals_hold_a_true_share_and_an_average_of_shares():
+    random = np.random.default_rng(0)
+    for truths in ([0.97], [0.9, 0.99, 0.6]):
+        found = [estimate_share([random.random(40) < truth for truth in truths]) for _ in range(500)]
+        held = np.mean([one["low"] <= np.mean(truths) <= one["high"] for one in found])
+        assert 0.92 <= held <= 0.985
 
 
 def test_the_interval_of_an_average_of_means():

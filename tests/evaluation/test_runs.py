@@ -15,7 +15,7 @@ from diffusers_r1 import records
 from diffusers_r1.endpoints import Endpoint, EndpointError
 from diffusers_r1.evaluation import (
     LocalEditor,
-    RemoteEditor,
+    ServedEditor,
     VIEScore,
     bare,
     oracle,
@@ -35,7 +35,9 @@ from diffusers_r1.evaluation.runs import (
     read_edits,
     read_lines,
     read_scores,
+    unscored,
 )
+from diffusers_r1.remote_editor import RemoteEditor
 
 
 pytestmark = pytest.mark.tiny
@@ -162,6 +164,17 @@ def test_200_pictures_are_judged_eight_at_a_time(run, server):
     assert judge.counts()["calls"] == 400
 
 
+def test_what_a_server_refuses_for_good_is_recorded_and_passed_over(run, server):
+    """A third of all pictures, in whatever order: one start is enough for the rest."""
+    judge = server(refuse_every=3)
+    assert judged(run, judge.url)
+    rows = read_scores(run)
+    refused = [row for row in rows if row.get("kind") == "refused"]
+    assert len(rows) == 200 and 60 < len(refused) < 160 and all("400" in row["error"] for row in refused)
+    assert all(row["values"] for row in rows if row not in refused)
+    assert unscored(run) == (len(refused), 200)
+
+
 def test_a_killed_run_goes_on_and_nothing_is_judged_twice(run, edited, tmp_path, server):
     judge = server(delay=0.05)
     with subprocess.Popen(command(run, judge.url), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -195,7 +208,7 @@ def test_a_server_that_fails_a_third_of_its_calls_changes_no_score(run, edited, 
 def test_answers_that_cannot_be_read_have_no_figure_and_are_not_asked_for_at_the_next_start(run, server):
     judge = server(garble="always")
     assert set(judged(run, judge.url).values()) == {None}
-    assert judge.counts()["calls"] == 200 * 3
+    assert judge.counts()["calls"] == 200 * 3 and unscored(run) == (200, 200)
     judged(run, judge.url)
     assert judge.counts()["calls"] == 200 * 3
 
@@ -226,15 +239,44 @@ def test_a_server_that_is_down_ends_the_run_and_what_failed_is_asked_again(run, 
 def test_what_a_remote_editor_fails_at_is_tried_at_the_next_start(tmp_path, server):
     write_samples(tmp_path, "scenes-simple", limit=6)
     write_plans(tmp_path, bare("remote"))
-    with Endpoint(server(fail_every=2).url, "closed", max_retries=0) as endpoint:
-        write_pictures(tmp_path, bare("remote"), RemoteEditor(endpoint, concurrency=1))
+    flaky = RemoteEditor(server(fail_every=2).url, "closed", concurrency=1, max_retries=0)
+    write_pictures(tmp_path, bare("remote"), ServedEditor(flaky))
     rows = read_edits(tmp_path)
     assert [row["picture"] is None for row in rows] == [False, True] * 3
     assert all(("error" in row) == (row["picture"] is None) for row in rows)
+    assert unscored(tmp_path) == (3, 6)
     steady = server()
-    with Endpoint(steady.url, "closed") as endpoint:
-        write_pictures(tmp_path, bare("remote"), RemoteEditor(endpoint, concurrency=1))
+    write_pictures(tmp_path, bare("remote"), ServedEditor(RemoteEditor(steady.url, "closed", concurrency=1)))
     assert steady.counts()["calls"] == 3 and all(row["picture"] for row in read_edits(tmp_path))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(run, server):
+    with records.only_one_in(run):
+        done = subprocess.run(command(run, server().url), capture_output=True, text=True)
+    assert done.returncode == 2 and "Another run is at work" in done.stderr.splitlines()[-1]
+    assert not (run / SCORES).exists()
+
+
+def test_pictures_without_a_figure_are_said_first_and_by_the_exit_code(run, server):
+    done = subprocess.run(command(run, server(refuse_every=3).url), capture_output=True, text=True)
+    missing = unscored(run)[0]
+    assert done.returncode == 1 and f"{missing} of 200 results have no score" in done.stderr
+    first, *_ = (run / "report.md").read_text().splitlines()
+    assert first == f"# Evaluation: {missing} of 200 results have no score" and missing > 30
+    done = subprocess.run(command(run, server().url), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (run / "report.md").read_text().startswith("# Evaluation: all 200 results have a score\n")
+
+
+def test_ctrl_c_ends_an_evaluation(run, server):
+    judge = server(delay=30)
+    with subprocess.Popen(command(run, judge.url), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while judge.counts()["calls"] < 8:
+            assert process.poll() is None
+            time.sleep(0.05)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130 and time.monotonic() - begun < 2
 
 
 def test_judging_by_a_server_needs_no_torch(run, server):

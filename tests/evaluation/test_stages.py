@@ -1,8 +1,10 @@
 import json
 import shutil
+import weakref
 
 import pytest
 from data_sets import write_data_set
+from safetensors.torch import load_file, save_file
 
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
 from diffusers_r1.evaluation.runs import read_arms, read_edits, read_plans, read_scores
@@ -107,6 +109,56 @@ def test_another_editor_and_another_method_are_added_to_a_run(bundle, tmp_path):
     assert arms == [("base", "tiny"), ("oracle", "tiny"), ("oracle", "other-editor")]
 
 
+@pytest.mark.tiny
+def test_two_editors_whose_folders_have_one_name_are_two(bundle, tmp_path):
+    one, two = (shutil.copytree(bundle / "editor", tmp_path / place / "pipeline") for place in ("x1", "x2"))
+    weights = two / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * 0 for name, tensor in load_file(weights).items()}, weights)
+    common = {"model": str(bundle), "limit": 2, "device": "cpu", "editor_arguments": {"num_inference_steps": 1}}
+    evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editors=[str(one), str(two)], **common)
+    assert [arm["editor"] for arm in read_arms(tmp_path / "run")] == ["x1/pipeline", "x2/pipeline"]
+    pictures = {row["editor"]: row["picture"] for row in read_edits(tmp_path / "run")}
+    assert len({(tmp_path / "run" / picture).read_bytes() for picture in pictures.values()}) == 2
+    # One after the other comes to the same: the first keeps the name that it has.
+    for editor in (one, two):
+        evaluate(tmp_path / "again", ["scenes-simple"], ["base"], editors=[str(editor)], **common)
+    assert [arm["editor"] for arm in read_arms(tmp_path / "again")] == ["pipeline", "x2/pipeline"]
+    assert len(read_edits(tmp_path / "again")) == 4
+
+
+@pytest.mark.tiny
+def test_one_large_model_at_a_time(bundle, tmp_path, monkeypatch):
+    """Of planner and editors, each has gone when the next one comes, and nothing comes that was not asked for."""
+    others = [str(shutil.copytree(bundle / "editor", tmp_path / name)) for name in ("a", "b")]
+    loaded = []
+
+    def watched(load, part):
+        def once_the_others_have_gone(self, *args, **kwargs):
+            assert not [name for name, model in loaded if model() is not None]
+            result = load(self, *args, **kwargs)
+            model = result.planner if part == "agents" else result.pipe.editor.unet
+            loaded.append((part if part == "agents" else result.name, weakref.ref(model)))
+            return result
+
+        return once_the_others_have_gone
+
+    for part in ("agents", "editor"):
+        monkeypatch.setattr(stages._Bundle, part, watched(getattr(stages._Bundle, part), part))
+    evaluate(
+        tmp_path / "run",
+        ["scenes-simple"],
+        ["base", "untrained", "r1"],
+        model=str(bundle),
+        untrained=str(bundle),
+        editors=others,
+        editor_arguments={"num_inference_steps": 1},
+        limit=2,
+        max_new_tokens=4,
+        device="cpu",
+    )
+    assert [name for name, _ in loaded] == ["agents", "agents", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +171,7 @@ def test_another_editor_and_another_method_are_added_to_a_run(bundle, tmp_path):
         ({"stage": "judge"}, "no pictures to judge"),
         ({"methods": ["remote"]}, "`remote_url` and `remote_model`"),
         ({"methods": ["untrained"], "model": "org/model"}, "org/model has none beside it"),
+        ({"editors": ["imageedit-r1-scenes"] * 2}, "Named twice among the editors: imageedit-r1-scenes"),
         ({"judges": ["viescore"]}, "`judge_model`"),
         ({"judges": ["viescore"], "judge_model": "m", "judge_url": "localhost"}, "base_url"),
         ({"judges": ["viescore"], "judge_model": "m", "judge_url": "http://x/v1", "concurrency": 0}, "concurrency"),
@@ -130,6 +183,18 @@ def test_another_editor_and_another_method_are_added_to_a_run(bundle, tmp_path):
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(tmp_path / "run", **{"benchmarks": ["scenes"], "methods": ["base"], **options})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("own", [True, False])
+def test_an_editor_that_cannot_work_is_refused_before_anything_is_planned(bundle, tmp_path, own):
+    common = {"benchmarks": ["scenes-simple"], "methods": ["r1"], "model": str(bundle), "device": "cpu"}
+    editors = [] if own else [str(shutil.copytree(bundle / "editor", tmp_path / "other"))]
+    with pytest.raises(TypeError, match="takes no `strength`"):
+        evaluate(tmp_path / "run", editors=editors, editor_arguments={"strength": 1}, **common)
+    with pytest.raises(OSError, match="nowhere"):
+        evaluate(tmp_path / "run", editors=[*editors, str(tmp_path / "nowhere")], **common)
     assert not (tmp_path / "run").exists()
 
 

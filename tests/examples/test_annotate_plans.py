@@ -108,7 +108,7 @@ def wait_for(condition, process: subprocess.Popen, log: Path) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Only HTTP: answers `reply(body)`, which is `(status, text, headers)`."""
+    """Only HTTP: answers `reply(body)`, which is `(status, text, headers)`; in place of the text a whole answer."""
 
     daemon_threads = True
 
@@ -123,8 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.headers.get("Authorization"), body))
         status, text, headers = self.server.reply(body)
-        said = {"model": "exact-name", "choices": [{"message": {"content": text}}]}
-        content = json.dumps(said if status == 200 else {"error": {"message": text}}).encode()
+        said = text if isinstance(text, dict) else {"choices": [{"message": {"content": text}}]}
+        said = {"model": "exact-name", **said} if status == 200 else {"error": {"message": text}}
+        content = json.dumps(said).encode()
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -203,7 +204,7 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
     folder = tmp_path / "annotated"
     rows = [*scenes("simple", 3), "--base_url", served]
     babble = [*rows, "--model", babbler, "--prompts", babbler, "--max_new_tokens", 12, "--attempts", 3]
-    done = run(folder, *babble)
+    done = run(folder, *babble, status=1)
     assert f"{folder}: of 3 rows, 0 are annotated and 3 have failed." in done.stdout
     assert "no <action> (3)" in done.stdout
     lines = read(folder / "failed.jsonl")
@@ -214,9 +215,9 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
         assert len(line["raw"]) == len(set(line["raw"])) == 3  # the first greedy, the others sampled
         assert line["faults"] == [read_without_reasoning(text) for text in line["raw"]]
 
-    assert run(folder, *babble).stdout == done.stdout
+    assert run(folder, *babble, status=1).stdout == done.stdout
     assert len(read(folder / "failed.jsonl")) == 3
-    run(folder, *babble, "--retry_failed", "--attempts", 1)
+    run(folder, *babble, "--retry_failed", "--attempts", 1, status=1)
     assert [len(line["raw"]) for line in read(folder / "failed.jsonl")] == [3, 3, 3, 1, 1, 1]
 
     better = run(folder, *rows, "--model", teacher, "--prompts", teacher, "--retry_failed")
@@ -269,7 +270,7 @@ def test_a_planner_that_is_loaded_here(tmp_path):
 def test_a_planner_that_is_loaded_here_and_babbles(babbler, photos, tmp_path):
     folder = tmp_path / "annotated"
     options = ["--dataset_name", photos, "--planner", babbler, "--batch_size", 3, "--max_new_tokens", 8]
-    assert "0 are annotated and 4 have failed" in run(folder, *options, "--attempts", 2).stdout
+    assert "0 are annotated and 4 have failed" in run(folder, *options, "--attempts", 2, status=1).stdout
     lines = read(folder / "failed.jsonl")
     assert [line["row"] for line in lines] == [0, 1, 2, 3]
     assert all(len(set(line["raw"])) == 2 for line in lines)
@@ -300,6 +301,7 @@ def test_what_a_server_is_asked_and_what_is_kept(server, photos, tmp_path):
         **{"file_name": "pictures/000002.png", "instruction": "edit 2"},
         **{"actions": ["recolor"], "subjects": ["coat"], "goals": ["red"]},
         **{"reasoning": read_decomposition(RIGHT).reasoning, "raw": RIGHT, "model": "exact-name", "row": 2},
+        "finish_reason": None,
     }
 
 
@@ -354,24 +356,130 @@ def test_a_wrong_key_stops_the_run(server, photos, tmp_path):
     assert len(closed.asked) <= 4 and not read(folder / "metadata.jsonl") and not read(folder / "failed.jsonl")
 
 
+SOON = {"Retry-After": "0.01"}
+
+
 def test_a_row_without_an_answer_is_asked_about_again(server, photos, tmp_path):
-    refused = {"edit 1"}
-    moody = server(lambda body: (400, "not this", {}) if instruction_of(body) in refused else (200, RIGHT, {}))
+    away = {"edit 1"}
+    moody = server(lambda body: (503, "not now", SOON) if instruction_of(body) in away else (200, RIGHT, {}))
     folder = tmp_path / "annotated"
     options = ["--dataset_name", photos, "--base_url", moody.url, "--model", "big"]
     done = run(folder, *options, status=1)
     assert "3 are annotated and 0 have failed" in done.stdout and "Without an answer: 1." in done.stdout
-    assert "Row 1 got no answer" in done.stderr and "not this" in done.stderr
-    refused.clear(), moody.asked.clear()
+    assert "Row 1 got no answer" in done.stderr and "not now" in done.stderr
+    away.clear(), moody.asked.clear()
     assert "4 are annotated" in run(folder, *options).stdout
     assert [instruction_of(body) for _, body in moody.asked] == ["edit 1"]
 
 
-def test_a_server_that_refuses_all_rows_is_left(server, tmp_path):
-    broken = server(lambda body: (400, "unknown field", {}))
+def test_a_server_that_is_down_is_left(server, tmp_path):
+    broken = server(lambda body: (500, "out of memory", SOON))
     options = [*scenes("simple", 30), "--base_url", broken.url, "--model", "big", "--concurrency", 1]
     done = run(tmp_path / "annotated", *options, status=1)
-    assert "unknown field" in done.stderr.splitlines()[-1] and len(broken.asked) <= 12
+    assert "out of memory" in done.stderr.splitlines()[-1] and len(broken.asked) == 10 * 11
+    assert not read(tmp_path / "annotated" / "failed.jsonl")
+
+
+@pytest.fixture
+def sixty(tmp_path):
+    folder = tmp_path / "sixty"
+    folder.mkdir()
+    for index in range(60):
+        Image.new("RGB", (8, 8), (index, 90, 200)).save(folder / f"{index:02}.png")
+    lines = [json.dumps({"file_name": f"{index:02}.png", "instruction": f"edit {index}"}) for index in range(60)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("filtered", [range(25), range(0, 60, 3), range(40, 60)])
+def test_rows_that_a_server_refuses_for_good_are_passed_over(server, sixty, tmp_path, filtered):
+    """In one start all others are annotated, wherever the refused ones stand, and these are not asked about again."""
+    refused = {f"edit {index}" for index in filtered}
+    strict = server(lambda body: (400, "content policy", {}) if instruction_of(body) in refused else (200, RIGHT, {}))
+    options = ["--dataset_name", sixty, "--base_url", strict.url, "--model", "big", "--concurrency", 2]
+    done = run(tmp_path / "annotated", *options)
+    assert f"{60 - len(refused)} are annotated and {len(refused)} have failed" in done.stdout
+    assert f"refused by the server ({len(refused)})" in done.stdout and len(strict.asked) == 60
+    lines = read(tmp_path / "annotated" / "failed.jsonl")
+    assert {line["instruction"] for line in lines} == refused and all(
+        "content policy" in line["error"] for line in lines
+    )
+    assert run(tmp_path / "annotated", *options).stdout == done.stdout and len(strict.asked) == 60
+    refused.clear()
+    assert "60 are annotated" in run(tmp_path / "annotated", *options, "--retry_failed").stdout
+
+
+def test_nothing_annotated_is_a_failure(server, photos, tmp_path):
+    strict = server(lambda body: (422, "not an image", {}))
+    options = ["--dataset_name", photos, "--base_url", strict.url, "--model", "big"]
+    assert "0 are annotated and 4 have failed" in run(tmp_path / "annotated", *options, status=1).stdout
+
+
+ENDINGS = {
+    "edit 0": {"message": {"content": "<action>recolor", "role": "assistant"}, "finish_reason": "length"},
+    "edit 1": {"message": {"content": "", "role": "assistant"}, "finish_reason": "content_filter"},
+    "edit 2": {"message": {"content": None, "refusal": "I will not.", "role": "assistant"}, "finish_reason": "stop"},
+    "edit 3": {
+        "message": {"content": RIGHT.partition("</think>")[2], "reasoning_content": "a coat"},
+        "finish_reason": "stop",
+    },
+}
+
+
+def test_a_teacher_that_reasons_and_how_its_answers_end(server, photos, tmp_path):
+    def reasoner(body):
+        for name in ("max_tokens", "temperature"):
+            if name in body:
+                return 400, f"Unsupported parameter: '{name}' is not supported with this model.", {}
+        return 200, {"choices": [ENDINGS[instruction_of(body)]]}, {}
+
+    answering = server(reasoner)
+    folder = tmp_path / "annotated"
+    address = f"{answering.url}?api-version=2024-10-21"
+    options = ["--dataset_name", photos, "--base_url", address, "--model", "o9", "--concurrency", 1]
+    done = run(folder, *options, "--attempts", 2)
+    assert "1 are annotated and 3 have failed" in done.stdout
+    assert "cut at --max_new_tokens (1), filtered (1), declined by the model (1), " in done.stdout
+    # Each field is named once, and all later rows are asked without.
+    assert len(answering.asked) == 2 + 3 * 2 + 1
+    assert all(body["max_completion_tokens"] == 1024 for _, body in answering.asked[2:])
+    failed = {line["instruction"]: line for line in read(folder / "failed.jsonl")}
+    assert failed["edit 0"]["finish_reasons"] == ["length"] * 2
+    assert failed["edit 1"]["finish_reasons"] == ["content_filter"] * 2
+    assert failed["edit 2"]["refusals"] == ["I will not."] * 2
+    (line,) = read(folder / "metadata.jsonl")
+    assert (line["finish_reason"], line["reasoning"], line["raw"]) == ("stop", "a coat", RIGHT)
+
+
+def test_a_key_is_in_no_file_and_no_line(server, photos, tmp_path):
+    """Even if the server repeats it, and the clients tell all that they do."""
+    loose = server(
+        lambda body: (400, "bad key sk-secret", {}) if instruction_of(body) == "edit 1" else (200, RIGHT, {})
+    )
+    folder = tmp_path / "annotated"
+    options = ["--dataset_name", photos, "--base_url", loose.url, "--model", "big"]
+    done = run(folder, *options, OPENAI_API_KEY="sk-secret", OPENAI_LOG="debug")
+    assert {key for key, _ in loose.asked} == {"Bearer sk-secret"}
+    assert "sk-secret" not in done.stdout + done.stderr
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
+
+
+def test_ctrl_c_ends_it_and_a_second_run_in_the_folder_is_refused(server, photos, tmp_path):
+    waiting = threading.Event()
+    slow = server(lambda body: (waiting.wait(60), (200, RIGHT, {}))[1])
+    options = ["--dataset_name", photos, "--base_url", slow.url, "--model", "big"]
+    folder = tmp_path / "annotated"
+    process = subprocess.Popen(command(folder, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(slow.asked) < 4:
+        assert process.poll() is None
+        time.sleep(0.02)
+    second = run(folder, *options, status=1)
+    assert re.fullmatch(r"annotate_plans.py: error: Another run is at work in .*", second.stderr.splitlines()[-1])
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and time.monotonic() - begun < 2
+    waiting.set()
+    assert "4 are annotated" in run(folder, *options).stdout  # the lock went with the run
 
 
 def test_other_rows_in_the_same_folder_are_refused(server, photos, tmp_path):

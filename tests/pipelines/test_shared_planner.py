@@ -94,7 +94,10 @@ def test_the_adapter_is_the_only_weight_that_is_added(adapter):
     pipe, editor = build(adapter), tiny_models.tiny_qwen_edit()
     of_editor = parameters(*[part for part in editor.components.values() if isinstance(part, torch.nn.Module)])
     of_adapter = sum(
-        p.numel() for layer in adapter_layers(pipe.planner).values() for name, p in layer.named_parameters() if "lora_" in name
+        p.numel()
+        for layer in adapter_layers(pipe.planner).values()
+        for name, p in layer.named_parameters()
+        if "lora_" in name
     )
     assert of_adapter > 0 and parameters(*models_of(pipe)) == of_editor + of_adapter
 

@@ -31,7 +31,9 @@ def chance(completions, **kwargs) -> list[float]:
 
 def rows(pictures: int = 1, count: int = 3) -> Dataset:
     """Prompts of uneven lengths about pictures of uneven sizes; the last two are equal but for the picture."""
-    asked = ["make the coat red", "remove it", "what is left of the big tree, brighter please, and the car too"][:count]
+    asked = ["make the coat red", "remove it", "what is left of the big tree, brighter please, and the car too"][
+        :count
+    ]
     asked.append(asked[-1])
     made = []
     for number, text in enumerate(asked):
@@ -116,7 +118,11 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, most: float = 1e-5
 
 
 def scores(trainer: GRPOTrainer, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    shown = {name: inputs[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids") if name in inputs}
+    shown = {
+        name: inputs[name]
+        for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+        if name in inputs
+    }
     with torch.no_grad():
         found = trainer._get_per_token_logps_and_entropies(
             trainer.model,

@@ -12,8 +12,8 @@ from .. import __version__
 from .shared import UsageError
 
 
-# A verb is a module of this name beside this file, with `add_arguments(parser)` and `run(args)`. Only `run` may import
-# torch, so that `--help` answers at once.
+# A verb is a module of this name beside this file, with `add_arguments(parser)` and `run(args)`, which may return an exit
+# code. Only `run` may import torch, so that `--help` answers at once.
 VERBS = {
     "edit": "edit a picture as an instruction, or a plan, says",
     "plan": "print the plan that an instruction becomes, without editing",
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # --help, --version or bad use
         return int(end.code or 0)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -54,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"{parser.prog} {args.verb}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    return 0
 
 
 def _make_parser() -> argparse.ArgumentParser:

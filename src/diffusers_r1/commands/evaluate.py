@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .shared import UsageError, add_editor_arguments, add_model_arguments
@@ -81,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    from ..evaluation import evaluate
+def run(args: argparse.Namespace) -> int:
+    from ..evaluation import evaluate, unscored
 
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
     options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
@@ -97,3 +98,8 @@ def run(args: argparse.Namespace) -> None:
         print(evaluate(**options))
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+    missing, results = unscored(args.output_dir)
+    if missing:
+        what = "picture" if args.stage == "edit" else "score"
+        print(f"{missing} of {results} results have no {what}; the same command tries again.", file=sys.stderr)
+    return int(missing > 0)

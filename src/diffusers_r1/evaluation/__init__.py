@@ -6,9 +6,9 @@ samples' ids, in the files of a run.
 
 from .benchmarks import SPLITS, Sample, read_samples
 from .judges import LocalModel, Pixels, ScenesExact, Verdict, VIEScore, selector_of, viescore
-from .methods import Job, LocalEditor, Method, RemoteEditor, agents, bare, fingerprint, oracle
+from .methods import Job, LocalEditor, Method, ServedEditor, agents, bare, fingerprint, oracle
 from .report import compare, estimate, write_report
-from .runs import write_pictures, write_plans, write_samples, write_scores
+from .runs import unscored, write_pictures, write_plans, write_samples, write_scores
 from .stages import evaluate
 
 
@@ -19,9 +19,9 @@ __all__ = [
     "LocalModel",
     "Method",
     "Pixels",
-    "RemoteEditor",
     "Sample",
     "ScenesExact",
+    "ServedEditor",
     "VIEScore",
     "Verdict",
     "agents",
@@ -33,6 +33,7 @@ __all__ = [
     "oracle",
     "read_samples",
     "selector_of",
+    "unscored",
     "viescore",
     "write_pictures",
     "write_plans",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -42,13 +42,15 @@ class Verdict:
 class Judge(Protocol):
     """A name for tables, all that its verdicts depend on, and how many pictures it may be shown at once.
 
-    `metrics` names its figures, the main one first, and says of each whether more of it is better.
+    `metrics` names its figures, the main one first, and says of each whether more of it is better; `shares` are those whose
+    values are 0 and 1 only.
     """
 
     name: str
     settings: Mapping[str, Any]
     concurrency: int
     metrics: Mapping[str, bool]
+    shares: Collection[str]
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
         """Whether a sample, as a line of the run's `samples.jsonl`, can be judged."""
@@ -183,6 +185,7 @@ class VIEScore:
 
     name = "viescore"
     metrics = {"overall": True, "semantics": True, "quality": True}
+    shares = ()
 
     def __init__(self, model: Endpoint | LocalModel, concurrency: int = 8, attempts: int = 3, max_tokens: int = 1024):
         if attempts < 1:
@@ -210,6 +213,8 @@ class VIEScore:
             "prompts": self.settings["prompts"],
             "scores": scores,
             "raw": [answer.text for answer in answers],
+            "finish_reasons": [answer.finish_reason for answer in answers],
+            "refusals": [answer.refusal for answer in answers if answer.refusal],
             "failed_calls": sum(answer.failed_calls for answer in answers),
             "unreadable": sum(read_scores(answer.text) is None for answer in answers),
         }
@@ -287,6 +292,7 @@ class ScenesExact:
     settings: Mapping[str, Any] = {}
     concurrency = 1
     metrics = {"exact": True, "changed": True, "kept": True}
+    shares = ("exact",)
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
         return sample["benchmark"] in SCENES
@@ -312,6 +318,7 @@ class Pixels:
 
     name = "pixels"
     concurrency = 1
+    shares = ()
 
     def __init__(self, clip_model: str | None = None):
         self.settings = {"clip_model": clip_model}

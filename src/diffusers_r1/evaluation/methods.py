@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from ..endpoints import Endpoint, map_concurrently
+from ..endpoints import map_concurrently
 from ..names import local
 from ..plan import EditPlan, Turns
+from ..remote_editor import RemoteEditor, check_remote_editor, remote_working_size
 from .benchmarks import Sample
 
 
@@ -120,9 +122,10 @@ class Job:
 
 
 class Editor(Protocol):
-    """What makes pictures: a name for tables, all that the pictures depend on beside the job, and `make`."""
+    """What makes pictures: a name for tables, where it is, all that the pictures depend on beside the job, and `make`."""
 
     name: str
+    source: str
     settings: Mapping[str, Any]
 
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
@@ -137,6 +140,7 @@ class LocalEditor:
         pipe ([`ImageEditR1Pipeline`]): Its planner, if it has one, is not asked for anything.
         settings (`Mapping`): What tells its weights from others, see [`fingerprint`].
         batch_size (`int`, defaults to 8): Pictures handed over at once; the editor's class decides how many it takes.
+        source (`str`): The folder or the Hub name that it came from, see [`place_of`].
         arguments: The editor's own, such as `num_inference_steps`.
 
     Raises:
@@ -149,11 +153,13 @@ class LocalEditor:
         pipe: ImageEditR1Pipeline,
         settings: Mapping[str, Any],
         batch_size: int = 8,
+        source: str = "",
         **arguments: Any,
     ):
         from ..editors import check_editor
 
-        self.name, self.pipe, self.batch_size, self.arguments = name, pipe, batch_size, arguments
+        self.name, self.source, self.pipe = name, source, pipe
+        self.batch_size, self.arguments = batch_size, arguments
         given = {**pipe.editor_defaults, **arguments}
         check_editor(pipe.editor, given)
         self.settings = {**settings, "arguments": given}
@@ -170,28 +176,72 @@ class LocalEditor:
             yield from zip(batch, made.images)
 
 
-class RemoteEditor:
-    """A closed editor behind an OpenAI-compatible `images/edits` endpoint. It draws its noise itself.
+class ServedEditor:
+    """An editor behind an address.
 
     Args:
-        endpoint ([`Endpoint`]): Where, and which model.
-        concurrency (`int`, defaults to 8): How many requests are under way at once.
+        editor ([`~remote_editor.RemoteEditor`]): Where, and which model. A server that takes no seed draws its noise itself.
         arguments: Further fields of the request, such as `quality="high"`.
     """
 
-    def __init__(self, endpoint: Endpoint, concurrency: int = 8, **arguments: Any):
-        self.name, self.endpoint, self.concurrency, self.arguments = endpoint.model, endpoint, concurrency, arguments
-        self.settings = {"model": endpoint.model, "arguments": arguments}
+    def __init__(self, editor: RemoteEditor, **arguments: Any):
+        check_remote_editor(arguments)
+        self.name, self.source, self.editor, self.arguments = editor.model, editor.base_url, editor, arguments
+        self.settings = {"model": editor.model, "arguments": arguments}
 
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
-        yield from map_concurrently(partial(self._make_one, turns), jobs, self.concurrency)
+        yield from map_concurrently(partial(self._make_one, turns), jobs, self.editor.endpoint.concurrency)
 
     def _make_one(self, turns: Turns, job: Job) -> Image.Image:
-        image = source = job.sample.image
+        source = job.sample.image
+        image = source.resize(remote_working_size(source.size), Image.Resampling.LANCZOS)
         for prompt in job.plan.prompts(turns):
-            image = self.endpoint.edit_images([image], prompt, **self.arguments)
-            image = image.resize(source.size, Image.Resampling.LANCZOS)
-        return image
+            edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
+            image = edited.resize(image.size, Image.Resampling.LANCZOS)
+        return image.resize(source.size, Image.Resampling.LANCZOS)
+
+
+def editor_names(
+    editors: Mapping[str, Mapping[str, Any]], arms: Iterable[Mapping[str, Any]] = (), taken: Iterable[str] = ()
+) -> list[str]:
+    """What editors are called in tables: the last part of a folder or Hub name, and as many more as tell it from others.
+
+    An editor that the run knows keeps its name: known by its place, or by its weights where the folder has moved.
+
+    Args:
+        editors (`Mapping`): Folders, Hub names or shipped bundles, each with what tells its weights from others, see
+            [`fingerprint`].
+        arms (`Iterable`): The run's, as `read_arms` reads them.
+        taken (`Iterable` of `str`): Names that something else has.
+
+    Example:
+        >>> editor_names({"x1/pipeline": {}, "x2/pipeline": {}, "org/flux": {}})
+        ['x1/pipeline', 'x2/pipeline', 'flux']
+    """
+    known = {arm["editor"]: arm["details"] for arm in arms}
+    names: dict[str, str] = {}
+    for source, weights in editors.items():
+        same = (name for name, details in known.items() if details.get("source") == place_of(source))
+        moved = (name for name, details in known.items() if weights and weights.items() <= details["editor"].items())
+        found = next((name for name in (*same, *moved) if name not in names.values()), None)
+        if found is not None:
+            names[source] = found
+    for source in [source for source in editors if source not in names]:
+        others = {tail for other in editors if other != source for tail in _tails(other)}
+        free = (tail for tail in _tails(source) if tail not in {*others, *known, *taken, *names.values()})
+        names[source] = next(free, place_of(source))
+    return [names[source] for source in editors]
+
+
+def place_of(source: str) -> str:
+    """A folder's absolute path; a name as it is."""
+    return os.path.abspath(source) if Path(source).is_dir() else source
+
+
+def _tails(source: str) -> list[str]:
+    """`"a/b/c"` -> `["c", "b/c", "a/b/c"]`."""
+    parts = PurePath(source).parts
+    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
 
 def fingerprint(name: str | Path, parts: Callable[[str], bool] = lambda part: True) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from .. import records
 from ..images import load_picture
 from ..plan import EditPlan
-from .runs import BENCHMARKS, PLANS, read_arms, read_edits, read_judges, read_lines, read_scores
+from .runs import BENCHMARKS, PLANS, read_arms, read_edits, read_judges, read_lines, read_scores, unscored
 
 
 if TYPE_CHECKING:
@@ -106,6 +106,23 @@ def estimate(samples: Sequence[Sequence[float]]) -> dict[str, Any]:
     return {"mean": float(np.mean([array.mean() for array in arrays])), "low": low, "high": high, "n": n}
 
 
+def estimate_share(samples: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """As `estimate`, of values that are 0 or 1, with their 95% Wilson interval: where all are right, a bootstrap has none.
+
+    The interval of an average of shares is put together from theirs (MOVER; Zou and Donner, 2008).
+
+    Args:
+        samples (sequence of sequences of `float`): None of them empty; 0 or 1.
+    """
+    shares, counts = np.array([np.mean(sample) for sample in samples]), np.array([len(sample) for sample in samples])
+    z = 1.959964
+    centres = (shares + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    halves = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
+    below, above = (np.sqrt(np.sum((shares - centres + side * halves) ** 2)) / len(shares) for side in (1, -1))
+    mean = float(shares.mean())
+    return {"mean": mean, "low": float(mean - below), "high": float(mean + above), "n": int(counts.sum())}
+
+
 class Results:
     """A run as it lies in its folder.
 
@@ -147,6 +164,11 @@ class Results:
                 values.setdefault(line["benchmark"], {})[sample] = verdict["values"][metric]
         return values
 
+    def interval(self, judge: str, metric: str) -> Callable[[Sequence[Sequence[float]]], dict[str, Any]]:
+        """How a figure's mean is estimated."""
+        shares = {one["judge"]: one.get("shares", ()) for one in self.judges}
+        return estimate_share if metric in shares[judge] else estimate
+
     def base_of(self, arm: Mapping[str, Any]) -> dict[str, Any] | None:
         """The bare editor that an arm is compared with; `None` for the bare editor, or where it was not run."""
         same = [one for one in self.arms if (one["editor"], one["seed"]) == (arm["editor"], arm["seed"])]
@@ -186,6 +208,7 @@ def summarize(results: Results) -> dict[str, Any]:
         main = next(iter(judge["metrics"]))
         for metric, more_is_better in judge["metrics"].items():
             about = {"judge": judge["judge"], "metric": metric, "more is better": more_is_better}
+            about["interval"] = "Wilson" if metric in judge.get("shares", ()) else "bootstrap"
             rows = table_rows(results, judge["judge"], metric)
             if not rows:
                 continue
@@ -194,7 +217,10 @@ def summarize(results: Results) -> dict[str, Any]:
                 paired.append({**about, "rows": paired_rows(results, judge["judge"], metric, more_is_better)})
                 if rows := request_rows(results, judge["judge"], metric):
                     by_requests.append({**about, "rows": rows})
+    missing, expected = unscored(results.folder)
     return {
+        "results": expected,
+        "unscored": missing,
         "benchmarks": [
             {**{name: line[name] for name in ("benchmark", "limit", "sample_seed")}, "samples": len(line["ids"])}
             for line in results.benchmarks.values()
@@ -210,15 +236,16 @@ def summarize(results: Results) -> dict[str, Any]:
 
 def table_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]]:
     """A row for each arm: an estimate for each benchmark, their average, and how much that is above the bare editor's."""
+    interval = results.interval(judge, metric)
     each = [(arm, results.values(arm, judge, metric)) for arm in results.arms]
     columns = [name for name in results.benchmarks if any(name in values for _, values in each)]
     rows = []
     for arm, values in each:
         if not values:
             continue
-        by_benchmark = {name: estimate([list(values[name].values())]) for name in columns if name in values}
+        by_benchmark = {name: interval([list(values[name].values())]) for name in columns if name in values}
         complete = set(by_benchmark) == set(columns)
-        average = estimate([list(values[name].values()) for name in columns]) if complete else None
+        average = interval([list(values[name].values()) for name in columns]) if complete else None
         failed = results.failures(arm, judge)
         rows.append({**_label(arm), "benchmarks": by_benchmark, "average": average, "gain": None, "failed": failed})
     averages = {tuple(row[name] for name in _label(row)): row["average"] for row in rows}
@@ -278,7 +305,7 @@ def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, An
         for count, samples in sorted(groups.items()):
             row = {"editor": arm["editor"], "method": arm["method"], "seed": arm["seed"], "sub-requests": count}
             for name, values in (("single", single), ("multi", multi)):
-                row[name] = estimate([[values[sample] for sample in samples]])
+                row[name] = results.interval(judge, metric)([[values[sample] for sample in samples]])
             row["single - multi"] = estimate([[single[sample] - multi[sample] for sample in samples]])
             rows.append(row)
     return rows
@@ -323,7 +350,9 @@ def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
     """The report as a page; `charts` are file names beside it."""
     seeds = {arm["seed"] for arm in figures["arms"]}
     who = ["editor", "method", "turns", *(["seed"] if len(seeds) > 1 else [])]
-    parts = ["# Evaluation", _records_table(figures["benchmarks"])]
+    missing, of_all = figures["unscored"], f"{figures['results']} results"
+    scored = f"{missing} of {of_all} have no score" if missing else f"all {of_all} have a score"
+    parts = [f"# Evaluation: {scored}", _records_table(figures["benchmarks"])]
     for table in figures["tables"]:
         columns = _columns(table)
         rows = [
@@ -337,7 +366,7 @@ def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
             for row in table["rows"]
         ]
         better = "more is better" if table["more is better"] else "less is better"
-        parts += [f"## {table['judge']}: {table['metric']}", f"Mean (95% bootstrap interval, n); {better}."]
+        parts += [f"## {table['judge']}: {table['metric']}", f"Mean (95% {table['interval']} interval, n); {better}."]
         parts += [_table([*who, *columns, "average", "gain over base", "failed"], rows)]
         parts += _shown(_chart(table), charts)
     for table in figures["paired"]:

@@ -94,14 +94,14 @@ def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = 
         seed (`int`, defaults to 0): With the sample's id it makes the noise, which is the same for all methods.
 
     Raises:
-        EndpointError: If a remote editor refuses to work for us, or fails ten times in a row. What it fails at
+        EndpointError: If a remote editor refuses to work for us, or is out of order ten times in a row. What it fails at
             otherwise is written down, and tried again at the next start.
     """
     arm = {"method": method.name, "editor": editor.name, "turns": turns, "seed": seed}
     plans_from = digest(method.settings)
     arm |= {"settings": digest([plans_from, editor.settings]), "plans": plans_from}
     lines = {id: line for id, line in read_lines(folder).items() if method.applies_to(line)}
-    details = {"method": dict(method.settings), "editor": dict(editor.settings)}
+    details = {"method": dict(method.settings), "editor": dict(editor.settings), "source": editor.source}
     records.append(folder / ARMS, {**arm, "samples": len(lines), "details": details, "versions": _versions()})
 
     done = {row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == arm[n] for n in ARM)}
@@ -121,7 +121,7 @@ def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = 
     for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
         row = {"sample": job.sample.id, **arm, "picture": None}
         if isinstance(result, Exception):
-            row["error"] = str(result)
+            row |= _failure(result)
         else:
             row["picture"] = names[job.sample.id]
             # The picture first: a line is the promise that its picture is there.
@@ -133,11 +133,17 @@ def write_scores(folder: Path, judge: Judge) -> None:
     """Has a judge score the pictures that it has not judged yet.
 
     Raises:
-        EndpointError: If a server refuses to work for us, or fails ten times in a row. What it fails at otherwise is
-            written down, counted as failed, and tried again at the next start.
+        EndpointError: If a server refuses to work for us, or is out of order ten times in a row. What it fails at
+            otherwise is written down, counted as failed, and tried again at the next start.
     """
     by = {"judge": judge.name, "settings": digest(judge.settings)}
-    about = {**by, "metrics": dict(judge.metrics), "details": dict(judge.settings), "versions": _versions()}
+    about = {
+        **by,
+        "metrics": dict(judge.metrics),
+        "shares": [*judge.shares],
+        "details": dict(judge.settings),
+        "versions": _versions(),
+    }
     records.append(folder / JUDGES, about)
     lines = read_lines(folder)
     pictures = {row["picture"]: lines[row["sample"]] for row in read_edits(folder) if row["picture"]}
@@ -152,7 +158,7 @@ def write_scores(folder: Path, judge: Judge) -> None:
     for picture, verdict in _watched(verdicts, f"{judge.name}: judging", len(pictures), len(pictures) - len(left)):
         row = {"sample": pictures[picture]["id"], "picture": picture, **by}
         if isinstance(verdict, Exception):
-            row |= {"values": None, "error": str(verdict)}
+            row |= {"values": None, **_failure(verdict)}
         else:
             row |= {"values": verdict.values, **verdict.evidence}
         records.append(folder / SCORES, row)
@@ -217,6 +223,22 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     return [row for row in rows if (row["judge"], row["settings"]) in judges]
 
 
+def unscored(folder: Path) -> tuple[int, int]:
+    """How many results of the run have no picture or lack a judge's figure, and how many results there are.
+
+    A result is a sample of one arm. Before any judge has been asked, it only needs its picture.
+    """
+    arms, scores = read_arms(folder), read_scores(folder)
+    figures: dict[str, list[bool]] = {}
+    for row in scores:
+        figures.setdefault(row["picture"], []).append(row["values"] is not None)
+    scored = [row for row in read_edits(folder) if row["picture"]]
+    if scores:
+        scored = [row for row in scored if all(figures.get(row["picture"], [False]))]
+    results = sum(arm["samples"] for arm in arms)
+    return results - len(scored), results
+
+
 def digest(settings: Any) -> str:
     """Sixteen hexadecimal digits that tell settings, as JSON, from others."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=dict)
@@ -271,6 +293,10 @@ def _watched(results: Iterable[tuple[Any, Any]], title: str, total: int, done: i
             yield item, result
             bar.set_postfix(failed=failed, refresh=False)
             bar.update()
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    return {"error": str(error), "kind": error.kind.value}
 
 
 def _versions() -> dict[str, str]:

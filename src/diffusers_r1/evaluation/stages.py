@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundles import AGENTS
 from ..endpoints import Endpoint
-from ..names import local
+from ..names import local, only_indexes, resolve
 from ..plan import Turns
+from ..records import only_one_in
+from ..remote_editor import RemoteEditor
 from . import judges as known_judges
 from . import methods as known_methods
 from .benchmarks import SAMPLE_SEED, expand, short_name
 from .judges import Judge, LocalModel, Pixels, ScenesExact, VIEScore
-from .methods import Editor, LocalEditor, Method, RemoteEditor, agents, bare, fingerprint, oracle
+from .methods import (
+    Editor,
+    LocalEditor,
+    Method,
+    ServedEditor,
+    agents,
+    bare,
+    editor_names,
+    fingerprint,
+    oracle,
+    place_of,
+)
 from .report import write_report
-from .runs import read_edits, read_lines, write_pictures, write_plans, write_samples, write_scores
+from .runs import read_arms, read_edits, read_lines, write_pictures, write_plans, write_samples, write_scores
 
 
 if TYPE_CHECKING:
@@ -27,7 +40,7 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
 
-EXTRA = ("datasets", "matplotlib", "scipy", "torchmetrics")
+EXTRA = ("datasets", "matplotlib", "openai", "scipy", "torchmetrics")
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
 MAX_RETRIES = 10
 SUPERVISED = "-sft"  # what a shipped bundle's name with this is: its planner before it was trained by reward
@@ -81,7 +94,8 @@ def evaluate(
         model (`str`): A bundle: trained planner, sequencer if it has one of its own, and editor.
         untrained (`str`, *optional*): The planner to compare with, in that bundle's place for it; of a shipped bundle the one
             before it was trained by reward.
-        editors (sequence of `str`, *optional*): Pipelines, in a folder or on the Hub; the bundle's own by default.
+        editors (sequence of `str`, *optional*): Pipelines, in a folder or on the Hub; the bundle's own by default. One at a
+            time is loaded. Those whose folders have one name are called by as much of the path as tells them apart.
         editor_arguments (`Mapping`, *optional*): Such as `num_inference_steps`; for all of them.
         limit (`int`, *optional*): The most samples of each benchmark; all of them, of scenes 500, by default.
         sample_seed (`int`, defaults to 260308059): Which samples these are.
@@ -100,8 +114,9 @@ def evaluate(
 
     Raises:
         ModuleNotFoundError: Without the packages of the extra `eval`.
-        ValueError: If something does not fit together. No model has run then.
-        EndpointError: If a server refuses to work for us, or fails ten times in a row.
+        OSError, TypeError, ValueError: If something does not fit together, or another run is at work in the folder. No
+            model has run then.
+        EndpointError: If a server refuses to work for us, or is out of order ten times in a row.
     """
     # 1. Refuse what cannot work
     _check_installed()
@@ -117,41 +132,44 @@ def evaluate(
     if stage == "judge" and not read_edits(folder):
         raise ValueError(f"{folder} has no pictures to judge; make them first.")
 
-    with ExitStack() as servers:
-        scorers: list[Judge] = []
-        if stage != "edit":
-            judge_server = judge_url and _server(servers, judge_url, judge_model)
-            scorers = [_judge(name, judge_server, judge_model, clip_model, concurrency, local) for name in judges]
+    scorers: list[Judge] = []
+    if stage != "edit":
+        judge_server = _server(judge_url, judge_model) if judge_url else None
+        scorers = [_judge(name, judge_server, judge_model, clip_model, concurrency, local) for name in judges]
+    if stage != "judge":
+        bundle = _Bundle(model, **local)
+        plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
+        served = [_served(remote_url, remote_model, concurrency)] if "remote" in plans else []
+        sources = (editors or [model]) if set(plans) - {"remote"} else []
+        arguments = editor_arguments or {}
+        _check_editors(sources, model, arguments)
 
-        # 2. Make the pictures
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one_in(folder):
+        # 2. Make the pictures, with one large model at a time: a planner goes before an editor comes, which goes before
+        # the next one does
         if stage != "judge":
-            bundle = _Bundle(model, **local)
-            plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
-            remote = (
-                [RemoteEditor(_server(servers, remote_url, remote_model), concurrency)] if "remote" in plans else []
-            )
-            folder.mkdir(parents=True, exist_ok=True)
             for name in names:
                 write_samples(folder, name, limit, sample_seed)
             if stage is None:
                 _check_judged(folder, names, scorers)
-            local_editors = [
-                bundle.editor(name, batch_size, editor_arguments or {})
-                for name in (editors or [model] if set(plans) - {"remote"} else [])
-            ]
             for method in plans.values():
                 write_plans(folder, method)
-            for editor in local_editors:
-                editor.pipe.to(bundle.device)
-                _carry_out(folder, [plan for name, plan in plans.items() if name != "remote"], editor, turns, seed)
-                editor.pipe.to("cpu")
-            for editor in remote:
+                _free_memory()
+            weights = {source: bundle.editor_fingerprint(source) for source in sources}
+            called = editor_names(weights, read_arms(folder), [editor.name for editor in served])
+            for name, source in zip(called, sources):
+                editor = bundle.editor(name, source, batch_size, arguments)
+                _carry_out(folder, [plan for key, plan in plans.items() if key != "remote"], editor, turns, seed)
+                del editor
+                _free_memory()
+            for editor in served:
                 _carry_out(folder, [plans["remote"]], editor, turns, seed)
 
         # 3. Judge them
         for scorer in scorers:
             write_scores(folder, scorer)
-    return folder if stage == "edit" else write_report(folder)
+        return folder if stage == "edit" else write_report(folder)
 
 
 class _Bundle:
@@ -179,16 +197,31 @@ class _Bundle:
         pipe.prompts = prompts
         return pipe.to(self.device)
 
-    def editor(self, name: str, batch_size: int, arguments: Mapping[str, Any]) -> LocalEditor:
-        """The bundle's own editor, under the bundle's name, or another pipeline."""
+    def editor_fingerprint(self, source: str) -> dict[str, str]:
+        return fingerprint(source, (lambda part: part == "editor") if source == self.name else (lambda part: True))
+
+    def editor(self, name: str, source: str, batch_size: int, arguments: Mapping[str, Any]) -> LocalEditor:
+        """The bundle's own editor, or another pipeline, in a pipeline without agents."""
         from diffusers import DiffusionPipeline
 
-        pipe = self._load(**dict.fromkeys(AGENTS))
-        settings = fingerprint(name, (lambda part: part == "editor") if name == self.name else (lambda part: True))
-        if name != self.name:
-            pipe.editor = DiffusionPipeline.from_pretrained(name, dtype=self.dtype)
+        from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+
+        if source == self.name:
+            pipe = self._load(**dict.fromkeys(AGENTS))
+        else:
+            other = DiffusionPipeline.from_pretrained(source, dtype=self.dtype)
+            pipe = ImageEditR1Pipeline(None, None, other)
         pipe.set_progress_bar_config(disable=True)
-        return LocalEditor(short_name(name), pipe, settings, batch_size, **arguments)
+        settings = self.editor_fingerprint(source)
+        return LocalEditor(name, pipe.to(self.device), settings, batch_size, place_of(source), **arguments)
+
+
+def _free_memory() -> None:
+    """Of models that nobody holds any more."""
+    from diffusers.utils.torch_utils import empty_device_cache
+
+    gc.collect()
+    empty_device_cache()
 
 
 def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, max_new_tokens: int) -> Method:
@@ -232,12 +265,41 @@ def _judge(
     return VIEScore(server, concurrency) if server else VIEScore(LocalModel(model, **local), concurrency=1)
 
 
-def _server(servers: ExitStack, url: str | None, model: str | None) -> Endpoint:
+def _server(url: str | None, model: str | None) -> Endpoint:
+    _check_server(url, model)
+    return Endpoint(url, model, max_retries=MAX_RETRIES, timeout=TIMEOUT)
+
+
+def _served(url: str | None, model: str | None, concurrency: int) -> ServedEditor:
+    _check_server(url, model)
+    return ServedEditor(RemoteEditor(url, model, concurrency=concurrency, max_retries=MAX_RETRIES, timeout=TIMEOUT))
+
+
+def _check_server(url: str | None, model: str | None) -> None:
     if not url or not model:
         raise ValueError(
             "A server needs its URL and the name of a model there: `judge_url` and `judge_model`, `remote_url` and `remote_model`."
         )
-    return servers.enter_context(Endpoint(url, model, max_retries=MAX_RETRIES, timeout=TIMEOUT))
+
+
+def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse an editor that is not there, or does not take the arguments, before anything is planned or loaded.
+
+    Raises:
+        OSError, TypeError, ValueError
+    """
+    import diffusers
+
+    from ..editors import check_editor
+
+    if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+        raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
+    for source in sources:
+        folder = resolve(source, only_indexes)
+        config = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
+        kind = getattr(diffusers, str(config["_class_name"]), None)
+        if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
+            check_editor(kind.__new__(kind), arguments)  # what it looks at is the class: no weights are needed
 
 
 def _check_numbers(**numbers: int | None) -> None:

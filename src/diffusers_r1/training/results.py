@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import load_planner, save_planner
-from ..names import no_weights, resolve
+from ..names import only_indexes, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.adapters import has_adapter
@@ -94,7 +94,7 @@ def check_editor_name(name: str | None) -> None:
         OSError: If no pipeline of that name can be found.
     """
     if name is not None:
-        read_index(resolve(name, no_weights))
+        read_index(resolve(name, only_indexes))
 
 
 def save_bundle(folder: Path, editor_name: str, base: str) -> None:
@@ -104,7 +104,7 @@ def save_bundle(folder: Path, editor_name: str, base: str) -> None:
     comes from a shipped bundle that has one, that bundle's.
     """
     planner, processor, _ = load_planner(folder, dtype="auto")
-    if read_index(resolve(editor_name, no_weights))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
+    if read_index(resolve(editor_name, only_indexes))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
         pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=planner, processor=processor)
     else:
         editor = DiffusionPipeline.from_pretrained(editor_name, dtype=torch.float32)

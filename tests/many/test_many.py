@@ -1,7 +1,6 @@
-"""A data set is edited: workers and the whole run killed half-way, rows that fail, both formats, folders of other runs."""
+"""A data set is edited: workers and the whole run killed half-way, rows that fail, folders of other runs."""
 
 import importlib.util
-import io
 import json
 import os
 import signal
@@ -20,7 +19,10 @@ from ray.cluster_utils import Cluster
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.data import load_rows
-from diffusers_r1.records import append, read
+from diffusers_r1.endpoints import EndpointError
+from diffusers_r1.many import RowFailed, Settings, edit_data_set, engine, folder, workers
+from diffusers_r1.many.shards import RowState, attempt, generator_of
+from diffusers_r1.records import Failure, append, only_one_in, patiently, read
 
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "edit_dataset.py"
@@ -30,7 +32,6 @@ SCENES = "imageedit-r1-scenes"
 def load_script():
     spec = importlib.util.spec_from_file_location("edit_dataset", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for their annotations
     spec.loader.exec_module(module)
     return module
 
@@ -48,12 +49,12 @@ def run(output_dir, *options, status=0) -> subprocess.CompletedProcess:
     return done
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "data").iterdir())
+def files(output_dir: Path) -> list[str]:
+    return sorted(path.name for path in (output_dir / "data").iterdir())
 
 
-def listed_rows(folder: Path) -> list[int]:
-    return [row for line in read(folder / "files.jsonl") for row in line["rows"]]
+def listed_rows(output_dir: Path) -> list[int]:
+    return [row for line in read(output_dir / "files.jsonl") for row in line["rows"]]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def editors(process: subprocess.Popen) -> list[int]:
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.Error):  # it has ended since
-            if "Editor" in " ".join(child.cmdline()):
+            if "EditWorker" in " ".join(child.cmdline()):
                 found.append(child.pid)
     return found
 
@@ -141,7 +142,7 @@ def test_a_killed_run_goes_on_with_each_row_exactly_once(scenes, tmp_path, start
     pipe.set_progress_bar_config(disable=True)
     for row in rows[:3]:
         source = Image.open(scenes / f"{row['row']:02d}.png")
-        generator = script.generator_of(script.Row(row["row"]), 0)
+        generator = generator_of(RowState(row["row"]), 0)
         out = pipe(source, row["instruction"], generator=generator, num_inference_steps=20)
         assert generator.initial_seed() == row["seed"]
         assert json.loads(row["plan"]) == out.plans[0].to_dict()
@@ -181,66 +182,63 @@ def largest_difference(one: Image.Image, other: Image.Image) -> int:
 
 
 @pytest.mark.tiny
-def test_webdataset_and_what_the_editor_does_not_take(tmp_path):
-    folder = tmp_path / "edited"
-    task = ["--dataset_name", "scenes:simple=1", "--dataset_limit", 4, "--output_format", "webdataset", "--seed", 7]
-    done = run(folder, *task, "--set", "colour=1", status=1)
+def test_multi_turn_and_what_the_editor_does_not_take(tmp_path):
+    task = ["--dataset_name", "scenes:simple=1", "--dataset_limit", 4, "--seed", 7]
+    done = run(tmp_path / "bad", *task, "--set", "colour=1", status=1)
     assert "StableDiffusionInstructPix2PixPipeline takes no `colour`" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr and not files(folder)
+    assert "Traceback" not in done.stderr and not files(tmp_path / "bad")
 
     done = run(tmp_path / "good", *task, "--turns", "multi")
     assert "4 are edited and 0 have failed" in done.stdout
-    rows = datasets.load_dataset(str(tmp_path / "good"), split="train")
-    assert [row["__key__"] for row in rows] == [f"{index:09d}" for index in range(4)]
-    for row, source in zip(rows, load_rows("scenes:simple=1", limit=4)):
-        assert row["png"].size == source["image"].size and row["json"]["instruction"] == source["instruction"]
-        assert EditPlan.from_dict(row["json"]["plan"]).instruction == source["instruction"]
-        assert row["json"]["seed"] == script.generator_of(script.Row(row["json"]["row"]), 7).initial_seed()
+    rows = sorted(datasets.load_dataset(str(tmp_path / "good"), split="train"), key=lambda row: row["row"])
+    for row, source in zip(rows, load_rows("scenes:simple=1", limit=4), strict=True):
+        assert row["edited_image"].size == source["image"].size and row["instruction"] == source["instruction"]
+        assert EditPlan.from_dict(json.loads(row["plan"])).instruction == source["instruction"]
+        assert row["seed"] == generator_of(RowState(row["row"]), 7).initial_seed()
+
+
+def settings(output_dir, **options):
+    return Settings(output_dir, {"dataset_name": "scenes"}, "imageedit-r1-scenes", **options)
 
 
 @pytest.fixture
 def begun(tmp_path):
     """The folder of a run of three rows that stands before its first file."""
-    folder = tmp_path / "begun"
-    script.make_folder(parsed(folder))
-    return folder
-
-
-def parsed(folder, *options):
-    return script.parse_args(command(folder, "--dataset_name", "scenes", "--dataset_limit", 3, *options)[2:])
+    begun = tmp_path / "begun"
+    folder.make_folder(settings(begun))
+    return begun
 
 
 INSTRUCTIONS = ["one", "two", "three"]
 
 
-def write(folder: Path, *indices: int, output_format: str = "parquet", instructions=INSTRUCTIONS) -> dict:
+def write(begun: Path, *indices: int, instructions=INSTRUCTIONS) -> dict:
     plan = EditPlan("x", (), ("x",))
-    rows = [script.Row(i, instructions[i], plan=plan, edited=Image.new("RGB", (8, 8), (i, 0, 0))) for i in indices]
-    (written,) = script.write_file({"row": rows}, folder, output_format, 0)["written"]
+    rows = [RowState(i, instructions[i], plan=plan, edited=Image.new("RGB", (8, 8), (i, 0, 0))) for i in indices]
+    (written,) = folder.write_file({"row": rows}, begun, 0)["written"]
     return json.loads(written)
 
 
-@pytest.mark.parametrize("output_format", ["parquet", "webdataset"])
-def test_a_file_that_was_finished_just_before_a_crash_counts(begun, output_format):
-    script.keep(begun, write(begun, 0, output_format=output_format))
-    name = write(begun, 1, 2, output_format=output_format)["file"]
-    assert script.edited_rows(begun, INSTRUCTIONS) == {0, 1, 2}
+def test_a_file_that_was_finished_just_before_a_crash_counts(begun):
+    folder.keep(begun, write(begun, 0))
+    name = write(begun, 1, 2)["file"]
+    assert folder.edited_rows(begun, INSTRUCTIONS) == {0, 1, 2}
     assert read(begun / "files.jsonl")[-1] == {"file": name, "rows": [1, 2]}
-    assert script.edited_rows(begun, INSTRUCTIONS) == {0, 1, 2} and len(read(begun / "files.jsonl")) == 2
+    assert folder.edited_rows(begun, INSTRUCTIONS) == {0, 1, 2} and len(read(begun / "files.jsonl")) == 2
 
 
 def test_no_row_is_in_two_files(begun):
-    script.keep(begun, write(begun, 0, 1))
+    folder.keep(begun, write(begun, 0, 1))
     kept = files(begun)
     write(begun, 1, 2)  # of a worker that died after writing, its rows having come out otherwise
     assert len(files(begun)) == 2
-    assert script.edited_rows(begun, INSTRUCTIONS) == {0, 1} and files(begun) == kept
+    assert folder.edited_rows(begun, INSTRUCTIONS) == {0, 1} and files(begun) == kept
 
 
 def test_a_file_that_was_taken_away_is_made_again(begun):
-    script.keep(begun, write(begun, 0, 1))
+    folder.keep(begun, write(begun, 0, 1))
     (begun / "data" / files(begun)[0]).unlink()
-    assert script.edited_rows(begun, INSTRUCTIONS) == set()
+    assert folder.edited_rows(begun, INSTRUCTIONS) == set()
 
 
 def test_a_batch_written_twice_is_one_file(begun):
@@ -249,18 +247,61 @@ def test_a_batch_written_twice_is_one_file(begun):
 
 
 def test_other_rows_in_the_same_folder_are_refused(begun):
-    script.keep(begun, write(begun, 0, 1))
-    with pytest.raises(SystemExit, match="is of other rows"):
-        script.edited_rows(begun, ["one", "another", "three"])
-    assert script.edited_rows(begun, ["one"]) == {0, 1}  # fewer of the same
+    folder.keep(begun, write(begun, 0, 1))
+    with pytest.raises(ValueError, match="is of other rows"):
+        folder.edited_rows(begun, ["one", "another", "three"])
+    assert folder.edited_rows(begun, ["one"]) == {0, 1}  # fewer of the same
 
 
 def test_other_settings_in_the_same_folder_are_refused(begun):
-    script.make_folder(parsed(begun, "--editors", 3, "--dataset_limit", 9))
-    with pytest.raises(SystemExit, match="--turns was 'single', not 'multi'.*another --output_dir"):
-        script.make_folder(parsed(begun, "--turns", "multi"))
-    with pytest.raises(SystemExit, match="--set was {}, not {'guidance_scale': 2}"):
-        script.make_folder(parsed(begun, "--set", "guidance_scale=2"))
+    folder.make_folder(settings(begun, editors=3, shard_size=9))
+    with pytest.raises(ValueError, match="turns was 'single', not 'multi'.*another folder"):
+        folder.make_folder(settings(begun, turns="multi"))
+    with pytest.raises(ValueError, match="editor_arguments was {}, not {'guidance_scale': 2}"):
+        folder.make_folder(settings(begun, editor_arguments={"guidance_scale": 2}))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(begun):
+    with only_one_in(begun), pytest.raises(ValueError, match="Another run is at work in"):
+        edit_data_set(load_rows("scenes:simple=1", limit=1), settings(begun))
+
+
+def outcomes(monkeypatch, tmp_path, written):
+    """The rows that a run hands on before it gives up, or all of them, when its workers have answered this."""
+    monkeypatch.setattr(engine, "shards", lambda *_: iter(written))
+    seen = []
+    with engine.tqdm(disable=True) as bar:
+        try:
+            for row, _ in patiently(engine.edited_or_failed(None, [], settings(tmp_path), bar)):
+                seen.append(row)
+        except RowFailed as error:
+            return seen, str(error)
+    return seen, None
+
+
+def shard(rows=(), kind="outage", failed=()):
+    lines = [{"row": row, "instruction": "x", "error": "edit: gone", "kind": kind} for row in failed]
+    return {"file": f"{rows}.parquet", "rows": [*rows], "failed": lines}
+
+
+def test_when_a_run_gives_up(monkeypatch, tmp_path):
+    # Ten rows in a row, in two shards.
+    seen, error = outcomes(monkeypatch, tmp_path, [shard([0], failed=range(1, 7)), shard(failed=range(7, 40))])
+    assert seen == list(range(11)) and error == "Row 10: edit: gone"
+    # What cannot be read is passed over, and one that works begins the count anew.
+    seen, error = outcomes(monkeypatch, tmp_path, [shard(failed=range(40), kind="refused")])
+    assert len(seen) == 40 and error is None
+    seen, error = outcomes(
+        monkeypatch, tmp_path, [shard([9 * n], failed=range(9 * n + 1, 9 * n + 9)) for n in range(9)]
+    )
+    assert len(seen) == 81 and error is None
+    # A shard whose workers died is one failure.
+    dead = [shard(failed=range(4 * n, 4 * n + 4), kind=None) for n in range(12)]
+    assert len(outcomes(monkeypatch, tmp_path, dead[:9])[0]) == 9
+    seen, error = outcomes(monkeypatch, tmp_path, dead)
+    assert len(seen) == 10 and error is not None
+    assert outcomes(monkeypatch, tmp_path, [shard(failed=range(9), kind="hopeless")])[0] == []
+    assert len(read(tmp_path / "failed.jsonl")) > 40  # all were recorded before
 
 
 def test_a_row_that_fails_takes_no_other_with_it():
@@ -272,35 +313,58 @@ def test_a_row_that_fails_takes_no_other_with_it():
             raise RuntimeError("too\nlarge")
         return [replace(row, instruction="done") for row in rows]
 
-    rows = [script.Row(0), script.Row(1, error="read: gone"), script.Row(2), script.Row(3)]
-    done = script.attempt("edit", work, rows)
+    rows = [RowState(0), RowState(1, error="read: gone", failure=Failure.REFUSED), RowState(2), RowState(3)]
+    done = attempt("edit", work, rows)
     assert [row.index for row in done] == [0, 1, 2, 3] and calls == [[0, 2, 3], [0], [2], [3]]
     assert [row.instruction for row in done] == ["done", "", "", "done"]
     assert [row.error for row in done] == ["", "read: gone", "edit: RuntimeError: too large", ""]
+    assert [row.failure for row in done] == [None, Failure.REFUSED, Failure.OUTAGE, None]
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "failure"),
+    [
+        ("read", OSError("gone"), Failure.REFUSED),
+        ("edit", OSError("gone"), Failure.OUTAGE),
+        ("plan", EndpointError("wrong key", Failure.HOPELESS), Failure.HOPELESS),
+        ("plan", EndpointError("filtered", Failure.REFUSED), Failure.REFUSED),
+    ],
+)
+def test_what_a_failure_says_about_other_rows(step, error, failure):
+    def work(rows):
+        raise error
+
+    (done,) = attempt(step, work, [RowState(0)])
+    assert done.failure is failure and done.error == f"{step}: {type(error).__name__}: {error}"
 
 
 def test_a_shard_that_kills_its_workers_fails(begun):
-    class Dying(script.Worker):
+    class Dying(workers.Worker):
         step = "edit"
 
         def __init__(self):
-            self.args = parsed(begun)
+            self.settings = settings(begun)
 
         def work_through(self, rows):
             raise KeyboardInterrupt  # passes by as a death does
 
     (begun / "tries").mkdir()
-    rows = [script.Row(4), script.Row(5, error="read: gone")]
-    for _ in range(script.MOST_DEATHS):
+    rows = [RowState(4), RowState(5, error="read: gone", failure=Failure.REFUSED)]
+    for _ in range(workers.MOST_DEATHS):
         with pytest.raises(KeyboardInterrupt):
             Dying()({"row": rows})
     done = Dying()({"row": rows})["row"]
     assert done[0].error.startswith("edit: the worker died 3 times") and done[1] == rows[1]
+    assert done[0].failure is None
 
 
 def test_noise_of_a_row():
-    seeds = [script.generator_of(script.Row(index), run).initial_seed() for run in (0, 1) for index in range(50)]
+    seeds = [generator_of(RowState(index), run).initial_seed() for run in (0, 1) for index in range(50)]
     assert len(set(seeds)) == 100 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def parsed(output_dir, *options):
+    return script.parse_args(command(output_dir, "--dataset_name", "scenes", "--dataset_limit", 3, *options)[2:])
 
 
 @pytest.mark.parametrize(
@@ -310,7 +374,6 @@ def test_noise_of_a_row():
         (["--planner_gpus", "1.5"], "neither a part of a GPU nor a whole number"),
         (["--editor_gpus", "-1"], "neither a part of a GPU nor a whole number"),
         (["--set", "steps"], "not of the form NAME=VALUE"),
-        (["--output_format", "csv"], "invalid choice: 'csv'"),
     ],
 )
 def test_arguments_that_do_not_fit(tmp_path, capsys, options, message):
@@ -320,8 +383,20 @@ def test_arguments_that_do_not_fit(tmp_path, capsys, options, message):
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
-    (tmp_path / "photo.png").write_bytes(script.to_png(Image.new("RGB", (2, 2))))
+    (tmp_path / "photo.png").write_bytes(b"mine")
     with pytest.raises(SystemExit):
         parsed(tmp_path)
     assert "is there and holds something else" in capsys.readouterr().err
-    assert Image.open(io.BytesIO((tmp_path / "photo.png").read_bytes())).size == (2, 2)
+    with pytest.raises(ValueError, match="is there and holds something else"):
+        folder.make_folder(settings(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_the_options_are_the_settings(tmp_path):
+    args = parsed(
+        tmp_path / "out", "--set", "guidance_scale=2", "--editors", 3, "--dtype", "bfloat16", "--retry_failed"
+    )
+    found = script.settings_of(args)
+    assert found.rows["dataset_name"] == "scenes" and found.output_dir.is_absolute()
+    assert (found.editor_arguments, found.editors, found.dtype) == ({"guidance_scale": 2}, 3, "bfloat16")
+    assert found.retry_failed and found.identity()["model"] == "imageedit-r1-scenes"
