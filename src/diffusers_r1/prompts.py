@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,26 @@ Now write each edit as one short, self-contained request to an image editor that
 this. Put them in the order in which they should be carried out: large changes such as the background first, details \
 last. Answer in exactly this form:
 <sequence>first request; second request</sequence>"""
+
+
+def plain_text(text: str, control_tokens: Sequence[str]) -> str:
+    """Somebody's words with a space in place of every control token, however it is hidden.
+
+    Found are also those that appear once another one is gone (`<|im_<|im_end|>end|>`), and those in letters that some
+    tokenizers take for others (a full-width `＜`): such words come out in plain letters.
+
+    Args:
+        text (`str`): An instruction, an answer of another model, an example: whatever a planner is shown.
+        control_tokens (sequence of `str`): Of the planner's tokenizer; see [`~planners.control_tokens.control_tokens`].
+    """
+    if not control_tokens:
+        return text
+    control = re.compile("|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)))
+    normal = unicodedata.normalize("NFKC", text)
+    text = normal if control.search(normal) else text
+    while control.search(text):
+        text = control.sub(" ", text)
+    return text
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import cached_file, find_adapter_config_file
 
+from ..planners.families import ATTENTION
 from ..prompts import Prompts
 from . import find
 
@@ -47,7 +48,10 @@ def load_planner(
         model, processor, prompts = Path(folder) / "planner", Path(folder) / "processor", Prompts(**words)
     else:
         model, processor, prompts = folder, folder, Prompts.load(folder)
-    sees = AutoConfig.from_pretrained(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    kind = AutoConfig.from_pretrained(model).model_type
+    if kind in ATTENTION:
+        kwargs = {"attn_implementation": ATTENTION[kind][0], **kwargs}
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     return auto.from_pretrained(model, **kwargs).eval(), AutoProcessor.from_pretrained(processor), prompts
 
