@@ -9,7 +9,8 @@ README = HERE / "README.md"
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
     "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
-    "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15"],
+    "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
+    "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6"],
     "constrained": ["llguidance"],
     "ray": ["ray[data]>=2.49", "datasets>=4"],
@@ -22,6 +23,7 @@ EXTRAS = {
         "nbclient",
         "ipykernel",
         "psutil",
+        "openai>=3",
         "gguf",  # writes the file that a test loads
         "torchao",  # a quantization that runs on a processor
         "playwright",  # drives a browser through the page

@@ -18,7 +18,6 @@ same folder, the run goes on where it stopped. See docs/annotate.md.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,7 +46,6 @@ METADATA, FAILED, PICTURES = "metadata.jsonl", "failed.jsonl", "pictures"
 KEY = "OPENAI_API_KEY"
 REPEAT_TEMPERATURE = 1.0
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
-HOPELESS = (401, 403, 404)  # the next row would be answered the same
 MOST_UNANSWERED = 10  # one after the other; then it is not the rows
 
 # Without it, `datasets` takes a folder of one picture and failed.jsonl for a data set of JSON files.
@@ -179,12 +177,12 @@ def faults_of(text: str) -> list[str]:
 def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
     """Each row with what the server's model answered, or why it did not, in the order in which they finish."""
     prompts = Prompts.load(args.prompts) if args.prompts else Prompts()
-    with Endpoint(args.base_url, args.model, os.environ.get(KEY), timeout=TIMEOUT) as endpoint:
+    with Endpoint(args.base_url, args.model, timeout=TIMEOUT) as endpoint:
 
         def ask(row: Row) -> Answers:
             texts = []
             while not texts or (faults_of(texts[-1]) and len(texts) < args.attempts):
-                answer = endpoint.chat(
+                (answer,) = endpoint.chat(
                     prompts.first_turn(row.instruction, row.image),
                     max_tokens=args.max_new_tokens,
                     temperature=REPEAT_TEMPERATURE if texts else 0,
@@ -284,9 +282,9 @@ def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int
             elif isinstance(answers, EndpointError):
                 unanswered += 1
                 without_break += 1
-                if answers.status in HOPELESS or without_break == MOST_UNANSWERED:
+                if answers.kind is records.Failure.HOPELESS or without_break == MOST_UNANSWERED:
                     bar.close()
-                    stop(f"{answers} The key is read from {KEY}." if answers.status == 401 else answers)
+                    stop(answers)
                 bar.write(f"Row {row.index} got no answer: {answers}", file=sys.stderr)
             else:
                 raise answers

@@ -1,9 +1,11 @@
-"""A small server that speaks the part of OpenAI's protocol that judges and remote editors need, as a process of its own.
+"""Small servers that speak the part of OpenAI's protocol that planners, judges and remote editors need.
 
     python tests/openai_server.py --fail_every 3
 
-prints its port and answers until its stdin is closed. What a picture is worth follows from the question alone, so every run
-hears the same. `GET /counts` says how often what was asked.
+is one as a process of its own: it prints its port and answers until its stdin is closed. What a picture is worth follows from
+the question alone, so every run hears the same. `GET /counts` says how often what was asked.
+
+[`Scripted`] is one inside of a test, which answers with what it is given; `PASSING_FAULTS` is what servers do for a while.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image, ImageOps
@@ -48,6 +51,145 @@ class Running:
         self.process.stdin.close()
         self.process.wait(30)
         self.process.stdout.close()
+
+
+# Answers that are written down
+# -----------------------------
+
+
+def said(text: object, **details: object) -> dict:
+    """A chat completion; `details` are further fields of its choice."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **details}
+    return {"id": "1", "model": "judge-2025-01-01", "choices": [choice], "usage": {"prompt_tokens": 3}}
+
+
+class Scripted(ThreadingHTTPServer):
+    """Answers with `replies`, one after the other, the last one for ever.
+
+    A reply is `(status, body, headers)`, the body bytes, JSON, or a function of the request's body; or a function of the
+    handler, which then does it all. `requests` are `(path, headers, body)`, the headers whatever their case.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, *replies: object):
+        super().__init__(("127.0.0.1", 0), ScriptedHandler)
+        self.replies: list = list(replies) or [(200, said("Hi"), {})]
+        self.requests: list[tuple[str, Message, bytes]] = []
+        self.files: dict[str, bytes] = {}  # answers to GET, by path
+        self.ended = threading.Event()
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"{self.address}/v1"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is no fault of the server."""
+
+
+class ScriptedHandler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        replies = self.server.replies
+        self.server.requests.append((self.path, self.headers, body))
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        if callable(reply):
+            return reply(self)
+        status, content, headers = reply
+        self.answer(status, content(body) if callable(content) else content, headers)
+
+    def do_GET(self):
+        self.server.requests.append((self.path, self.headers, b""))
+        content = self.server.files.get(self.path)
+        self.answer(404 if content is None else 200, content or b"", {})
+
+    def answer(self, status: int, content: object, headers: dict) -> None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def scripted(*replies: object) -> Iterator[Scripted]:
+    """A [`Scripted`] that runs in a thread of the test."""
+    server = Scripted(*replies)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def hang_up(handler: ScriptedHandler) -> None:
+    handler.close_connection = True
+
+
+def stall(handler: ScriptedHandler) -> None:
+    """Nothing, for as long as the test takes."""
+    handler.server.ended.wait(60)
+    handler.close_connection = True
+
+
+def drip(handler: ScriptedHandler) -> None:
+    """A byte now and then, so that no single one is late."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.end_headers()
+    try:
+        while not handler.server.ended.wait(0.05):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+    except OSError:
+        pass
+    handler.close_connection = True
+
+
+SOON = {"Retry-After": "0.01"}
+ROLE = {"message": {"role": "user", "content": "<action>of the wrong role</action>"}}
+WHOLE = json.dumps(said("Hi")).encode()
+
+# What a server does for a while: asked again, it answers.
+PASSING_FAULTS = {
+    "busy": (429, {"error": {"message": "busy"}}, SOON),
+    "failing": (500, b"oops", SOON),
+    "gateway": (502, b"<html><body>Bad gateway</body></html>", SOON),
+    "starting": (503, {}, SOON),
+    "gateway timeout": (504, b"", SOON),
+    "overloaded": (529, {}, SOON),
+    "request timeout": (408, {}, SOON),
+    "locked": (409, {}, SOON),
+    "hangs up": hang_up,
+    "stalls": stall,
+    "drips": drip,
+    "JSON that is cut": (200, WHOLE[:40], {}),
+    "body that is cut": (200, WHOLE, {"Content-Length": str(len(WHOLE) + 10)}),
+    "empty body": (200, b"", {}),
+    "page of HTML": (200, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"}),
+    "no content": (204, b"", {}),
+    "no choices": (200, {"id": "1", "choices": []}, {}),
+    "no message": (200, {"choices": [{"finish_reason": "stop"}]}, {}),
+    "empty answer": (200, said(""), {}),
+    "null answer": (200, said(None), {}),
+    "wrong role": (200, said(None, **ROLE), {}),
+    "an error as an answer": (200, {"error": {"message": "out of memory"}}, {}),
+    "a list": (200, [], {}),
+    "a number": (200, 7, {}),
+    "not UTF-8": (200, b"\xff\xfe", {}),
+    "not what its encoding says": (200, b"{}", {"Content-Encoding": "gzip"}),
+    "nested without end": (200, b"[" * 100_000, {}),
+}
+
+
+# A server that answers by itself
+# -------------------------------
 
 
 @contextmanager
@@ -115,7 +257,7 @@ class Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.answered[question] += 1
         assert request["temperature"] == 0
-        return {"model": f"{request['model']}-2026-01-01", "choices": [{"message": {"content": text}}]}
+        return said(text) | {"model": f"{request['model']}-2026-01-01"}
 
     def do_GET(self):
         server = self.server

@@ -1,29 +1,34 @@
 import base64
 import io
 import json
+import logging
+import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from openai_server import PASSING_FAULTS, SOON, hang_up, said, scripted, stall
 from PIL import Image
 
 from diffusers_r1 import endpoints
-from diffusers_r1.endpoints import Answer, Endpoint, EndpointError, map_concurrently
+from diffusers_r1.endpoints import (
+    ChatCompletion,
+    Endpoint,
+    EndpointError,
+    check_address,
+    key_env_for,
+    map_concurrently,
+    map_in_order,
+)
+from diffusers_r1.records import Failure
 
 
-KEY = "secret-key"
+KEY = "sk-secret-key"
 HELLO = [{"role": "user", "content": "Hello"}]
-SAID = {
-    "model": "judge-2025-01-01",
-    "choices": [{"message": {"role": "assistant", "content": "Hi"}}],
-    "usage": {"prompt_tokens": 3},
-}
-HANG_UP = "hang up"
+PICTURE = Image.new("RGB", (2, 2))
 
 
 def png(picture):
@@ -32,202 +37,211 @@ def png(picture):
     return buffer.getvalue()
 
 
-class Server(ThreadingHTTPServer):
-    """Answers with `replies`, one after the other, the last one for ever: `(status, body, headers)` or `HANG_UP`."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies = [(200, SAID, {})]
-        self.requests = []
-        self.files = {}
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+def picture_of(picture):
+    return {"data": [{"b64_json": base64.b64encode(png(picture)).decode()}]}
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        replies = self.server.replies
-        reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        if reply == HANG_UP:
-            self.close_connection = True
-            return
-        status, content, headers = reply
-        if callable(content):
-            content = content(body)
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self):
-        self.server.requests.append((self.path, dict(self.headers), b""))
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.server.files[self.path])
-
-    def log_message(self, *_):
-        pass
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
 @pytest.fixture
 def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with scripted() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def endpoint(server):
-    with Endpoint(server.url + "/", "judge", api_key=KEY, timeout=5) as endpoint:
+    with Endpoint(server.url, "judge", timeout=30) as endpoint:
         yield endpoint
 
 
-@pytest.fixture
-def waits(monkeypatch):
-    waits = []
-    monkeypatch.setattr(endpoints, "sleep", waits.append)
-    return waits
+def sent(server, number=-1):
+    return json.loads(server.requests[number][2])
+
+
+# What is asked and answered
+# --------------------------
 
 
 def test_chat(server, endpoint):
-    answer = endpoint.chat(HELLO, temperature=0, max_tokens=8)
-    assert answer == Answer("Hi", "judge-2025-01-01", {"prompt_tokens": 3})
+    completion = endpoint.chat(HELLO, temperature=0, max_tokens=5, top_p=0.5)
+    assert completion == [
+        ChatCompletion("Hi", "judge-2025-01-01", finish_reason="stop", usage={"prompt_tokens": 3}),
+    ]
     path, headers, body = server.requests[0]
     assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
-    assert json.loads(body) == {"model": "judge", "messages": HELLO, "temperature": 0, "max_tokens": 8}
+    expected = {"model": "judge", "messages": HELLO, "temperature": 0, "max_tokens": 5, "top_p": 0.5}
+    assert json.loads(body) == expected
 
 
-def test_no_key_no_header(server):
-    with Endpoint(server.url, "judge") as endpoint:
-        endpoint.chat(HELLO)
+def test_what_is_not_said_is_not_sent(server, endpoint):
+    endpoint.chat(HELLO, temperature=None)
+    assert sent(server) == {"model": "judge", "messages": HELLO}
+
+
+def test_a_format_is_handed_on(server, endpoint):
+    endpoint.chat(HELLO, structured={"structured_outputs": {"regex": "a+"}})
+    assert sent(server)["structured_outputs"] == {"regex": "a+"}
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ELSEWHERE", None])
+def test_which_key_is_sent(server, monkeypatch, name):
+    monkeypatch.setenv("ELSEWHERE", " sk-other\n")
+    Endpoint(server.url, "judge", api_key_env=name).chat(HELLO)
+    expected = {"OPENAI_API_KEY": f"Bearer {KEY}", "ELSEWHERE": "Bearer sk-other", None: None}[name]
+    assert server.requests[0][1].get("Authorization") == expected
+
+
+def test_local_servers_need_no_key(server, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert Endpoint(server.url, "judge").chat(HELLO)[0].text == "Hi"
     assert "Authorization" not in server.requests[0][1]
 
 
-def test_pictures_are_sent_as_data_urls(server, endpoint):
-    picture = Image.new("RGB", (3, 2), "teal")
-    text = {"type": "text", "text": "What is it?"}
-    messages = [{"role": "user", "content": [{"type": "image", "image": picture}, text]}]
+def test_azure_gets_its_version_and_its_key(server):
+    Endpoint(f"{server.url}?api-version=2024-10-21", "judge").chat(HELLO)
+    path, headers, _ = server.requests[0]
+    assert path == "/v1/chat/completions?api-version=2024-10-21" and headers["api-key"] == KEY
+
+
+def test_pictures_are_sent_as_png(server, endpoint):
+    picture = Image.effect_noise((5, 4), 80).convert("RGB")
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What is it?"}]
+    messages = [{"role": "user", "content": content}]
     endpoint.chat(messages)
-    part, same_text = json.loads(server.requests[0][2])["messages"][0]["content"]
-    assert same_text == text and part["type"] == "image_url"
-    head, _, data = part["image_url"]["url"].partition(",")
-    assert head == "data:image/png;base64"
-    with Image.open(io.BytesIO(base64.b64decode(data))) as sent:
-        assert sent.tobytes() == picture.tobytes()
+    first, second = sent(server)["messages"][0]["content"]
+    head, _, data = first["image_url"]["url"].partition(",")
+    assert (head, first["type"], second) == ("data:image/png;base64", "image_url", content[1])
+    with Image.open(io.BytesIO(base64.b64decode(data))) as read:
+        assert read.mode == "RGB" and read.tobytes() == picture.tobytes()
     assert messages[0]["content"][0]["image"] is picture
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [(None, ""), ("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")],
-)
-def test_odd_but_usable_answers(server, endpoint, content, text):
-    server.replies = [(200, {"choices": [{"message": {"content": content}}]}, {})]
-    assert endpoint.chat(HELLO) == Answer(text, "judge", {})
-
-
-@pytest.mark.parametrize("body", [b"<html>", b"", {}, [], {"choices": []}, {"error": {"message": "no"}}, b"\xff", 7])
-def test_unusable_answers(server, endpoint, body):
-    server.replies = [(200, body, {})]
-    for call in (lambda: endpoint.chat(HELLO), lambda: endpoint.edit(Image.new("RGB", (2, 2)), "x")):
-        with pytest.raises(EndpointError, match="answer cannot be used") as caught:
-            call()
-        assert caught.value.status is None
+def test_several_answers(server, endpoint):
+    two = {**said("a"), "choices": [said(text)["choices"][0] for text in "ab"]}
+    server.replies = [(200, two, {}), (200, said("c"), {})]
+    assert [completion.text for completion in endpoint.chat(HELLO, n=3, seed=5)] == ["a", "b", "c"]
+    # A server that gives fewer is asked again, and not for the same sample.
+    assert [(body.get("n"), body["seed"]) for body in (sent(server, 0), sent(server, 1))] == [(3, 5), (None, 7)]
 
 
 @pytest.mark.parametrize(
-    "fault", [(429, {}, {}), (500, b"oops", {}), (502, b"", {}), (503, {}, {}), (529, {}, {}), (408, {}, {}), HANG_UP]
+    ("reply", "expected"),
+    [
+        (said("x", finish_reason="length"), ("x", "", "length", "")),
+        (said(None, finish_reason="length"), ("", "", "length", "")),
+        (said("", finish_reason="content_filter"), ("", "", "content_filter", "")),
+        ({"choices": [{"message": {"content": "x"}}]}, ("x", "", "", "")),
+        (said(None, message={"role": "assistant", "content": None, "refusal": "No."}), ("", "", "stop", "No.")),
+        (said(None, message={"content": "x", "reasoning_content": "y"}), ("x", "y", "stop", "")),
+        (said(None, message={"content": "x", "reasoning": "y"}), ("x", "y", "stop", "")),
+        (said([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), ("ab", "", "stop", "")),
+    ],
 )
-def test_passing_faults_are_tried_again(server, endpoint, waits, fault):
-    server.replies = [fault, fault, fault, (200, SAID, {})]
-    answer = endpoint.chat(HELLO)
-    assert (answer.text, answer.failed_calls) == ("Hi", 3)
-    assert len(server.requests) == 4 and len(waits) == 3
-    assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
+def test_how_an_answer_ended_is_kept(server, endpoint, reply, expected):
+    server.replies = [(200, reply, {})]
+    (one,) = endpoint.chat(HELLO)
+    assert (one.text, one.reasoning, one.finish_reason, one.refusal) == expected
 
 
-def test_it_gives_up_after_the_last_try(server, waits):
-    server.replies = [(503, {"error": {"message": "overloaded"}}, {})]
-    with Endpoint(server.url, "judge", max_retries=2) as endpoint:
-        with pytest.raises(EndpointError, match=r"503 Service Unavailable: overloaded \(after 3 tries\)") as caught:
+@pytest.mark.parametrize(
+    ("text", "reasoning", "whole"),
+    [
+        ("<think>a</think>b", "", "<think>a</think>b"),
+        ("a</think>b", "", "<think>a</think>b"),
+        ("\na <action>no</action>\n</think>b", "", "<think>a  no</think>b"),
+        ("b", "a", "<think>a</think>b"),
+        ("b", "see <action>", "<think>see</think>b"),
+        ("</think>b", "", "b"),
+        ("<think>a</think>b", "hidden", "<think>a</think>b"),
+        ("b", "", "b"),
+        ("", "", ""),
+    ],
+)
+def test_reasoning_wherever_the_server_puts_it(text, reasoning, whole):
+    assert ChatCompletion(text, reasoning=reasoning).with_reasoning() == whole
+
+
+# What goes wrong
+# ---------------
+
+
+@pytest.mark.parametrize("name", PASSING_FAULTS)
+def test_passing_faults_are_tried_again(server, monkeypatch, name):
+    monkeypatch.setattr(endpoints, "FIRST_WAIT", 0.01)
+    server.replies = [PASSING_FAULTS[name], PASSING_FAULTS[name], (200, said("Hi"), {})]
+    begun = time.monotonic()
+    with Endpoint(server.url, "judge", max_retries=2, timeout=0.3) as endpoint:
+        (completion,) = endpoint.chat(HELLO)
+    assert (completion.text, completion.failed_calls) == ("Hi", 2)
+    assert len(server.requests) == 3 and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("name", ["starting", "JSON that is cut", "hangs up", "drips", "stalls"])
+def test_it_gives_up_after_the_last_try(server, monkeypatch, name):
+    monkeypatch.setattr(endpoints, "FIRST_WAIT", 0.01)
+    server.replies = [PASSING_FAULTS[name]]
+    with Endpoint(server.url, "judge", max_retries=1, timeout=0.2) as endpoint:
+        with pytest.raises(EndpointError, match=r"/v1/chat/completions, model 'judge': .*\(after 2 tries") as caught:
             endpoint.chat(HELLO)
-    assert caught.value.status == 503 and len(server.requests) == 3 and len(waits) == 2
+    assert caught.value.kind is Failure.OUTAGE and len(server.requests) == 2
+    assert caught.value.status == (503 if name == "starting" else None)
 
 
-def test_nobody_listens(waits):
+def test_all_tries_count_together(server, monkeypatch):
+    """Those that the client makes and those after an answer that cannot be used."""
+    monkeypatch.setattr(endpoints, "FIRST_WAIT", 0.01)
+    busy, cut = PASSING_FAULTS["busy"], PASSING_FAULTS["JSON that is cut"]
+    server.replies = [busy, cut, busy, cut]
+    with Endpoint(server.url, "judge", max_retries=3) as endpoint:
+        with pytest.raises(EndpointError, match="after 4 tries"):
+            endpoint.chat(HELLO)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("header", ["86400", "3600"])
+def test_a_wait_of_hours_is_an_error(server, endpoint, header):
+    server.replies = [(429, {}, {"Retry-After": header})]
+    with pytest.raises(EndpointError, match=f"asks to wait for {header}"):
+        endpoint.chat(HELLO)
+    assert len(server.requests) == 1
+
+
+def test_nobody_listens(server):
     with Endpoint("http://127.0.0.1:9/v1", "judge", max_retries=1) as endpoint:
         with pytest.raises(EndpointError, match="127.0.0.1:9.*ConnectError.*2 tries") as caught:
             endpoint.chat(HELLO)
-    assert caught.value.status is None and len(waits) == 1
-
-
-def test_a_server_that_is_too_slow(server, waits):
-    def late(_):
-        time.sleep(0.5)
-        return SAID
-
-    server.replies = [(200, late, {}), (200, SAID, {})]
-    with Endpoint(server.url, "judge", timeout=0.1) as endpoint:
-        assert endpoint.chat(HELLO).text == "Hi"
-    assert len(waits) == 1
-
-
-def test_waits_do_not_grow_for_ever(server, waits):
-    server.replies = [(500, {}, {})] * 12 + [(200, SAID, {})]
-    with Endpoint(server.url, "judge", max_retries=12) as endpoint:
-        endpoint.chat(HELLO)
-    assert max(waits) <= endpoints.LONGEST_WAIT
+    assert caught.value.kind is Failure.OUTAGE
 
 
 @pytest.mark.parametrize(
-    ("header", "low", "high"),
+    ("status", "kind", "hint"),
     [
-        ("7", 7.25, 7.5),
-        ("1.5", 1.75, 2),
-        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.25, 0.5),
-        ("-3", 0.25, 0.5),
-        ("nonsense", 0.25, 0.5),
-        ("Mon, 99 Foo 2001 00:00:00 GMT", 0.25, 0.5),
+        (400, Failure.REFUSED, ""),
+        (413, Failure.REFUSED, ""),
+        (422, Failure.REFUSED, ""),
+        (401, Failure.HOPELESS, "OPENAI_API_KEY"),
+        (403, Failure.HOPELESS, "OPENAI_API_KEY"),
+        (404, Failure.HOPELESS, "/v1"),
+        (402, Failure.HOPELESS, ""),
+        (405, Failure.HOPELESS, ""),
+        (304, Failure.HOPELESS, ""),
     ],
 )
-def test_retry_after(server, endpoint, waits, header, low, high):
-    server.replies = [(429, {}, {"Retry-After": header}), (200, SAID, {})]
-    endpoint.chat(HELLO)
-    assert low <= waits[0] <= high
-
-
-def test_retry_after_a_date(server, endpoint, waits):
-    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=100), usegmt=True)
-    server.replies = [(503, {}, {"Retry-After": date}), (200, SAID, {})]
-    endpoint.chat(HELLO)
-    assert 90 < waits[0] < 101
-
-
-@pytest.mark.parametrize("header", ["86400", "inf"])
-def test_a_wait_of_hours_is_an_error(server, endpoint, waits, header):
-    server.replies = [(429, {}, {"Retry-After": header})]
-    with pytest.raises(EndpointError, match="asks to wait"):
+def test_lasting_faults_are_errors_at_once(server, endpoint, caplog, status, kind, hint):
+    caplog.set_level(logging.DEBUG)
+    server.replies = [(status, b"" if status == 304 else {"error": {"message": f"no, {KEY} will not do"}}, {})]
+    with pytest.raises(EndpointError, match=f"/v1/chat/completions, model 'judge': {status} .*{hint}") as caught:
         endpoint.chat(HELLO)
-    assert not waits
-
-
-@pytest.mark.parametrize(
-    ("status", "hint"), [(400, ""), (401, "api_key"), (403, "api_key"), (404, "base_url"), (413, ""), (301, "")]
-)
-def test_lasting_faults_are_errors_at_once(server, endpoint, waits, status, hint):
-    server.replies = [(status, {"error": {"message": f"no, {KEY} will not do"}}, {})]
-    with pytest.raises(EndpointError, match=f"/v1/chat/completions, model 'judge': {status} .*no, .*{hint}") as caught:
-        endpoint.chat(HELLO)
-    assert caught.value.status == status and len(server.requests) == 1 and not waits
-    assert KEY not in str(caught.value) and KEY not in repr(endpoint)
+    error = caught.value
+    assert (error.status, error.kind) == (status, kind) and len(server.requests) == 1
+    assert "\n" not in str(error) and error.__context__ is None and error.__cause__ is None
+    for text in (str(error), repr(error), repr(endpoint), caplog.text, str(pickle.dumps(endpoint))):
+        assert KEY not in text
+    assert pickle.loads(pickle.dumps(error)).kind is kind
 
 
 @pytest.mark.parametrize("body", [b"plain text", {"error": "plain text"}, {"detail": "plain text"}, ["plain text"]])
@@ -237,41 +251,133 @@ def test_error_messages_of_many_servers(server, endpoint, body):
         endpoint.chat(HELLO)
 
 
-def test_edit(server, endpoint):
+def test_a_redirect_at_home_is_followed(server, endpoint):
+    server.replies = [(307, b"", {"Location": "/v2/chat/completions"}), (200, said("Hi"), {})]
+    assert endpoint.chat(HELLO)[0].text == "Hi"
+    assert server.requests[1][0] == "/v2/chat/completions" and server.requests[1][2] == server.requests[0][2]
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_redirect_to_somebody_else_is_not(server, endpoint, status):
+    with scripted() as other:
+        server.replies = [(status, b"", {"Location": f"{other.url}/chat/completions"})]
+        with pytest.raises(EndpointError, match=f"redirects to http://127.0.0.1:{other.server_port}") as caught:
+            endpoint.chat(HELLO)
+        assert caught.value.kind is Failure.HOPELESS and not other.requests and len(server.requests) == 1
+
+
+def test_redirects_without_end(server):
+    server.replies = [(307, b"", {"Location": "/v1/chat/completions"})]
+    with pytest.raises(EndpointError, match="TooManyRedirects"):
+        Endpoint(server.url, "judge", max_retries=0).chat(HELLO)
+
+
+REASONER = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported.",
+}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_models_that_reason(server, endpoint, caplog, named):
+    """They name one field after the other, and the next call knows them all."""
+
+    def reasoner(handler):
+        body = json.loads(handler.server.requests[-1][2])
+        for name, message in REASONER.items():
+            if name in body:
+                error = {"message": message, "param": name if named else None}
+                return handler.answer(400, {"error": error}, {})
+        handler.answer(200, said("Hi"), {})
+
+    server.replies = [reasoner]
+    for _ in range(2):
+        assert endpoint.chat(HELLO, max_tokens=7, temperature=0)[0].text == "Hi"
+    assert len(server.requests) == 4
+    assert sent(server) == {"model": "judge", "messages": HELLO, "max_completion_tokens": 7}
+    assert "takes no temperature" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        ("'max_tokens' is too large for this context", {"max_tokens": 5}),
+        ("top_p is not supported", {"top_p": 1, "temperature": 0}),
+        ("Unsupported parameter: temperature", {}),
+        ("Unsupported parameter: response_format", {"structured": {"response_format": {"type": "json_object"}}}),
+    ],
+)
+def test_what_was_asked_for_is_not_dropped_in_silence(server, endpoint, message, settings):
+    server.replies = [(400, {"error": {"message": message}}, {})]
+    with pytest.raises(EndpointError, match="400"):
+        endpoint.chat(HELLO, **settings)
+    assert len(server.requests) == 1
+
+
+def test_a_refusal_that_goes_on_is_asked_about_once(server, endpoint):
+    server.replies = [(400, {"error": {"message": "temperature is not supported", "param": "temperature"}}, {})]
+    with pytest.raises(EndpointError) as caught:
+        endpoint.chat(HELLO, temperature=0)
+    assert caught.value.kind is Failure.REFUSED and len(server.requests) == 2
+    server.replies = [(200, said("Hi"), {})]
+    endpoint.chat(HELLO, temperature=0)
+    assert sent(server)["temperature"] == 0  # it was not that
+
+
+# Pictures
+# --------
+
+
+def test_an_edit(server, endpoint):
     after = Image.new("RGB", (4, 4), "red")
-    server.replies = [(200, {"data": [{"b64_json": base64.b64encode(png(after)).decode()}]}, {})]
+    server.replies = [(200, picture_of(after), {})]
     before = Image.new("RGB", (3, 2), "teal")
-    result = endpoint.edit(before, "make it red", size="4x4", n=1, background=None)
+    result = endpoint.edit_images([before], "make it red", size="4x4", seed=3, background=None)
     assert result.mode == "RGB" and result.tobytes() == after.tobytes()
     path, headers, body = server.requests[0]
     assert path == "/v1/images/edits" and headers["Content-Type"].startswith("multipart/form-data")
-    for piece in (b'name="prompt"\r\n\r\nmake it red\r\n', b'name="n"\r\n\r\n1\r\n', b'name="model"\r\n\r\njudge\r\n'):
-        assert piece in body
-    assert png(before) in body and b"background" not in body
+    for name, value in {"prompt": "make it red", "seed": "3", "size": "4x4", "model": "judge"}.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
+    assert png(before) in body and b"background" not in body and b'name="image"' in body
 
 
-def test_edit_by_address(server, endpoint):
+def test_an_edit_with_references_and_a_mask(server, endpoint):
+    server.replies = [(200, picture_of(PICTURE), {})]
+    images = [Image.new("RGB", (2, 2), color) for color in ("red", "green")]
+    mask = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    endpoint.edit_images(images, "x", mask)
+    body = server.requests[0][2]
+    assert body.count(b'name="image[]"') == 2 and all(png(image) in body for image in images)
+    assert body.index(png(images[0])) < body.index(png(images[1]))
+    assert b'name="mask"' in body and png(mask) in body
+
+
+def test_an_editor_that_takes_no_seed(server, endpoint):
+    refusal = {"error": {"message": "Unknown parameter: 'seed'.", "param": "seed"}}
+    server.replies = [(400, refusal, {}), (200, picture_of(PICTURE), {})]
+    endpoint.edit_images([PICTURE], "x", seed=3)
+    assert b'name="seed"' in server.requests[0][2] and b'name="seed"' not in server.requests[1][2]
+
+
+def test_an_edit_by_address(server, endpoint):
     after = Image.new("RGB", (4, 4), "red")
     server.files["/after.png"] = png(after)
-    address = f"http://127.0.0.1:{server.server_port}/after.png"
-    server.replies = [(200, {"data": [{"b64_json": None, "url": address}]}, {})]
-    assert endpoint.edit(after, "x").tobytes() == after.tobytes()
+    server.replies = [(200, {"data": [{"b64_json": None, "url": f"{server.address}/after.png"}]}, {})]
+    assert endpoint.edit_images([after], "x").tobytes() == after.tobytes()
     (_, asked, _), (path, downloaded, _) = server.requests
     assert path == "/after.png" and "Authorization" in asked and "Authorization" not in downloaded
 
 
-def test_an_edit_keeps_its_transparency(server, endpoint):
-    after = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    server.replies = [(200, {"data": [{"b64_json": base64.b64encode(png(after)).decode()}]}, {})]
-    result = endpoint.edit(after, "x")
-    assert result.mode == "RGBA" and result.tobytes() == after.tobytes()
-    assert png(after) in server.requests[0][2]
+def test_an_edit_in_a_data_url(server, endpoint):
+    data = base64.b64encode(png(PICTURE)).decode()
+    server.replies = [(200, {"data": [{"url": f"data:image/png;base64,{data}"}]}, {})]
+    assert endpoint.edit_images([PICTURE], "x").size == (2, 2)
 
 
 def test_pictures_of_other_modes_are_sent_as_rgb(server, endpoint):
-    server.replies = [(200, {"data": [{"b64_json": base64.b64encode(png(Image.new("RGB", (2, 2)))).decode()}]}, {})]
+    server.replies = [(200, picture_of(PICTURE), {})]
     picture = Image.new("CMYK", (3, 2), (0, 0, 0, 0))
-    endpoint.edit(picture, "x")
+    endpoint.edit_images([picture], "x")
     assert png(picture.convert("RGB")) in server.requests[0][2]
 
 
@@ -279,73 +385,124 @@ def test_other_things_than_pictures_are_refused(server, endpoint):
     with pytest.raises(TypeError, match="PIL picture, not as str"):
         endpoint.chat([{"role": "user", "content": [{"type": "image", "image": "photo.png"}]}])
     with pytest.raises(TypeError, match="PIL picture, not as NoneType"):
-        endpoint.edit(None, "x")
+        endpoint.edit_images([None], "x")
     assert not server.requests
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_a_server_cannot_ask_for_a_local_file(server, endpoint, tmp_path, scheme):
-    Image.new("RGB", (4, 4)).save(tmp_path / "private.png")
+def test_a_server_cannot_ask_for_a_local_file(server, tmp_path, scheme):
+    PICTURE.save(tmp_path / "private.png")
     server.replies = [(200, {"data": [{"url": f"{scheme}{tmp_path / 'private.png'}"}]}, {})]
     with pytest.raises(EndpointError, match="answer cannot be used"):
-        endpoint.edit(Image.new("RGB", (2, 2)), "x")
+        Endpoint(server.url, "judge", max_retries=0).edit_images([PICTURE], "x")
 
 
-@pytest.mark.parametrize("data", ["!", "AAAA", ""])
-def test_an_edit_that_is_no_picture(server, endpoint, data):
-    server.replies = [(200, {"data": [{"b64_json": data}]}, {})]
+CUT = png(Image.effect_noise((64, 64), 80))[:2000]
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("data", [b"!", b"\0\0\0", b"", EPS, CUT])
+def test_an_edit_that_is_no_picture_is_asked_for_again(server, endpoint, monkeypatch, data):
+    monkeypatch.setattr(endpoints, "FIRST_WAIT", 0.01)
+    bad = {"data": [{"b64_json": base64.b64encode(data).decode()}]}
+    server.replies = [(200, bad, {}), (200, picture_of(PICTURE), {})]
+    assert endpoint.edit_images([PICTURE], "x").size == (2, 2)
+    server.replies = [(200, bad, {})]
     with pytest.raises(EndpointError, match="answer cannot be used"):
-        endpoint.edit(Image.new("RGB", (2, 2)), "x")
+        Endpoint(server.url, "judge", max_retries=0).edit_images([PICTURE], "x")
+
+
+# Arguments and addresses
+# -----------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings"),
-    [(("localhost:8000",), {}), (("",), {}), (("http://x",), {"timeout": 0}), (("http://x",), {"max_retries": -1})],
+    ("url", "settings"),
+    [
+        ("localhost:8000", {}),
+        ("", {}),
+        ("http://", {}),
+        ("ftp://x", {}),
+        ("http://x", {"timeout": 0}),
+        ("http://x", {"max_retries": -1}),
+        ("http://x", {"concurrency": 0}),
+    ],
 )
-def test_arguments_out_of_range(arguments, settings):
+def test_arguments_out_of_range(url, settings):
     with pytest.raises(ValueError, match="base_url|timeout"):
-        Endpoint(*arguments, "judge", **settings)
+        Endpoint(url, "judge", **settings)
 
 
-def test_streams_are_refused(endpoint):
-    with pytest.raises(ValueError, match="stream"):
-        endpoint.chat(HELLO, stream=True)
+@pytest.mark.parametrize("url", [f"http://me:{KEY}@x/v1", f"http://x/v1?key={KEY}", f"http://x/v1#{KEY}"])
+def test_an_address_with_a_key_in_it_is_refused(url):
+    with pytest.raises(ValueError, match="read from the environment") as caught:
+        check_address(url)
+    assert KEY not in str(caught.value)
 
 
-def test_many_at_once(server, endpoint):
-    def echo(body):
-        return {"choices": [{"message": {"content": json.loads(body)["messages"][0]["content"]}}]}
+@pytest.mark.parametrize(
+    ("url", "home", "name"),
+    [
+        ("http://localhost:8000/v1", None, "OPENAI_API_KEY"),
+        ("http://127.0.0.1:8000/v1", None, "OPENAI_API_KEY"),
+        ("https://api.openai.com/v1", None, "OPENAI_API_KEY"),
+        ("http://api.openai.com/v1", None, None),
+        ("https://api.openai.com.example.org/v1", None, None),
+        ("https://models.example.org/v1", None, None),
+        ("https://models.example.org/v1", "https://models.example.org/v1", "OPENAI_API_KEY"),
+        ("https://api.openai.com/v1", "https://models.example.org/v1", None),
+    ],
+)
+def test_a_key_does_not_follow_an_address_from_a_file(monkeypatch, url, home, name):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    if home:
+        monkeypatch.setenv("OPENAI_BASE_URL", home)
+    assert key_env_for(url) == name
 
-    server.replies = [(200, echo, {})]
 
-    def ask(number):
-        return endpoint.chat([{"role": "user", "content": str(number)}]).text
+def test_importing_it_stays_light():
+    heavy = "{'torch', 'diffusers', 'openai'}"
+    program = f"import sys, diffusers_r1.endpoints; sys.exit(bool({heavy} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
-    assert dict(map_concurrently(ask, range(40), limit=8)) == {number: str(number) for number in range(40)}
+
+# Many at once
+# ------------
 
 
-def test_closing_waits_for_what_is_under_way_and_ends_what_waits_for_another_try(server, monkeypatch):
-    slept, asked, close = threading.Event(), threading.Event(), threading.Event()
-    monkeypatch.setattr(endpoints, "sleep", lambda seconds: (slept.set(), close.wait(10)))
-    server.replies = [
-        (503, {}, {}),
-        (200, lambda body: (asked.set(), close.wait(10), json.dumps(SAID).encode())[2], {}),
-    ]
-    endpoint, results = Endpoint(server.url, "judge"), []
-    asking = threading.Thread(target=lambda: results.extend(map_concurrently(endpoint.chat, [HELLO, HELLO], 2)))
-    asking.start()
-    assert slept.wait(10) and asked.wait(10)
-    closing = threading.Thread(target=endpoint.close)
-    closing.start()
-    closing.join(0.2)
-    assert closing.is_alive()  # an answer is still to come
-    close.set()
-    closing.join(10)
-    asking.join(10)
-    kinds = sorted(type(result).__name__ for _, result in results)
-    assert kinds == ["Answer", "EndpointError"] and len(server.requests) == 2
-    with pytest.raises(EndpointError, match="has been closed"):
-        endpoint.chat(HELLO)
+def echo(body):
+    return said(json.loads(body)["messages"][0]["content"])
+
+
+def test_many_at_once_in_order(server):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def slow_echo(body):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1 if json.loads(body)["messages"][0]["content"] in "02" else 0.02)
+        with lock:
+            now -= 1
+        return echo(body)
+
+    server.replies = [(200, slow_echo, {})]
+    endpoint = Endpoint(server.url, "judge", concurrency=4)
+    answers = endpoint.chat_many([[{"role": "user", "content": str(number)}] for number in range(20)])
+    assert [answer[0].text for answer in answers] == [str(number) for number in range(20)]
+    assert most == 4
+
+
+def test_one_that_fails_takes_no_other_along(server, endpoint):
+    def answer(handler):
+        text = json.loads(handler.server.requests[-1][2])["messages"][0]["content"]
+        handler.answer(400 if text == "1" else 200, said(text), {})
+
+    server.replies = [answer]
+    endpoint.concurrency = 1
+    first, second, third = endpoint.chat_many([[{"role": "user", "content": text}] for text in "012"])
+    assert (first[0].text, third[0].text) == ("0", "2") and second.kind is Failure.REFUSED
 
 
 def test_results_come_as_they_finish_and_failures_among_them():
@@ -366,7 +523,8 @@ def test_results_come_as_they_finish_and_failures_among_them():
     assert list(results) == [("slow", "SLOW")]
 
 
-def test_no_more_than_the_limit_and_no_further_than_asked():
+@pytest.mark.parametrize("limit", [1, 3])
+def test_no_more_than_the_limit_and_no_further_than_asked(limit):
     lock, running, most, read = threading.Lock(), 0, 0, 0
 
     def items():
@@ -385,18 +543,57 @@ def test_no_more_than_the_limit_and_no_further_than_asked():
             running -= 1
         return item
 
-    results = map_concurrently(work, items(), limit=3)
+    results = map_concurrently(work, items(), limit=limit)
     assert len([next(results) for _ in range(20)]) == 20
     results.close()
-    assert most <= 3 and read <= 23 and running == 0
+    time.sleep(0.05)
+    assert most == limit and read <= 20 + limit and running == 0
+
+
+def test_in_order_and_with_errors():
+    assert map_in_order(str.upper, ["a", "b", "c"], 2) == ["A", "B", "C"]
+    first, second = map_in_order({"b": 1}.__getitem__, ["a", "b"], 2)
+    assert isinstance(first, KeyError) and second == 1
 
 
 def test_no_items_and_no_limit():
-    assert list(map_concurrently(len, [], limit=4)) == []
+    assert list(map_concurrently(len, [], limit=4)) == [] == map_in_order(len, [], 4)
     with pytest.raises(ValueError, match="limit"):
         map_concurrently(len, [], limit=0)
 
 
-def test_importing_it_stays_light():
-    program = "import sys, diffusers_r1.endpoints; sys.exit(bool({'torch', 'diffusers'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", program], check=True)
+INTERRUPTED = """
+import sys
+from diffusers_r1.endpoints import Endpoint
+endpoint = Endpoint(sys.argv[1], "judge", max_retries=50, timeout=60)
+hello = [{"role": "user", "content": "Hello"}]
+print("asking", flush=True)
+endpoint.chat_many([hello] * 20) if sys.argv[2] == "many" else endpoint.chat(hello)
+"""
+
+
+@pytest.mark.parametrize("many", ["one", "many"])
+@pytest.mark.parametrize("fault", [stall, (503, {}, {"Retry-After": "60"}), hang_up, (200, b"cut", {})])
+def test_ctrl_c_ends_the_program(server, many, fault):
+    """With requests under way, and while it waits to ask again."""
+    server.replies = [fault]
+    command = [sys.executable, "-c", INTERRUPTED, server.url, many]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asking\n"
+    until = time.monotonic() + 30
+    while len(server.requests) < 2 - (fault is stall or many == "one") and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said_last = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 2 and process.returncode != 0 and "KeyboardInterrupt" in said_last
+
+
+def test_an_endpoint_may_be_asked_again_after_an_interrupt(server, endpoint):
+    calls = iter([(200, said("a"), SOON)] * 3)
+    server.replies = list(calls)
+    results = map_concurrently(lambda _: endpoint.chat(HELLO), range(3), 2)
+    next(results)
+    results.close()
+    assert endpoint.chat(HELLO)[0].text == "a"

@@ -13,10 +13,10 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
-    ("plan", "images", "records", "endpoints"),
-    ("tags", "matching", "scenes"),
+    ("plan", "images", "records"),
+    ("tags", "matching", "scenes", "endpoints"),
     ("prompts", "grammar"),
-    ("planners", "editors", "rewards", "data"),
+    ("planners", "editors", "rewards", "data", "remote_editor"),
     ("bundles",),
     ("pipelines",),
     ("training", "evaluation"),
@@ -36,6 +36,8 @@ WITHOUT_TORCH = (
     "grammar",
     "rewards",
     "planners.plans",
+    "planners.remote",
+    "remote_editor",
 )
 
 

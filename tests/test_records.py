@@ -107,3 +107,42 @@ def test_a_new_file_has_the_usual_rights(tmp_path):
     records.write_whole(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+class Failed(Exception):
+    def __init__(self, kind):
+        self.kind = kind
+
+
+REFUSED, OUTAGE, HOPELESS = map(Failed, records.Failure)
+
+
+@pytest.mark.parametrize(
+    ("results", "handed_on"),
+    [
+        ([1, 2, 3], 3),
+        ([OUTAGE] * 9 + [1] + [OUTAGE] * 9, 19),
+        ([OUTAGE] * 9 + [REFUSED] + [OUTAGE] * 9, 19),
+        ([REFUSED] * 40, 40),
+        ([1, OUTAGE, 1] * 20, 60),
+    ],
+)
+def test_a_run_that_goes_on(results, handed_on):
+    assert len(list(records.patiently(enumerate(results)))) == handed_on
+
+
+@pytest.mark.parametrize(
+    ("results", "handed_on"),
+    [
+        ([1, *[OUTAGE] * 12, 1], 11),
+        ([1, HOPELESS, 1], 1),
+        ([OUTAGE, REFUSED, HOPELESS], 2),
+        ([1, KeyError("a fault of the program"), 1], 1),
+    ],
+)
+def test_a_run_that_gives_up(results, handed_on):
+    seen = []
+    with pytest.raises((Failed, KeyError)):
+        for row, _ in records.patiently(enumerate(results)):
+            seen.append(row)
+    assert seen == list(range(handed_on))

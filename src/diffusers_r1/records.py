@@ -1,16 +1,32 @@
 """Files that survive a crash: written whole or not at all, or JSONL that grows by one row and can be gone on with.
 
-One process writes a file at a time; a JSONL file may be read while it grows.
+One process writes a file at a time; a JSONL file may be read while it grows. `patiently` says when a run over many rows
+gives up.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_OUTAGES = 10  # one after the other; then it is not the rows
+
+
+class Failure(Enum):
+    """What the failure of one row says about the rows that follow. An exception says it as its `kind`."""
+
+    REFUSED = "refused"  # nothing: this one is refused for good
+    OUTAGE = "outage"  # they may fail too: the server is down or busy
+    HOPELESS = "hopeless"  # they would all fail: a wrong key, a wrong address
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -93,6 +109,36 @@ def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
     if isinstance(key, str):
         return {row[key] for row in rows if key in row}
     return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
+
+
+def patiently(
+    results: Iterable[tuple[Item, Result | Exception]], most: int = MOST_OUTAGES
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """The results of a run over many rows, up to where the rows that follow would fare no better.
+
+    A row that is refused for good is handed on, to be recorded, and says nothing about the others; it even shows that the
+    server is there. A row that failed in an outage is handed on as well, and left for the next start.
+
+    Args:
+        results (`Iterable`): Each row with its result, or with the exception that it ended in.
+        most (`int`, defaults to 10): Outages one after the other.
+
+    Yields:
+        `tuple`: The row, and its result or an exception whose `kind` is `REFUSED` or `OUTAGE`.
+
+    Raises:
+        Exception: A row's own: at once if its kind is `HOPELESS`, or if it has none, which is a fault of the program; the
+            last one of `most` outages in a row, once that has been handed on.
+    """
+    outages = 0
+    for item, result in results:
+        kind = getattr(result, "kind", Failure.HOPELESS) if isinstance(result, Exception) else None
+        if kind is Failure.HOPELESS:
+            raise result
+        outages = outages + 1 if kind is Failure.OUTAGE else 0
+        yield item, result
+        if outages == most:
+            raise result
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ..endpoints import Answer, Endpoint, EndpointError, map_concurrently
+from ..endpoints import ChatCompletion, Endpoint, EndpointError, map_concurrently
 from ..scenes import sample_task, score
 from .benchmarks import SCENES, Sample
 
@@ -215,11 +215,11 @@ class VIEScore:
         }
         return Verdict(viescore(**scores) if None not in scores.values() else None, evidence)
 
-    def _ask(self, pictures: list[Image.Image], text: str) -> tuple[tuple[float, float] | None, list[Answer]]:
+    def _ask(self, pictures: list[Image.Image], text: str) -> tuple[tuple[float, float] | None, list[ChatCompletion]]:
         content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": text}]
         messages, answers = [{"role": "user", "content": content}], []
         for _ in range(self.attempts):
-            answers.append(self.model.chat(messages, temperature=0, max_tokens=self.max_tokens))
+            answers += self.model.chat(messages, temperature=0, max_tokens=self.max_tokens)
             scores = read_scores(answers[-1].text)
             if scores is not None:
                 return scores, answers
@@ -249,8 +249,10 @@ class LocalModel:
         model = AutoModelForImageTextToText.from_pretrained(self.model, dtype=self.dtype or torch.float32)
         return model.eval().to(self.device or get_device()), AutoProcessor.from_pretrained(self.model)
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], temperature: float = 0, max_tokens: int = 512) -> Answer:
-        """The model's answer, see [`Endpoint.chat`]; greedy, whatever `temperature` is asked for."""
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], temperature: float = 0, max_tokens: int = 512
+    ) -> list[ChatCompletion]:
+        """The model's answer, in a list of its own, see [`Endpoint.chat`]; greedy, whatever `temperature` is asked for."""
         import torch
 
         from ..planners.sampling import GREEDY
@@ -263,7 +265,7 @@ class LocalModel:
             output = model.generate(**asked, **GREEDY, max_new_tokens=max_tokens)
         said = processor.batch_decode(output[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)[0]
         version = getattr(model.config, "_commit_hash", None)
-        return Answer(said, f"{self.model}@{version}" if version else self.model)
+        return [ChatCompletion(said, f"{self.model}@{version}" if version else self.model)]
 
 
 def _says(role: str, text: str) -> dict[str, Any]:

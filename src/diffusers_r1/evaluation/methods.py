@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from ..endpoints import Endpoint, EndpointError, map_concurrently
-from ..images import load_picture
+from ..endpoints import Endpoint, map_concurrently
 from ..plan import EditPlan, Turns
 from .benchmarks import Sample
 
@@ -189,10 +188,7 @@ class RemoteEditor:
     def _make_one(self, turns: Turns, job: Job) -> Image.Image:
         image = source = job.sample.image
         for prompt in job.plan.prompts(turns):
-            try:
-                image = load_picture(self.endpoint.edit(image, prompt, **self.arguments))
-            except ValueError as error:  # a picture came, and it cannot be used
-                raise EndpointError(f"{self.endpoint.base_url}/images/edits: {error}") from error
+            image = self.endpoint.edit_images([image], prompt, **self.arguments)
             image = image.resize(source.size, Image.Resampling.LANCZOS)
         return image
 

@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import __version__, records
-from ..endpoints import EndpointError, map_concurrently
+from ..endpoints import map_concurrently
 from ..images import load_picture
 from ..plan import Edit, EditPlan, Turns
 from .benchmarks import SAMPLE_SEED, Sample, read_samples, short_name
@@ -38,8 +38,6 @@ PLANS, ARMS, EDITS = "plans.jsonl", "arms.jsonl", "edits.jsonl"
 JUDGES, SCORES = "judges.jsonl", "scores.jsonl"
 ARM = ("method", "editor", "turns", "seed", "settings")
 PACKAGES = ("torch", "diffusers", "transformers")
-HOPELESS = (401, 403, 404)  # the next one would be answered the same
-MOST_FAILURES = 10  # one after the other; then it is not the samples
 
 
 # What is done, in the order in which it is done
@@ -267,21 +265,13 @@ def _write_picture(path: Path, picture: Image.Image) -> None:
     records.write_whole(path, buffer.getvalue())
 
 
-def _watched(
-    results: Iterable[tuple[Any, Any]], title: str, total: int, done: int
-) -> Iterator[tuple[Any, Any | EndpointError]]:
-    """The results with a progress bar. Ends with an error that the next result would not be spared."""
-    in_a_row = failed = 0
+def _watched(results: Iterable[tuple[Any, Any]], title: str, total: int, done: int) -> Iterator[tuple[Any, Any]]:
+    """The results with a progress bar, up to where the run gives up."""
+    failed = 0
     with tqdm(desc=title, total=total, initial=done, unit="picture") as bar:
-        for item, result in results:
-            if isinstance(result, Exception):
-                if not isinstance(result, EndpointError) or result.status in HOPELESS:
-                    raise result
-                failed += 1
-            in_a_row = in_a_row + 1 if isinstance(result, Exception) else 0
+        for item, result in records.patiently(results):
+            failed += isinstance(result, Exception)
             yield item, result
-            if in_a_row == MOST_FAILURES:
-                raise result
             bar.set_postfix(failed=failed, refresh=False)
             bar.update()
 

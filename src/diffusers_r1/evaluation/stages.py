@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundles import AGENTS, find
-from ..endpoints import Endpoint, EndpointError
+from ..endpoints import Endpoint
 from ..plan import Turns
 from . import judges as known_judges
 from . import methods as known_methods
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 
 EXTRA = ("datasets", "matplotlib", "scipy", "torchmetrics")
-KEY = "OPENAI_API_KEY"
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
 MAX_RETRIES = 10
 SUPERVISED = "-sft"  # what a shipped bundle's name with this is: its planner before it was trained by reward
@@ -118,7 +116,7 @@ def evaluate(
     if stage == "judge" and not read_edits(folder):
         raise ValueError(f"{folder} has no pictures to judge; make them first.")
 
-    with ExitStack() as servers, _naming_the_key():
+    with ExitStack() as servers:
         scorers: list[Judge] = []
         if stage != "edit":
             judge_server = judge_url and _server(servers, judge_url, judge_model)
@@ -238,18 +236,7 @@ def _server(servers: ExitStack, url: str | None, model: str | None) -> Endpoint:
         raise ValueError(
             "A server needs its URL and the name of a model there: `judge_url` and `judge_model`, `remote_url` and `remote_model`."
         )
-    return servers.enter_context(Endpoint(url, model, os.environ.get(KEY), TIMEOUT, MAX_RETRIES))
-
-
-@contextmanager
-def _naming_the_key() -> Iterator[None]:
-    """Say with the server's refusal where the key came from."""
-    try:
-        yield
-    except EndpointError as error:
-        if error.status == 401:
-            raise EndpointError(f"{error} The key is read from {KEY}.", error.status) from error
-        raise
+    return servers.enter_context(Endpoint(url, model, max_retries=MAX_RETRIES, timeout=TIMEOUT))
 
 
 def _check_numbers(**numbers: int | None) -> None:

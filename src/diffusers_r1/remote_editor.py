@@ -1,0 +1,250 @@
+"""An editor behind an OpenAI-compatible address, as a component like any other: `/v1/images/edits` of OpenAI, vLLM-Omni and
+others. Nothing is loaded here, and no torch is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageChops
+
+from .endpoints import KEY, Endpoint, EndpointError, check_address, key_env_for, map_in_order
+from .records import write_whole
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+CONFIG_NAME = "remote_editor.json"
+MASK = "mask_image"
+MOST_PIXELS = 2**22  # a photo of a telephone as PNG is more than servers take
+LARGEST_SEED = 2**31
+GIVEN_BY_THE_PLAN = (
+    "image",
+    "mask",
+    "prompt",
+    "model",
+    "n",
+    "seed",
+    "generator",
+    "output_type",
+    "return_dict",
+    "stream",
+)
+
+
+class RemoteEditor:
+    """An editing model that a server has loaded.
+
+    Args:
+        base_url (`str`): Of the server, up to `/v1`, see [`~endpoints.Endpoint`].
+        model (`str`): The model's name there.
+        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
+            saved.
+        concurrency (`int`, defaults to 8): How many pictures are asked for at once.
+        max_retries (`int`, defaults to 10): How often a request is tried again.
+        timeout (`float`, defaults to 600): Seconds without an answer after which a try counts as failed.
+
+    Raises:
+        ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
+        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range.
+
+    Example:
+        >>> editor = RemoteEditor("http://localhost:8000/v1", "Qwen/Qwen-Image-Edit-2511")  # doctest: +SKIP
+        >>> editor.edit(photo, "make the coat red", num_inference_steps=20).save("red.png")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str | None = KEY,
+        concurrency: int = 8,
+        max_retries: int = 10,
+        timeout: float = 600,
+    ):
+        self.endpoint = Endpoint(base_url, model, api_key_env, concurrency, max_retries, timeout)
+
+    @property
+    def base_url(self) -> str:
+        return self.endpoint.base_url
+
+    @property
+    def model(self) -> str:
+        return self.endpoint.model
+
+    def edit(
+        self,
+        image: Image.Image,
+        prompt: str,
+        references: Sequence[Image.Image] = (),
+        mask: Image.Image | None = None,
+        seed: int | None = None,
+        **arguments: Any,
+    ) -> Image.Image:
+        """One picture edited.
+
+        Args:
+            image (`PIL.Image.Image`): RGB.
+            prompt (`str`): What to change.
+            references (sequence of `PIL.Image.Image`): Pictures that the editor sees beside it.
+            mask (`PIL.Image.Image`, *optional*): Mode L, of the picture's size; white where it may change.
+            seed (`int`, *optional*): Of the noise. A server that takes none makes its own.
+            arguments: Further fields of the request, such as `num_inference_steps=20`, `guidance_scale=4.0` or
+                `quality="high"`; `width` and `height` together become the `size`.
+
+        Returns:
+            `PIL.Image.Image`: RGB, of the size that the server chose.
+
+        Raises:
+            EndpointError: If the server fails for good, refuses, or sends no picture.
+        """
+        return self.endpoint.edit_images(
+            [image, *references],
+            prompt,
+            mask and _with_alpha(mask),
+            seed=None if seed is None else seed % LARGEST_SEED,
+            **_fields(arguments),
+        )
+
+    def edit_many(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        references: Sequence[Sequence[Image.Image]] | None = None,
+        masks: Sequence[Image.Image] | None = None,
+        seeds: Sequence[int | None] | None = None,
+        **arguments: Any,
+    ) -> list[Image.Image | EndpointError]:
+        """Many pictures edited, `concurrency` of them at once. Lists have an entry for each picture, as in `edit`.
+
+        Returns:
+            `list`: for each picture the result, or why there is none: one that fails takes no other along.
+        """
+
+        def edit_one(row: int) -> Image.Image:
+            return self.edit(
+                images[row],
+                prompts[row],
+                references[row] if references else (),
+                masks[row] if masks else None,
+                seeds[row] if seeds else None,
+                **arguments,
+            )
+
+        results = map_in_order(edit_one, range(len(images)), self.endpoint.concurrency)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, EndpointError):
+                raise result
+        return results
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Writes address and model to `remote_editor.json` in a folder, which is made if not there; never a key."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"_class_name": type(self).__name__, "base_url": self.base_url, "model": self.model}
+        write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemoteEditor:
+        """The editor that `save_pretrained` wrote to a folder.
+
+        The key in `OPENAI_API_KEY` goes to this machine and to the address in `OPENAI_BASE_URL`, or else OpenAI's own, and
+        to no other one that a file names: give `api_key_env` for that.
+
+        Args:
+            folder (`str` or `Path`): With a `remote_editor.json`.
+            settings: As in the constructor.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it does not hold an address and a model.
+        """
+        path = Path(folder) / CONFIG_NAME
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            base_url, model = config["base_url"], config["model"]
+            if not isinstance(base_url, str) or not isinstance(model, str):
+                raise TypeError("they are text")
+            check_address(base_url)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} names no editor by `base_url` and `model`: {error}.") from None
+        return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
+
+    def __repr__(self) -> str:
+        return f"RemoteEditor({self.base_url!r}, {self.model!r})"
+
+
+def check_remote_editor(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that no request can hold, before anything is sent. What a server makes of the others is its own.
+
+    Raises:
+        TypeError
+    """
+    for name, value in arguments.items():
+        if name in GIVEN_BY_THE_PLAN:
+            raise TypeError(f"`{name}` is not for the caller to give to the editor: plan and pipeline do.")
+        if name != MASK:
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise TypeError(f"`{name}` cannot be sent to a server: it is a {type(value).__name__}.") from None
+    if (arguments.get("width") is None) != (arguments.get("height") is None):
+        raise TypeError("`width` and `height` go together.")
+
+
+def remote_working_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size, width and height in pixels, at which a picture is sent: its own, or as much smaller as it has to be."""
+    scale = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def call_remote_editor(
+    editor: RemoteEditor,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    generators: Sequence[torch.Generator] | None = None,
+    references: Sequence[Sequence[Image.Image]] | None = None,
+    masks: Sequence[Image.Image] | None = None,
+    **arguments: Any,
+) -> list[Image.Image]:
+    """Carry out one prompt on each picture: what `call_editor` is for editors that are loaded here.
+
+    Args:
+        images (sequence of `PIL.Image.Image`): RGB, each at its `remote_working_size`.
+        prompts (sequence of `str`): One per picture.
+        generators (sequence of `torch.Generator`, *optional*): One per picture, whose seed is sent. Where several are the
+            same object, those after the first count on from it.
+        references, masks: As in [`RemoteEditor.edit_many`].
+        arguments: See `check_remote_editor`.
+
+    Returns:
+        `list` of `PIL.Image.Image`, one per picture.
+
+    Raises:
+        EndpointError: If one of them failed: the first one's.
+    """
+    seeds = None
+    if generators is not None:
+        seeds = [g.initial_seed() + sum(h is g for h in generators[:row]) for row, g in enumerate(generators)]
+    results = editor.edit_many(images, prompts, references, masks, seeds, **arguments)
+    for result in results:
+        if isinstance(result, EndpointError):
+            raise result
+    return results
+
+
+def _fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(arguments)
+    width, height = fields.pop("width", None), fields.pop("height", None)
+    return {"size": f"{width}x{height}", **fields} if width and height else fields
+
+
+def _with_alpha(mask: Image.Image) -> Image.Image:
+    """A mask that both kinds of servers read: OpenAI's changes what is transparent, others what is white."""
+    white = mask.convert("L")
+    return Image.merge("RGBA", (white, white, white, ImageChops.invert(white)))
