@@ -34,6 +34,8 @@ class Conversation:
         instructions (`list` of `str`): One for each picture.
         prompts ([`Prompts`]): The words of the user turns.
         device (`torch.device`, *optional*): Where the inputs go; the model's device by default.
+        references (sequence of sequences of `PIL.Image.Image`, *optional*): For each picture, those that belong to it: the
+            planner sees them too, numbered, and is told which one is edited.
 
     Raises:
         ValueError: If the processor has no chat template, or the model would answer wrongly as it was loaded.
@@ -47,18 +49,20 @@ class Conversation:
         instructions: Sequence[str],
         prompts: Prompts,
         device: torch.device | None = None,
+        references: Sequence[Sequence[Image.Image]] | None = None,
     ):
         check_family(model)
         self.model = model
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.sees = hasattr(processor, "image_processor")
-        self.images = list(images)
+        beside = references or [()] * len(images)
+        self.pictures = [[image, *others] for image, others in zip(images, beside)]
         self.prompts = fitting_prompts(prompts, processor)
         self.device = device or model.device
         self.first_turns = [
-            self.prompts.first_turn(instruction, image if self.sees else None)
-            for image, instruction in zip(self.images, instructions)
+            self.prompts.first_turn(instruction, *((own[0], own[1:]) if self.sees else ()))
+            for own, instruction in zip(self.pictures, instructions)
         ]
         self._control = control_tokens(processor)
         self._ends = end_token_ids(model, processor)
@@ -91,8 +95,8 @@ class Conversation:
         said = self._said(output, inputs)
         self._answers = self._texts(output, said)
         self._keep(output, inputs["attention_mask"], said)
-        rows = [row for row in range(len(self.images)) for _ in range(num_answers)]
-        self.images, self.first_turns = ([each[row] for row in rows] for each in (self.images, self.first_turns))
+        rows = [row for row in range(len(self.pictures)) for _ in range(num_answers)]
+        self.pictures, self.first_turns = ([each[row] for row in rows] for each in (self.pictures, self.first_turns))
         return self._answers
 
     def sequence(
@@ -137,7 +141,7 @@ class Conversation:
         return render(self.processor, plain)
 
     def _encode(self, conversations: list[list[dict[str, Any]]]) -> dict[str, Any]:
-        pictures = {"images": [[image] for image in self.images]} if self.sees else {}
+        pictures = {"images": self.pictures} if self.sees else {}
         texts = [self._render(messages) for messages in conversations]
         encoded = self.processor(
             text=texts, **pictures, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
