@@ -248,6 +248,24 @@ class Endpoint:
                 raise result
         return results
 
+    def models(self) -> list[str]:
+        """The names of the models that the server has.
+
+        Raises:
+            EndpointError: If it does not say.
+        """
+
+        def send(_: Mapping[str, Any], client: OpenAI) -> AbstractContextManager[APIResponse]:
+            return client.models.with_streaming_response.list(extra_headers=self._headers)
+
+        def read(reply: Any, _: int) -> list[str]:
+            try:
+                return [str(model["id"]) for model in reply["data"]]
+            except (KeyError, TypeError):
+                raise _Unusable(_excerpt(reply)) from None
+
+        return self._request("models", send, read, {})
+
     def edit_images(
         self, images: Sequence[Image.Image], prompt: str, mask: Image.Image | None = None, **fields: Any
     ) -> Image.Image:

@@ -6,6 +6,8 @@ tokens may come next. A model that is bound to it has the format by construction
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,32 @@ def sequence_grammar(max_tokens: int) -> str:
     _check(max_tokens, fixed + MAX_EDITS * SHORTEST)
     forms = " | ".join(_list(SEQUENCE[0], "item", n) for n in range(1, MAX_EDITS + 1))
     return f"start: {forms}\n{_rule('item', ITEM, (max_tokens - fixed) // MAX_EDITS)}"
+
+
+def decomposition_regex() -> str:
+    """The decomposition agent's format as a regular expression, for servers; its lists are of one length, too."""
+    forms = ("".join(_regex(name, n) for name in EDIT_LISTS) for n in range(1, MAX_EDITS + 1))
+    return f"<{REASONING}>[^<]*</{REASONING}>({'|'.join(forms)})"
+
+
+def sequence_regex() -> str:
+    """The sequencing agent's format as a regular expression."""
+    item = _regex_item()
+    return f"<{SEQUENCE[0]}>{item}({SEPARATOR} {item}){{0,{MAX_EDITS - 1}}}</{SEQUENCE[0]}>"
+
+
+def as_gbnf(regex: str) -> str:
+    """One of these expressions in llama.cpp's grammar language, which has the same parts but for literal text in quotes."""
+    parts = re.split(r"(\[[^\]]*\][*+]?|[()|]|\{[^}]*\})", regex)
+    return "root ::= " + " ".join(part if place % 2 else json.dumps(part) for place, part in enumerate(parts) if part)
+
+
+def _regex(tag: str, length: int) -> str:
+    return f"<{tag}>{f'{SEPARATOR} '.join([_regex_item()] * length)}</{tag}>"
+
+
+def _regex_item() -> str:
+    return f"[^<{SEPARATOR} \\n][^<{SEPARATOR}\\n]*"
 
 
 def _check(max_tokens: int, needed: int) -> None:

@@ -64,6 +64,11 @@ def test_no_completion_holds_a_control_token(planner, tmp_path):
     assert {"<|image_pad|>", "<|vision_start|>", "<|im_start|>"} <= set(names)
     assert not {"<|im_end|>", "<|endoftext|>"} & set(names)
 
+    training.use_vllm, training.generation_kwargs = True, None
+    without_control_tokens(training, model, processor)
+    assert training.generation_kwargs == {"bad_words": names}
+    training.use_vllm = False
+
     training.generation_kwargs = {"suppress_tokens": [7]}
     without_control_tokens(training, model, processor)
     assert training.generation_kwargs == {"suppress_tokens": [7]}

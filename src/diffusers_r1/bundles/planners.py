@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from .. import schema
 from ..belongings import belongings, keep
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, resolve
+from ..planners.families import ATTENTION
 from ..prompts import FILE_NAME as PROMPTS_FILE
 from ..prompts import Prompts
 
@@ -51,7 +51,7 @@ def load_planner(
     """
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
     model, processor, prompts = _load_from(resolve(name, **hub), kwargs)
-    keep(model, prompts=asdict(prompts))
+    keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
@@ -63,11 +63,18 @@ def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel,
     if (folder / PIPELINE_INDEX).is_file():
         return _load_from_bundle(folder, settings)
     # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
-    sees = AutoConfig.from_pretrained(folder).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    kind = AutoConfig.from_pretrained(folder).model_type
+    if kind in ATTENTION:
+        settings = {"attn_implementation": ATTENTION[kind][0], **settings}
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model = auto.from_pretrained(folder, **settings).eval()
     kept = belongings(model).get("prompts")
-    prompts = Prompts(**kept) if kept and not (folder / PROMPTS_FILE).is_file() else Prompts.load(folder)
+    prompts = (
+        Prompts.from_dict(kept, str(folder / "config.json"))
+        if kept and not (folder / PROMPTS_FILE).is_file()
+        else Prompts.load(folder)
+    )
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
     return model, AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
 
@@ -82,7 +89,7 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTraine
     if (folder / ADAPTER_FOLDER).is_dir():
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
     if index.get("prompts"):  # of a planner that is an adapter
-        prompts = Prompts(**schema.read(dict[str, str], index["prompts"], PIPELINE_INDEX))
+        prompts = Prompts.from_dict(index["prompts"], PIPELINE_INDEX)
     return model, AutoProcessor.from_pretrained(folder / "processor"), prompts
 
 
@@ -129,7 +136,7 @@ def save_planner(
     prompts: Prompts,
 ) -> None:
     """Write a planner to one folder, from which `load_planner` reads it."""
-    keep(planner, prompts=asdict(prompts))
+    keep(planner, prompts=prompts.to_dict())
     planner.save_pretrained(folder)
     processor.save_pretrained(folder)
     prompts.save(folder)

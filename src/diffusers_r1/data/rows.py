@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..images import load_picture
 from ..plan import Edit
-from ..prompts import Prompts
+from ..prompts import Prompts, plain_text
 from ..tags import write_decomposition, write_sequence
 
 
@@ -116,8 +116,8 @@ def to_prompts(
         image_size (`int` or `None`): Pixels along each side, see [`fit`]. `None` leaves the pictures as large as they
             are, which is right where they are all of one size.
         sees (`bool`): Whether the planner takes pictures. If not, the result has no `image`.
-        control_tokens (sequence of `str`, defaults to `()`): The tokenizer's `all_special_tokens`; taken out of the
-            instruction, as planning does. A picture's token among the words would not match any picture.
+        control_tokens (sequence of `str`, defaults to `()`): Taken out of instruction and answer, as planning does, see
+            [`~prompts.plain_text`]. A picture's token among the words would not match any picture.
         answered (`bool`, defaults to `False`): Add `completion`, the true answer as supervised training wants it: the
             row's reasoning and edits in the declared format. Every row has to have its true edits. Where the rows have
             `requests` as well, the second question and its answer follow.
@@ -166,16 +166,16 @@ def _to_prompt(
     control_tokens: tuple[str, ...],
     answered: bool,
 ) -> dict[str, Any]:
-    instruction = row["instruction"]
-    for token in control_tokens:
-        instruction = instruction.replace(token, " ")
+    instruction = plain_text(row["instruction"], control_tokens)
     columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
     if answered:
         answer = write_decomposition(true_edits(row), row["reasoning"] or "")
+        answer = plain_text(answer, control_tokens)
         columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
         if row.get("requests"):
+            sequence = plain_text(write_sequence(row["requests"]), control_tokens)
             columns["completion"] = prompts.second_turn([], answer) + [
-                {"role": "assistant", "content": [{"type": "text", "text": write_sequence(row["requests"])}]}
+                {"role": "assistant", "content": [{"type": "text", "text": sequence}]}
             ]
     for messages in columns.values():
         for message in messages:

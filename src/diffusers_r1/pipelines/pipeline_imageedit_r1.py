@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -90,7 +89,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             sequencer_processor=sequencer_processor,
         )
         if planner is not None and prompts is not None:
-            self.prompts = prompts if isinstance(prompts, Prompts) else Prompts(**prompts)
+            self.prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_dict(prompts)
         if planner is not None and sequence_without_adapter is not None:
             self.sequence_without_adapter = sequence_without_adapter
         if editor is not None and editor_defaults is not None:
@@ -100,12 +99,12 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
     @property
     def prompts(self) -> Prompts:
         """The words in which the planner is asked. They are kept with the planner."""
-        return Prompts(**belongings(self.planner).get("prompts", {}))
+        return Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
 
     @prompts.setter
     def prompts(self, prompts: Prompts) -> None:
         check_agents(self)
-        keep(self.planner, prompts=asdict(prompts))
+        keep(self.planner, prompts=prompts.to_dict())
 
     @property
     def sequence_without_adapter(self) -> bool:

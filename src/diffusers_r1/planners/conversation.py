@@ -8,19 +8,23 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.cache_utils import DynamicLayer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .. import grammar
-from ..prompts import Prompts
+from ..prompts import Prompts, plain_text
+from .control_tokens import control_tokens, end_token_ids
 from .encoded import with_pictures_encoded
+from .families import check_family
 from .sampling import GREEDY
+from .templates import fitting_prompts, render
 
 
 class Conversation:
     """A conversation of two turns with one model about a batch of pictures; it lives for one call.
 
     Asking `decompose` first and `sequence` after it encodes the pictures once: the second turn continues the key/value
-    cache of the first. Equal pictures of the batch are encoded once as well.
+    cache of the first, unless the model's layers do not allow it. Equal pictures of the batch are encoded once as well.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): An image-text-to-text model, or a causal language model.
@@ -30,6 +34,11 @@ class Conversation:
         instructions (`list` of `str`): One for each picture.
         prompts ([`Prompts`]): The words of the user turns.
         device (`torch.device`, *optional*): Where the inputs go; the model's device by default.
+        references (sequence of sequences of `PIL.Image.Image`, *optional*): For each picture, those that belong to it: the
+            planner sees them too, numbered, and is told which one is edited.
+
+    Raises:
+        ValueError: If the processor has no chat template, or the model would answer wrongly as it was loaded.
     """
 
     def __init__(
@@ -40,19 +49,26 @@ class Conversation:
         instructions: Sequence[str],
         prompts: Prompts,
         device: torch.device | None = None,
+        references: Sequence[Sequence[Image.Image]] | None = None,
     ):
+        check_family(model)
         self.model = model
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.sees = hasattr(processor, "image_processor")
-        self.images = list(images)
-        self.prompts = prompts
+        beside = references or [()] * len(images)
+        self.pictures = [[image, *others] for image, others in zip(images, beside)]
+        self.prompts = fitting_prompts(prompts, processor)
         self.device = device or model.device
         self.first_turns = [
-            prompts.first_turn(self._plain(instruction), image if self.sees else None)
-            for image, instruction in zip(self.images, instructions)
+            self.prompts.first_turn(instruction, *((own[0], own[1:]) if self.sees else ()))
+            for own, instruction in zip(self.pictures, instructions)
         ]
+        self._control = control_tokens(processor)
+        self._ends = end_token_ids(model, processor)
+        self._answers: list[str] = []
         self._ids = self._mask = self._cache = None
+        self._shifts: dict[torch.nn.Module, torch.Tensor] = {}
 
     def decompose(
         self, max_new_tokens: int = 512, num_answers: int = 1, constrained: bool = False, **generation: Any
@@ -75,15 +91,13 @@ class Conversation:
         inputs = self._encode(self.first_turns)
         if num_answers > 1:
             inputs = self._read_once(inputs, num_answers)
-        output, answers = self._generate(inputs, max_new_tokens, {**generation, **bound})
-        # An answer ends before its first control token. What follows, that token included, stays in the cache but is
-        # hidden from the second turn, which brings its own.
-        control = torch.isin(answers, torch.tensor(self.tokenizer.all_special_ids, device=answers.device))
-        said = (control.cumsum(dim=1) == 0).to(inputs["attention_mask"].dtype)
-        self._ids = output.sequences
-        self._mask = torch.cat([inputs["attention_mask"], said], dim=1)
-        self._cache = _cache_of(output)
-        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        output = self._run(inputs, max_new_tokens=max_new_tokens, **generation, **bound)
+        said = self._said(output, inputs)
+        self._answers = self._texts(output, said)
+        self._keep(output, inputs["attention_mask"], said)
+        rows = [row for row in range(len(self.pictures)) for _ in range(num_answers)]
+        self.pictures, self.first_turns = ([each[row] for row in rows] for each in (self.pictures, self.first_turns))
+        return self._answers
 
     def sequence(
         self,
@@ -103,27 +117,31 @@ class Conversation:
             `list` of `str`: an answer of each row, without special tokens.
         """
         bound = self._bound_to(grammar.sequence_grammar(max_new_tokens)) if constrained else {}
-        if decompositions is None:
+        if decompositions is None and self._cache is not None:
             inputs = self._continued()
         else:
+            decompositions = self._answers if decompositions is None else decompositions
             turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
             inputs = self._encode(turns)
-        _, answers = self._generate(inputs, max_new_tokens, {**generation, **bound})
-        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-
-    def _plain(self, text: str) -> str:
-        """The user's words without what the tokenizer would read as a control token."""
-        for token in self.tokenizer.all_special_tokens:
-            text = text.replace(token, " ")
-        return text
+        output = self._run(inputs, max_new_tokens=max_new_tokens, **generation, **bound)
+        return self._texts(output, self._said(output, inputs))
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
-        if not self.sees:
-            messages = [{**m, "content": "".join(part["text"] for part in m["content"])} for m in messages]
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        """The text of a conversation, in which the template alone writes control tokens, whoever said the rest."""
+        plain = [
+            {
+                **message,
+                "content": [
+                    {**part, "text": plain_text(part["text"], self._control)} if part["type"] == "text" else part
+                    for part in message["content"]
+                ],
+            }
+            for message in messages
+        ]
+        return render(self.processor, plain)
 
     def _encode(self, conversations: list[list[dict[str, Any]]]) -> dict[str, Any]:
-        pictures = {"images": [[image] for image in self.images]} if self.sees else {}
+        pictures = {"images": self.pictures} if self.sees else {}
         texts = [self._render(messages) for messages in conversations]
         encoded = self.processor(
             text=texts, **pictures, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
@@ -141,15 +159,31 @@ class Conversation:
         (values,) = cache.values()
         rows = torch.arange(len(inputs["input_ids"]), device=self.device).repeat_interleave(times)
         values.reorder_cache(rows)
-        # Qwen-VL keeps a part of what belongs in the cache to itself: how far pictures shift the positions.
-        for module in self.model.modules():
-            if getattr(module, "rope_deltas", None) is not None:
-                module.rope_deltas = module.rope_deltas[rows]
+        for module, shift in _position_shifts(self.model).items():
+            module.rope_deltas = shift[rows]
         return {name: inputs[name][rows] for name in ("input_ids", "attention_mask")} | cache
+
+    def _keep(self, output: Any, mask: torch.Tensor, said: torch.Tensor) -> None:
+        """Keep what the second question goes on after, where it can go on.
+
+        What a row holds after the end of its answer stays in the cache but is hidden from the second turn, which brings an
+        end of its own. A layer with a window would count it, and one with a running state has taken it in: with these, the
+        conversation is read again unless all rows ended at once.
+        """
+        cache = _cache_of(output)
+        (values,) = cache.values()
+        said = said[:, : max(said.sum(dim=1).max(), values.get_seq_length() - mask.shape[1])]
+        if said.all() or all(type(layer) is DynamicLayer for layer in values.layers):
+            self._ids = output.sequences[:, : mask.shape[1] + said.shape[1]]
+            self._mask = torch.cat([mask, said.to(mask.dtype)], dim=1)
+            self._cache = cache
+            self._shifts = _position_shifts(self.model)
 
     def _continued(self) -> dict[str, Any]:
         """The inputs of the second question: what was said, which the cache holds, and the question after it."""
         answered = "\N{OBJECT REPLACEMENT CHARACTER}"  # a mark that templates which strip an answer leave
+        for module, shift in self._shifts.items():
+            module.rope_deltas = shift
         rendered = self._render(self.prompts.second_turn(self.first_turns[0], answered))
         question = self.tokenizer(rendered.rpartition(answered)[2], add_special_tokens=False)["input_ids"]
         question = torch.tensor([question], device=self.device).expand(len(self._ids), -1)
@@ -162,26 +196,33 @@ class Conversation:
     def _bound_to(self, form: str) -> dict[str, Any]:
         return {"logits_processor": [grammar.GrammarProcessor(form, self.tokenizer)]}
 
-    def _generate(
-        self, inputs: dict[str, Any], max_new_tokens: int, generation: dict[str, Any]
-    ) -> tuple[Any, torch.Tensor]:
-        """What `generate` returns, and the tokens of the answers in it."""
-        output = self._run(inputs, max_new_tokens=max_new_tokens, **generation)
-        return output, output.sequences[:, inputs["input_ids"].shape[1] :]
+    def _said(self, output: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Which of the new tokens, `(rows, tokens)`, belong to an answer: those before the first that ends it."""
+        new = output.sequences[:, inputs["input_ids"].shape[1] :]
+        return torch.isin(new, torch.tensor(self._ends, device=new.device)).cumsum(dim=1) == 0
+
+    def _texts(self, output: Any, said: torch.Tensor) -> list[str]:
+        new = output.sequences[:, output.sequences.shape[1] - said.shape[1] :]
+        return self.tokenizer.batch_decode([row[: count.sum()] for row, count in zip(new, said)])
 
     @torch.no_grad()
     def _run(self, inputs: dict[str, Any], **settings: Any) -> Any:
-        own = self.model.generation_config.eos_token_id
-        own = own if isinstance(own, list) else [own] if own is not None else []
         return self.model.generate(
             **with_pictures_encoded(self.model, inputs),
             **{**GREEDY, **settings},
             # A row that has come to any control token has answered; without this it would go on to `max_new_tokens`.
-            eos_token_id=sorted({*own, *self.tokenizer.all_special_ids}),
+            eos_token_id=self._ends,
             pad_token_id=self.tokenizer.pad_token_id,
             use_cache=True,
             return_dict_in_generate=True,
         )
+
+
+def _position_shifts(model: PreTrainedModel) -> dict[torch.nn.Module, torch.Tensor]:
+    """How far pictures shift the positions of each row: a part of the cache that Qwen-VL and its kin keep to themselves."""
+    return {
+        module: module.rope_deltas for module in model.modules() if getattr(module, "rope_deltas", None) is not None
+    }
 
 
 def _cache_of(output: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..plan import Edit, EditPlan, FaultKind, describe_faults
 from ..prompts import Prompts
 from ..tags import read_decomposition, read_sequence, writable
+from .remote import RemotePlanner
 
 
 if TYPE_CHECKING:
@@ -21,23 +22,22 @@ if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
-# Models loaded here plan one call at a time. They draw from one global random state, keep a part of a conversation to
-# themselves (Qwen-VL: how far pictures shift the positions), and switch their adapters off for all who ask.
-_ONE_AT_A_TIME = RLock()
+_PLANNING = RLock()
 
 
 def make_plans(
-    model: PreTrainedModel,
-    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    model: PreTrainedModel | RemotePlanner,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
     images: Sequence[Image.Image],
     instructions: Sequence[str],
     prompts: Prompts,
-    sequencer: tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase] | None = None,
+    sequencer: tuple[PreTrainedModel | RemotePlanner, ProcessorMixin | PreTrainedTokenizerBase | None] | None = None,
     sequence_without_adapter: bool = False,
     num_plans: int = 1,
     retries: int = 1,
     seed: int = 0,
     device: torch.device | None = None,
+    references: Sequence[Sequence[Image.Image]] | None = None,
     **generation: Any,
 ) -> list[EditPlan]:
     """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
@@ -47,7 +47,8 @@ def make_plans(
     one without any edit hands the instruction to the editor as it is; see [`EditPlan`]'s `fallback`.
 
     Args:
-        model, processor, images, instructions, prompts, device: See [`Conversation`].
+        model, processor, images, instructions, prompts, device, references: See [`Conversation`]. Of a [`RemotePlanner`],
+            which takes no part in the rest of this machine, the processor is `None`.
         sequencer (`tuple` of model and processor, *optional*): The sequencing agent; the planner answers both turns of
             one conversation if left out.
         sequence_without_adapter (`bool`, defaults to `False`): Switch the planner's adapters off for the second turn:
@@ -60,43 +61,48 @@ def make_plans(
         generation: Settings of `generate` and [`Conversation.decompose`], `max_new_tokens` and `constrained` among them;
             greedy by default.
 
+    Raises:
+        EndpointError: If the server of a remote planner fails, or refuses a row: that is no answer, so there is no plan.
+
     Returns:
         `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
 
-    from .adapters import adapters_off
-    from .conversation import Conversation
-    from .sampling import devices_of, seeded
+    def attempt(rows: Sequence[int], times: int, settings: dict[str, Any], seed: int) -> list[EditPlan]:
+        own = [list(each) for each in (images, instructions, references or [()] * len(images))]
+        shown, asked, beside = ([each[row] for row in rows] for each in own)
 
-    def attempt(rows: Sequence[int], times: int, settings: dict[str, Any]) -> list[EditPlan]:
-        shown, asked = [images[row] for row in rows], [instructions[row] for row in rows]
-        conversation = Conversation(model, processor, shown, asked, prompts, device)
+        def converse(model: Any, processor: Any) -> Any:
+            return _conversation(model, processor, shown, asked, prompts, beside, seed, device)
+
+        conversation = converse(model, processor)
         decompositions = conversation.decompose(num_answers=times, **settings)
-        shown, asked = ([one for one in each for _ in range(times)] for each in (shown, asked))
-        again = shown, asked, prompts, device
+        shown, asked, beside = ([one for one in each for _ in range(times)] for each in (shown, asked, beside))
         if not any(read_decomposition(text).edits for text in decompositions):
             sequences = [""] * len(decompositions)
         elif sequencer is not None:
-            sequences = Conversation(*sequencer, *again).sequence(decompositions, **settings)
+            sequences = converse(*sequencer).sequence(decompositions, **settings)
         elif sequence_without_adapter:
+            from .adapters import adapters_off
+
             with adapters_off(model):
-                sequences = Conversation(model, processor, *again).sequence(decompositions, **settings)
+                sequences = converse(model, processor).sequence(decompositions, **settings)
         else:
             sequences = conversation.sequence(**settings)
         return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
 
-    devices = devices_of(model, *(sequencer or ())[:1]) | ({device} if device else set())
+    loaded = [one for one in (model, *(sequencer or ())[:1]) if not isinstance(one, RemotePlanner)]
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
     first = sampling if num_plans > 1 else generation
-    with _ONE_AT_A_TIME:
-        with seeded(seed, devices) if first.get("do_sample") else nullcontext():
-            plans = attempt(range(len(instructions)), num_plans, first)
+    with _one_at_a_time(loaded):
+        with _drawing_from(seed, loaded, device) if first.get("do_sample") else nullcontext():
+            plans = attempt(range(len(instructions)), num_plans, first, seed)
         for number in range(1, retries + 1):
             failed = [place for place, plan in enumerate(plans) if is_to_be_asked_again(plan)]
             if not failed:
                 break
-            with seeded(seed + number, devices):
-                again = attempt([place // num_plans for place in failed], 1, sampling)
+            with _drawing_from(seed + number, loaded, device):
+                again = attempt([place // num_plans for place in failed], 1, sampling, seed + number)
             for place, plan in zip(failed, again):
                 before = plans[place]
                 fuller = before if len(plan.edits) < len(before.edits) and is_to_be_asked_again(plan) else plan
@@ -107,6 +113,40 @@ def make_plans(
 def is_to_be_asked_again(plan: EditPlan) -> bool:
     """Whether the answers say less than was meant: no edit, or an item of a list that became part of nothing."""
     return not plan.edits or any(fault.kind is FaultKind.LOST_ITEM for fault in plan.faults)
+
+
+def _conversation(
+    model: PreTrainedModel | RemotePlanner,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
+    images: Sequence[Image.Image],
+    instructions: Sequence[str],
+    prompts: Prompts,
+    references: Sequence[Sequence[Image.Image]],
+    seed: int,
+    device: torch.device | None,
+) -> Conversation | RemoteConversation:
+    if isinstance(model, RemotePlanner):
+        return model.converse(images, instructions, prompts, references, seed)
+    from .conversation import Conversation
+
+    return Conversation(model, processor, images, instructions, prompts, device, references)
+
+
+def _one_at_a_time(loaded: Sequence[PreTrainedModel]) -> AbstractContextManager:
+    """Models loaded here plan one call at a time, whoever asks.
+
+    They draw from one global random state, keep a part of a conversation to themselves (Qwen-VL: how far pictures shift the
+    positions), and switch their adapters off for all who ask.
+    """
+    return _PLANNING if loaded else nullcontext()
+
+
+def _drawing_from(seed: int, loaded: Sequence[PreTrainedModel], device: torch.device | None) -> AbstractContextManager:
+    if not loaded:
+        return nullcontext()
+    from .sampling import devices_of, seeded
+
+    return seeded(seed, devices_of(*loaded) | ({device} if device else set()))
 
 
 def to_plan(instruction: str, decomposition: str, sequence: str) -> EditPlan:

@@ -12,6 +12,8 @@ from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..data import is_made, load_rows, to_prompts
+from ..planners.control_tokens import control_tokens
+from ..planners.templates import fitting_prompts
 from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 
@@ -132,7 +134,8 @@ def as_prompts(
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     sees = hasattr(processor, "image_processor")
-    return to_prompts(rows, prompts, image_size, sees, tokenizer.all_special_tokens, answered)
+    prompts = fitting_prompts(prompts, processor)
+    return to_prompts(rows, prompts, image_size, sees, control_tokens(processor), answered)
 
 
 def make_rewards(

@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..bundles.planners import load_planner
 from ..planners.adapters import has_adapter
+from ..planners.control_tokens import control_token_ids
 from ..planners.encoded import vision_tower
 from ..prompts import Prompts
 
@@ -65,17 +66,18 @@ def lora_settings(model: ModelConfig, freeze_vision: bool) -> LoraConfig | None:
 def without_control_tokens(
     training: GRPOConfig, planner: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase
 ) -> None:
-    """Let no completion hold a special token but those that end it: a picture's token would have no picture.
-
-    vLLM has no such setting; there the planner's own training has to see to it.
-    """
-    if training.use_vllm:
-        return
+    """Let no completion hold a control token but those that end it: a picture's token would have no picture."""
     tokenizer = getattr(processor, "tokenizer", processor)
     ends: Any = planner.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-    suppressed = sorted(set(tokenizer.all_special_ids) - ends)
-    training.generation_kwargs = {"suppress_tokens": suppressed, **(training.generation_kwargs or {})}
+    suppressed = sorted(set(control_token_ids(processor)) - ends)
+    # vLLM takes the tokens as text.
+    guard = (
+        {"bad_words": tokenizer.convert_ids_to_tokens(suppressed)}
+        if training.use_vllm
+        else {"suppress_tokens": suppressed}
+    )
+    training.generation_kwargs = {**guard, **(training.generation_kwargs or {})}
 
 
 def resume_point(training: GRPOConfig | SFTConfig) -> str | None:

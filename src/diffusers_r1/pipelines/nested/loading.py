@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,7 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     The model keeps the adapter's prompts.
     """
     processor, prompts = load_adapter(model, name)
-    keep(model, prompts=asdict(prompts))
+    keep(model, prompts=prompts.to_dict())
     for layer in adapter_layers(model).values():
         layer.enable_adapters(False)
     return processor

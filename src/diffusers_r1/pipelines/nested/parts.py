@@ -19,7 +19,7 @@ _FIELDS = {
     "_class_name": str | list[str],
     "_shared": dict[str, str] | None,
     "_base_models": dict[str, str] | None,
-    "prompts": dict[str, str] | None,
+    "prompts": dict[str, Any] | None,
     "sequence_without_adapter": bool | None,
 }
 SHARED = (

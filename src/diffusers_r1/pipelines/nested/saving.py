@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ class SavingMixin:
             index[name] = [cards.PIPELINE_MODULE, NestedPipeline.__name__]
         # Of a planner with an adapter nothing but the adapter is saved, so that its config cannot keep these.
         if self.planner is not None and adapter_layers(self.planner):
-            index["prompts"] = asdict(self.prompts)
+            index["prompts"] = self.prompts.to_dict()
             index["sequence_without_adapter"] = self.sequence_without_adapter
         write_index(folder, index)
         code = cards.pipeline_file(type(self))

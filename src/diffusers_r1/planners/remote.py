@@ -1,0 +1,257 @@
+"""A planner behind an OpenAI-compatible address, as a component like any other. Nothing is loaded here, and no torch is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .. import grammar
+from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, check_address, key_env_for
+from ..prompts import Prompts, plain_text
+from ..records import write_whole
+
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "remote_planner.json"
+
+# What the templates of the families that servers host write. A server does not say which tokens its tokenizer takes for
+# commands; in words that somebody wrote, none of these has a place.
+CONTROL_TOKENS = tuple(
+    """<|im_start|> <|im_end|> <|endoftext|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>
+    <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> <|quad_end|> <tool_call> </tool_call>
+    <|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> <|image|>
+    <bos> <eos> <pad> <unk> <s> </s> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token>
+    [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [IMG] [IMG_BREAK] [IMG_END] [TOOL_CALLS] [AVAILABLE_TOOLS]
+    [gMASK] [sMASK] <sop> <eop> <|user|> <|assistant|> <|system|> <|observation|> <|begin_of_image|> <|end_of_image|>
+    <|begin_of_box|> <|end_of_box|> <|end|> <|start|> <|message|> <|channel|> <|return|> <|call|> <end_of_utterance>
+    <image> <video> <fake_token_around_image> <global-img> <IMG_CONTEXT> <img> </img> <|audio|> <|eot|> <|header_start|>
+    <|header_end|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|turn> <turn|>""".split()
+)
+
+# Settings of transformers' `generate` under the names that servers have for them; the others are sent as they are.
+RENAMED = {"max_new_tokens": "max_tokens"}
+LOCAL_ONLY = ("logits_processor", "stopping_criteria", "generation_config", "streamer", "prefix_allowed_tokens_fn")
+
+
+class RemotePlanner:
+    """A vision-language model that a server has loaded. It answers both agents' questions.
+
+    Args:
+        base_url (`str`): Of the server, up to `/v1`, see [`~endpoints.Endpoint`].
+        model (`str`, *optional*): The model's name there; may be left out where the server has only one.
+        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
+            saved.
+        concurrency (`int`, defaults to 8): How many conversations are held at once.
+        max_retries (`int`, defaults to 10): How often a request is tried again.
+        timeout (`float`, defaults to 600): Seconds without an answer after which a try counts as failed.
+
+    Raises:
+        ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
+        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range; if no model is named and
+            the server has several.
+        EndpointError: If no model is named and the server does not say which it has.
+
+    Example:
+        >>> planner = RemotePlanner("http://localhost:8000/v1", "Qwen/Qwen2.5-VL-7B-Instruct")  # doctest: +SKIP
+        >>> pipe = ImageEditR1Pipeline(planner=planner, editor=editor, prompts=REMOTE_PROMPTS)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        api_key_env: str | None = KEY,
+        concurrency: int = 8,
+        max_retries: int = 10,
+        timeout: float = 600,
+    ):
+        self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
+        if model is None:
+            names = self.endpoint.models()
+            if len(names) != 1:
+                raise ValueError(f"Name the model: {self.base_url} has {', '.join(names) or 'none'}.")
+            self.endpoint.model = names[0]
+        self._warned = False
+
+    @property
+    def base_url(self) -> str:
+        return self.endpoint.base_url
+
+    @property
+    def model(self) -> str:
+        return self.endpoint.model
+
+    def converse(
+        self,
+        images: Sequence[Image.Image],
+        instructions: Sequence[str],
+        prompts: Prompts,
+        references: Sequence[Sequence[Image.Image]] | None = None,
+        seed: int = 0,
+    ) -> RemoteConversation:
+        """A conversation about a batch of pictures; see [`RemoteConversation`]."""
+        return RemoteConversation(self, images, instructions, prompts, references, seed)
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Writes address and model to `remote_planner.json` in a folder, which is made if not there; never a key."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"_class_name": type(self).__name__, "base_url": self.base_url, "model": self.model}
+        write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemotePlanner:
+        """The planner that `save_pretrained` wrote to a folder.
+
+        The key in `OPENAI_API_KEY` goes to this machine and to the address in `OPENAI_BASE_URL`, or else OpenAI's own, and
+        to no other one that a file names: give `api_key_env` for that.
+
+        Args:
+            folder (`str` or `Path`): With a `remote_planner.json`.
+            settings: As in the constructor.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it does not hold an address and a model.
+        """
+        path = Path(folder) / CONFIG_NAME
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            base_url, model = config["base_url"], config["model"]
+            if not isinstance(base_url, str) or not isinstance(model, str):
+                raise TypeError("they are text")
+            check_address(base_url)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} names no planner by `base_url` and `model`: {error}.") from None
+        return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
+
+    def __repr__(self) -> str:
+        return f"RemotePlanner({self.base_url!r}, {self.model!r})"
+
+
+class RemoteConversation:
+    """The two turns with a remote planner about a batch of pictures, all rows at once; what a local `Conversation` is.
+
+    Args:
+        planner ([`RemotePlanner`]): Who answers.
+        images (sequence of `PIL.Image.Image`): RGB, upright.
+        instructions (sequence of `str`): One for each picture.
+        prompts ([`Prompts`]): The words of the user turns.
+        references (sequence of sequences of `PIL.Image.Image`, *optional*): What belongs to each picture.
+        seed (`int`, defaults to 0): Of all sampling.
+    """
+
+    def __init__(
+        self,
+        planner: RemotePlanner,
+        images: Sequence[Image.Image],
+        instructions: Sequence[str],
+        prompts: Prompts,
+        references: Sequence[Sequence[Image.Image]] | None = None,
+        seed: int = 0,
+    ):
+        self.planner, self.prompts, self.seed = planner, prompts, seed
+        beside = references or [()] * len(images)
+        self.first_turns = [
+            prompts.first_turn(plain_text(instruction, CONTROL_TOKENS), image, others)
+            for image, instruction, others in zip(images, instructions, beside)
+        ]
+        self._answers: list[str] = []
+
+    def decompose(
+        self, max_new_tokens: int = 512, num_answers: int = 1, constrained: bool = False, **generation: Any
+    ) -> list[str]:
+        """Ask the first question of all rows.
+
+        Args:
+            max_new_tokens (`int`, defaults to 512): The most tokens an answer may have.
+            num_answers (`int`, defaults to 1): How many answers each row gives, in one request.
+            constrained (`bool`, defaults to `False`): Ask the server to let the model write nothing but the format, as
+                vLLM, SGLang and llama.cpp can; where an answer shows that it did not, a warning says so.
+            generation: `do_sample`, `temperature`, `top_p` and further fields of the request; greedy by default.
+
+        Returns:
+            `list` of `str`: `num_answers` answers of each row in turn, each with its reasoning.
+
+        Raises:
+            EndpointError: If the server fails for one of the rows, or refuses one, or a setting.
+            ValueError: If a setting is of use only where a model is loaded.
+        """
+        form = grammar.decomposition_regex() if constrained else None
+        self._answers = self._ask(self.first_turns, num_answers, max_new_tokens, form, generation)
+        self.first_turns = [turn for turn in self.first_turns for _ in range(num_answers)]
+        return self._answers
+
+    def sequence(
+        self,
+        decompositions: Sequence[str] | None = None,
+        max_new_tokens: int = 512,
+        constrained: bool = False,
+        **generation: Any,
+    ) -> list[str]:
+        """Ask the second question; arguments, result and errors as in `decompose`.
+
+        Args:
+            decompositions (sequence of `str`, *optional*): The answers to the first question, if another model gave them.
+        """
+        said = self._answers if decompositions is None else decompositions
+        turns = [
+            self.prompts.second_turn(turn, plain_text(text, CONTROL_TOKENS))
+            for turn, text in zip(self.first_turns, said)
+        ]
+        return self._ask(turns, 1, max_new_tokens, grammar.sequence_regex() if constrained else None, generation)
+
+    def _ask(
+        self,
+        turns: Sequence[list[dict[str, Any]]],
+        times: int,
+        max_new_tokens: int,
+        form: str | None,
+        generation: dict[str, Any],
+    ) -> list[str]:
+        settings = request_fields({**generation, "max_new_tokens": max_new_tokens})
+        structured = _structured(form) if form else None
+        results = self.planner.endpoint.chat_many(turns, n=times, seed=self.seed, structured=structured, **settings)
+        for result in results:
+            if isinstance(result, EndpointError):
+                raise result
+        answers = [answer for result in results for answer in result]
+        if form:
+            self._check_form(answers, form)
+        return [answer.with_reasoning() or answer.refusal for answer in answers]
+
+    def _check_form(self, answers: Sequence[ChatCompletion], form: str) -> None:
+        """Warn, once a planner, of a server that was asked to keep to a format and did not."""
+        # What was cut has no end, and reasoning that is handed over apart is not bound by the format.
+        ended = [answer.text for answer in answers if answer.finish_reason != "length" and not answer.reasoning]
+        if not self.planner._warned and not all(re.fullmatch(form, text.strip()) for text in ended):
+            self.planner._warned = True
+            logger.warning("%s does not keep to a format: `constrained` has no effect there.", self.planner.base_url)
+
+
+def request_fields(generation: dict[str, Any]) -> dict[str, Any]:
+    """Settings of transformers' `generate` as fields of a request: greedy is temperature 0, sampling is at 1 by default.
+
+    Raises:
+        ValueError: For settings that are functions of a loaded model.
+    """
+    local = sorted(name for name in generation if name in LOCAL_ONLY)
+    if local:
+        raise ValueError(f"A planner behind an address takes no {', '.join(local)}.")
+    fields = {RENAMED.get(name, name): value for name, value in generation.items() if value is not None}
+    sampled = fields.pop("do_sample", False)
+    if not sampled:
+        fields = {name: value for name, value in fields.items() if name not in ("top_p", "top_k", "min_p")}
+    return {**fields, "temperature": fields.get("temperature", 1.0) if sampled else 0.0}
+
+
+def _structured(form: str) -> dict[str, Any]:
+    """A regular expression as vLLM, SGLang and llama.cpp take it; each leaves what is for the others."""
+    return {"structured_outputs": {"regex": form}, "regex": form, "grammar": grammar.as_gbnf(form)}
