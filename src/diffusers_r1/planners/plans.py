@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    from .conversation import Conversation
+    from .remote import RemoteConversation
 
 
 _PLANNING = RLock()
