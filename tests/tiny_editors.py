@@ -6,10 +6,15 @@ editor = EDITORS["FluxInpaintPipeline"]()
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import diffusers
+import numpy as np
 import tiny_models
 import torch
 from diffusers import (
@@ -40,6 +45,7 @@ from diffusers import (
     ZImageOmniPipeline,
     ZImageTransformer2DModel,
 )
+from PIL import Image
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModelWithProjection,
@@ -420,7 +426,7 @@ def glm_image() -> GlmImagePipeline:
             "intermediate_size": 16,
             "num_heads": 2,
             "image_size": 64,
-            "patch_size": 32,
+            "patch_size": 16,
         },
         vq_config={"embed_dim": 16, "num_embeddings": codes, "latent_channels": 16},
         image_token_id=token_id("<|image_pad|>"),
@@ -444,7 +450,10 @@ def glm_image() -> GlmImagePipeline:
         ).eval()
     processor = GlmImageProcessor(
         image_processor=GlmImageImageProcessor(
-            patch_size=32, merge_size=1, temporal_patch_size=1, min_pixels=32 * 32, max_pixels=1024 * 1024
+            patch_size=16,
+            merge_size=1,
+            temporal_patch_size=1,
+            size={"shortest_edge": 32 * 32, "longest_edge": 4096 * 4096},
         ),
         tokenizer=tokenizer,
         chat_template=tiny_models.CHAT_TEMPLATE,
@@ -460,53 +469,171 @@ def glm_image() -> GlmImagePipeline:
     )
 
 
-EDITORS: dict[str, Callable[[], Any]] = {
-    "StableDiffusionInstructPix2PixPipeline": tiny_models.tiny_pix2pix,
-    "StableDiffusionXLInstructPix2PixPipeline": tiny_models.tiny_sdxl_pix2pix,
-    "FluxKontextPipeline": tiny_models.tiny_kontext,
-    "FluxKontextInpaintPipeline": tiny_models.tiny_kontext_inpaint,
-    "Flux2Pipeline": tiny_models.tiny_flux2,
-    "Flux2KleinPipeline": tiny_models.tiny_flux2_klein,
-    "Flux2KleinKVPipeline": flux2_klein("Flux2KleinKVPipeline"),
-    "Flux2KleinInpaintPipeline": flux2_klein("Flux2KleinInpaintPipeline"),
-    "QwenImageEditPipeline": tiny_models.tiny_qwen_edit,
-    "QwenImageEditPlusPipeline": tiny_models.tiny_qwen_edit_plus,
-    "QwenImageEditInpaintPipeline": tiny_models.tiny_qwen_edit_inpaint,
-    "QwenImage21Pipeline": tiny_models.tiny_qwen_image_21,
-    "LongCatImageEditPipeline": tiny_models.tiny_longcat,
-    "OmniGenPipeline": tiny_models.tiny_omnigen,
-    "BriaFiboEditPipeline": tiny_models.tiny_fibo_edit,
-    "BriaFibo2Pipeline": fibo2,
-    "JoyImageEditPipeline": tiny_models.tiny_joyimage_edit,
-    "JoyImageEditPlusPipeline": joyimage_edit_plus,
-    "GlmImagePipeline": glm_image,
-    "Kandinsky5I2IPipeline": kandinsky5,
-    "DreamLitePipeline": dreamlite("DreamLitePipeline"),
-    "DreamLiteMobilePipeline": dreamlite("DreamLiteMobilePipeline"),
-    "ZImageOmniPipeline": z_image_omni,
-    "FluxKontextModularPipeline": tiny_models.tiny_kontext_modular,
-    "Flux2ModularPipeline": modular(Flux2AutoBlocks, tiny_models.tiny_flux2),
-    "Flux2KleinModularPipeline": modular(Flux2KleinAutoBlocks, tiny_models.tiny_flux2_klein),
-    "Flux2KleinBaseModularPipeline": modular(Flux2KleinBaseAutoBlocks, tiny_models.tiny_flux2_klein),
-    "QwenImageEditModularPipeline": tiny_models.tiny_qwen_edit_modular,
-    "QwenImageEditPlusModularPipeline": tiny_models.tiny_qwen_edit_plus_modular,
-    "QwenImage21ModularPipeline": modular(QwenImage21AutoBlocks, tiny_models.tiny_qwen_image_21),
-    "QwenImage21TurboModularPipeline": modular(QwenImage21TurboAutoBlocks, tiny_models.tiny_qwen_image_21),
-    "StableDiffusionImg2ImgPipeline": stable_diffusion("StableDiffusionImg2ImgPipeline"),
-    "StableDiffusionXLImg2ImgPipeline": stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline"),
-    "StableDiffusion3Img2ImgPipeline": stable_diffusion_3("StableDiffusion3Img2ImgPipeline"),
-    "LatentConsistencyModelImg2ImgPipeline": latent_consistency,
-    "FluxImg2ImgPipeline": flux1("FluxImg2ImgPipeline"),
-    "ChromaImg2ImgPipeline": chroma("ChromaImg2ImgPipeline"),
-    "QwenImageImg2ImgPipeline": qwen_image("QwenImageImg2ImgPipeline"),
-    "ZImageImg2ImgPipeline": z_image("ZImageImg2ImgPipeline"),
-    "StableDiffusionInpaintPipeline": stable_diffusion("StableDiffusionInpaintPipeline", in_channels=9),
-    "StableDiffusionXLInpaintPipeline": stable_diffusion_xl("StableDiffusionXLInpaintPipeline", in_channels=9),
-    "StableDiffusion3InpaintPipeline": stable_diffusion_3("StableDiffusion3InpaintPipeline", latent_channels=16),
-    "FluxInpaintPipeline": flux1("FluxInpaintPipeline"),
-    "FluxFillPipeline": flux_fill,
-    "ChromaInpaintPipeline": chroma("ChromaInpaintPipeline"),
-    "QwenImageInpaintPipeline": qwen_image("QwenImageInpaintPipeline"),
-    "ZImageInpaintPipeline": z_image("ZImageInpaintPipeline"),
+# Cases
+# -----
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one editor is called, with the pipeline and without.
+
+    Args:
+        build: Makes it.
+        given: What the caller gives, both ways.
+        own: What one has to know to call the editor alone.
+        prompt: How one has to write the prompt then.
+        image: And where the picture goes.
+        answer: And where the result is.
+        slow: Whether it takes seconds, since it cannot be told to work at fewer than a megapixel.
+    """
+
+    build: Callable[[], Any]
+    given: Mapping[str, Any] = field(default_factory=lambda: SMALL)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    prompt: Callable[[str], str] = str
+    image: str = "image"
+    answer: str = "images"
+    slow: bool = False
+
+
+def _placeholder(prompt: str) -> str:
+    return f"<img><|image_1|></img> {prompt}"
+
+
+def _edit_json(prompt: str) -> str:
+    return json.dumps({"edit_instruction": prompt})
+
+
+MASK = Image.new("L", (64, 64))
+MASK.paste(255, (0, 0, 64, 32))
+STEPS = {"num_inference_steps": 1}
+SMALL = {"height": 64, "width": 64, **STEPS}
+KONTEXT = {"_auto_resize": False, "max_area": 64 * 64}
+MASKED = {**SMALL, "mask_image": MASK}
+REDRAWN = {"num_inference_steps": 2, "strength": 0.9}  # one step is left of two
+REDRAWN_SMALL = {**SMALL, **REDRAWN}
+NEGATIVE = {"negative_prompt": " "}
+
+CASES: dict[str, Case] = {
+    "StableDiffusionInstructPix2PixPipeline": Case(tiny_models.tiny_pix2pix, STEPS),
+    "StableDiffusionXLInstructPix2PixPipeline": Case(tiny_models.tiny_sdxl_pix2pix),
+    "FluxKontextPipeline": Case(tiny_models.tiny_kontext, own=KONTEXT),
+    "FluxKontextInpaintPipeline": Case(tiny_models.tiny_kontext_inpaint, MASKED, KONTEXT),
+    "Flux2Pipeline": Case(tiny_models.tiny_flux2),
+    "Flux2KleinPipeline": Case(tiny_models.tiny_flux2_klein),
+    "Flux2KleinKVPipeline": Case(flux2_klein("Flux2KleinKVPipeline")),
+    "Flux2KleinInpaintPipeline": Case(flux2_klein("Flux2KleinInpaintPipeline"), {**REDRAWN, "mask_image": MASK}),
+    "QwenImageEditPipeline": Case(tiny_models.tiny_qwen_edit, own=NEGATIVE, slow=True),
+    "QwenImageEditPlusPipeline": Case(tiny_models.tiny_qwen_edit_plus, own=NEGATIVE, slow=True),
+    "QwenImageEditInpaintPipeline": Case(
+        tiny_models.tiny_qwen_edit_inpaint,
+        {**STEPS, "strength": 1.0, "true_cfg_scale": 1.0, "mask_image": MASK},
+        slow=True,
+    ),
+    "QwenImage21Pipeline": Case(
+        tiny_models.tiny_qwen_image_21, {**SMALL, "output_resolution": 64, "true_cfg_scale": 3.0}, NEGATIVE
+    ),
+    "LongCatImageEditPipeline": Case(
+        tiny_models.tiny_longcat, {**STEPS, "guidance_scale": 1.0, "negative_prompt": "blur"}, slow=True
+    ),
+    "OmniGenPipeline": Case(tiny_models.tiny_omnigen, prompt=_placeholder, image="input_images"),
+    "BriaFiboEditPipeline": Case(tiny_models.tiny_fibo_edit, prompt=_edit_json),
+    "BriaFibo2Pipeline": Case(fibo2),
+    "JoyImageEditPipeline": Case(tiny_models.tiny_joyimage_edit, {**STEPS, "guidance_scale": 1.0}, slow=True),
+    "JoyImageEditPlusPipeline": Case(joyimage_edit_plus, image="images", slow=True),
+    "GlmImagePipeline": Case(glm_image),
+    "Kandinsky5I2IPipeline": Case(kandinsky5, {**STEPS, "guidance_scale": 1.0}, answer="image", slow=True),
+    "DreamLitePipeline": Case(dreamlite("DreamLitePipeline")),
+    "DreamLiteMobilePipeline": Case(dreamlite("DreamLiteMobilePipeline")),
+    "ZImageOmniPipeline": Case(z_image_omni),
+    "FluxKontextModularPipeline": Case(tiny_models.tiny_kontext_modular, own=KONTEXT),
+    "Flux2ModularPipeline": Case(modular(Flux2AutoBlocks, tiny_models.tiny_flux2)),
+    "Flux2KleinModularPipeline": Case(modular(Flux2KleinAutoBlocks, tiny_models.tiny_flux2_klein)),
+    "Flux2KleinBaseModularPipeline": Case(modular(Flux2KleinBaseAutoBlocks, tiny_models.tiny_flux2_klein)),
+    "QwenImageEditModularPipeline": Case(tiny_models.tiny_qwen_edit_modular, slow=True),
+    "QwenImageEditPlusModularPipeline": Case(tiny_models.tiny_qwen_edit_plus_modular, slow=True),
+    "QwenImage21ModularPipeline": Case(
+        modular(QwenImage21AutoBlocks, tiny_models.tiny_qwen_image_21), {**SMALL, "output_resolution": 64}
+    ),
+    "QwenImage21TurboModularPipeline": Case(
+        modular(QwenImage21TurboAutoBlocks, tiny_models.tiny_qwen_image_21), {**SMALL, "output_resolution": 64}
+    ),
+    "StableDiffusionImg2ImgPipeline": Case(stable_diffusion("StableDiffusionImg2ImgPipeline"), REDRAWN),
+    "StableDiffusionXLImg2ImgPipeline": Case(stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline"), REDRAWN),
+    "StableDiffusion3Img2ImgPipeline": Case(stable_diffusion_3("StableDiffusion3Img2ImgPipeline"), REDRAWN_SMALL),
+    "LatentConsistencyModelImg2ImgPipeline": Case(latent_consistency, REDRAWN),
+    "FluxImg2ImgPipeline": Case(flux1("FluxImg2ImgPipeline"), REDRAWN_SMALL),
+    "ChromaImg2ImgPipeline": Case(chroma("ChromaImg2ImgPipeline"), REDRAWN_SMALL),
+    "QwenImageImg2ImgPipeline": Case(qwen_image("QwenImageImg2ImgPipeline"), REDRAWN_SMALL, NEGATIVE),
+    "ZImageImg2ImgPipeline": Case(z_image("ZImageImg2ImgPipeline"), REDRAWN_SMALL),
+    "StableDiffusionInpaintPipeline": Case(
+        stable_diffusion("StableDiffusionInpaintPipeline", in_channels=9), {**MASKED, **REDRAWN}
+    ),
+    "StableDiffusionXLInpaintPipeline": Case(
+        stable_diffusion_xl("StableDiffusionXLInpaintPipeline", in_channels=9), {**MASKED, **REDRAWN}
+    ),
+    "StableDiffusion3InpaintPipeline": Case(
+        stable_diffusion_3("StableDiffusion3InpaintPipeline", latent_channels=16), {**MASKED, **REDRAWN}
+    ),
+    "FluxInpaintPipeline": Case(flux1("FluxInpaintPipeline"), {**MASKED, **REDRAWN}),
+    "FluxFillPipeline": Case(flux_fill, {**MASKED, **REDRAWN}),
+    "ChromaInpaintPipeline": Case(chroma("ChromaInpaintPipeline"), {**MASKED, **REDRAWN}),
+    "QwenImageInpaintPipeline": Case(qwen_image("QwenImageInpaintPipeline"), {**MASKED, **REDRAWN}, NEGATIVE),
+    "ZImageInpaintPipeline": Case(z_image("ZImageInpaintPipeline"), {**MASKED, **REDRAWN}),
 }
-"""A builder for each class that has a row in `TRAITS`."""
+"""A case for each class that has a row in `TRAITS`."""
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A picture of coarse noise."""
+    width, height = size
+    pixels = np.random.default_rng(seed).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def difference(first: Image.Image, second: Image.Image) -> int:
+    """The largest of all channels of all pixels, from 0 to 255."""
+    return int(np.abs(np.asarray(first, dtype=int) - np.asarray(second, dtype=int)).max())
+
+
+@cache
+def editor_of(name: str) -> Any:
+    """The tiny editor of a case, built once."""
+    editor = CASES[name].build()
+    editor.set_progress_bar_config(disable=True)
+    return editor
+
+
+def alone(name: str, image: Image.Image, prompt: str, generator: torch.Generator, **given: Any) -> Image.Image:
+    """What the editor itself makes of a picture of its working size, called as its own documentation says."""
+    case, editor = CASES[name], editor_of(name)
+    in_list = case.image != "image" or name == "GlmImagePipeline"
+    arguments = {**case.given, **case.own, **given, "prompt": case.prompt(prompt), "generator": generator}
+    arguments[case.image] = [image] if in_list else image
+    for argument in ("mask_image", "mask"):
+        if argument in arguments:
+            arguments[argument] = arguments[argument].convert("L").resize(image.size, Image.Resampling.NEAREST)
+    torch.manual_seed(generator.initial_seed())  # OmniGen and JoyImage draw from the global state too
+    with _token_types_by_hand(editor):
+        if isinstance(editor, ModularPipeline):
+            return editor(**arguments, output="images")[0]
+        return getattr(editor(**arguments), case.answer)[0]
+
+
+@contextmanager
+def _token_types_by_hand(editor: Any) -> Iterator[None]:
+    """Give the text encoder what diffusers leaves out for Qwen-Image-Edit and LongCat."""
+    encoder = editor.components.get("text_encoder")
+    left_out = type(editor).__name__.startswith(("QwenImageEdit", "LongCat"))
+
+    def give(encoder: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, {**kwargs, "mm_token_type_ids": (kwargs["input_ids"] == encoder.config.image_token_id).int()}
+
+    hook = encoder.register_forward_pre_hook(give, with_kwargs=True) if left_out else None
+    yield
+    if hook is not None:
+        hook.remove()

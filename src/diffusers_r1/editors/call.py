@@ -83,6 +83,8 @@ def call_editor(
                 if isinstance(given.get(name), str):
                     given[name] = [own[row].get(name, given[name]) for row in rows]
         with _seeded_by(given.get("generator")), with_positions(editor), composed(editor, asked[first], given):
+            if traits.before is not None:
+                given |= traits.before(editor, given)
             answer = editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given)
         made = answer if isinstance(answer, list) else getattr(answer, traits.answer)
         results |= dict(zip(rows, made, strict=True))

@@ -55,11 +55,6 @@ def two_blocks(editor: Editor, size: Size) -> Size:
     return _in_blocks_of(2 * editor.vae_scale_factor, size)
 
 
-def blocks_of_32(editor: Editor, size: Size) -> Size:
-    """`size`, each side rounded down to a multiple of 32 and to at least 32."""
-    return _in_blocks_of(32, size)
-
-
 def flux2_size(editor: Editor, size: Size) -> Size:
     """`size` in whole latent blocks, made no longer than 8:1 and no side below 64 pixels, which FLUX.2 refuses."""
     width, height = flux2_reference(editor, size)
@@ -70,12 +65,15 @@ def flux2_size(editor: Editor, size: Size) -> Size:
 
 def flux2_reference(editor: Editor, size: Size) -> Size:
     """`size`, made no longer than 8:1, its area kept, and no side below 64 pixels."""
-    width, height = size
-    if max(size) > 8 * min(size):
-        short = math.ceil(math.sqrt(width * height / 8))
-        width, height = (8 * short, short) if width > height else (short, 8 * short)
-    scale = max(1.0, 64 / min(width, height))
-    return round(width * scale), round(height * scale)
+    return _fitted(size, longest=8, shortest_side=64)
+
+
+def glm_size(editor: Editor, size: Size) -> Size:
+    """`size` in multiples of 32, made no longer than 4:1 and no side below 512 pixels: others GLM-Image refuses or misreads."""
+    shortest_side = math.ceil(math.sqrt(editor.processor.image_processor.size["shortest_edge"]) / 32) * 32
+    width, height = _fitted(size, longest=4, shortest_side=shortest_side)
+    shortest = math.ceil(max(width, height) / 4 / 32) * 32
+    return tuple(max(side // 32 * 32, shortest) for side in (width, height))
 
 
 def omnigen_size(editor: Editor, size: Size) -> Size:
@@ -131,6 +129,16 @@ def longcat_size(editor: Editor, size: Size) -> Size:
 
 def _in_blocks_of(block: int, size: Size) -> Size:
     return tuple(max(block, side // block * block) for side in size)
+
+
+def _fitted(size: Size, longest: int, shortest_side: int) -> Size:
+    """`size` with its area kept as far as possible, no longer than `longest`:1, no side shorter than that."""
+    width, height = size
+    if max(size) > longest * min(size):
+        short = math.floor(math.sqrt(width * height / longest))
+        width, height = (longest * short, short) if width > height else (short, longest * short)
+    scale = max(1.0, shortest_side / min(width, height))
+    return round(width * scale), round(height * scale)
 
 
 def _nearest_in_aspect(sizes: Sequence[Size], size: Size) -> Size:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import reading, sizes, wording
+from . import glm, reading, sizes, wording
 from .sizes import MEGAPIXEL, Editor, Size
 
 
@@ -37,6 +37,7 @@ class Traits:
         reference (callable, *optional*): `(editor, size) -> size` that a picture beside the edited one is brought to.
         always (`Mapping`): Arguments given unless the caller gives them.
         ignored (`tuple` of `str`): Arguments in the signature that change nothing.
+        before (callable, *optional*): `(editor, arguments of the call) -> further arguments`, worked out before each call.
         batched (`tuple` of `str`): Arguments that are a list of one tensor for each picture of a batch. Such a type hint
             otherwise means several tensors for one picture.
         image (`str`): The argument that takes the picture.
@@ -58,6 +59,7 @@ class Traits:
     reference: Callable[[Editor, Size], Size] | None = None
     always: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    before: Callable[[Editor, Mapping[str, Any]], Mapping[str, Any]] | None = None
     batched: tuple[str, ...] = ()
     image: str = "image"
     answer: str = "images"
@@ -117,7 +119,9 @@ TRAITS: dict[str, Traits] = {
     "BriaFibo2Pipeline": Traits(REFERENCES, sizes.fibo2_size, mask="mask"),
     "JoyImageEditPipeline": Traits(size=sizes.joy_size, ignored=("height", "width")),
     "JoyImageEditPlusPipeline": Traits(REFERENCES, sizes.joy_size, image="images"),
-    "GlmImagePipeline": Traits(REFERENCES, sizes.blocks_of_32, **ONE_MEGAPIXEL),
+    "GlmImagePipeline": Traits(
+        REFERENCES, sizes.glm_size, reference=sizes.glm_size, before=glm.prior_tokens, **ONE_MEGAPIXEL
+    ),
     "Kandinsky5I2IPipeline": Traits(
         size=sizes.kandinsky_size, snaps=True, answer="image", reads=reading.kandinsky5_tokens
     ),
