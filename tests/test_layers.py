@@ -14,7 +14,7 @@ import diffusers_r1
 PACKAGE = Path(diffusers_r1.__file__).parent
 FLOORS = (
     ("plan", "images", "records", "endpoints"),
-    ("tags", "matching", "scenes"),
+    ("tags", "matching", "scenes", "sentences"),
     ("prompts", "grammar", "vision"),
     ("planning", "editors", "rewards", "data"),
     ("bundles",),
@@ -32,6 +32,7 @@ WITHOUT_TORCH = (
     "tags",
     "matching",
     "scenes",
+    "sentences",
     "prompts",
     "grammar",
     "rewards",
