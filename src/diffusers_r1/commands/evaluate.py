@@ -9,6 +9,20 @@ from pathlib import Path
 from .shared import UsageError, add_editor_arguments, add_model_arguments
 
 
+PLANNER_OPTIONS = (
+    "output_dir",
+    "benchmarks",
+    "planners",
+    "limit",
+    "max_new_tokens",
+    "batch_size",
+    "remote_url",
+    "remote_model",
+    "concurrency",
+    "device",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="of the run")
     what = parser.add_argument_group("what is measured")
@@ -17,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="psr, realedit, ultraedit, magicbrush, gedit, complexedit, or NAME=FOLDER for a copy of one; scenes; a folder",
+        help="psr, realedit, ultraedit, magicbrush, gedit, complexedit, or NAME=FOLDER for a copy of one; scenes; a folder; "
+        "or, of words alone, for --planners: sentences, paraphrases, everyday, complexbench-edit=FILE, magicbrush-sessions",
+    )
+    what.add_argument(
+        "--planners",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="measured on words alone: rule, truth, remote, names on the Hub, folders; NAME+few-shot, NAME+constrained",
     )
     what.add_argument("--limit", type=int, metavar="N", help="samples of each benchmark (default: all; of scenes 500)")
     what.add_argument("--sample_seed", type=int, metavar="N", help="which samples these are (default: 260308059)")
@@ -83,8 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..evaluation import evaluate, unscored
+    from ..evaluation import evaluate, evaluate_planners, is_planner_benchmark, unscored
 
+    words = [name for name in args.benchmark if is_planner_benchmark(name)]
+    if bool(args.planners) != bool(words) or (words and words != args.benchmark):
+        raise UsageError("--planners and benchmarks of words alone go together, and with no other benchmark.")
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
     options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
     options["editor_arguments"] = dict(options.pop("set"))
@@ -95,6 +120,12 @@ def run(args: argparse.Namespace) -> int:
     if args.sample_seed is None:
         del options["sample_seed"]
     try:
+        if words:
+            known = [*PLANNER_OPTIONS, *(name for name in ("dtype",) if args.dtype is not None)]
+            options = {name: options[name] for name in known} | {"seed": args.sample_seed or 0}
+            print(evaluate_planners(**options))
+            return
+        del options["planners"]
         print(evaluate(**options))
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

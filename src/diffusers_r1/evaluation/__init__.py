@@ -7,6 +7,7 @@ samples' ids, in the files of a run.
 from .benchmarks import SPLITS, Sample, read_samples
 from .judges import LocalModel, Pixels, ScenesExact, Verdict, VIEScore, selector_of, viescore
 from .methods import Job, LocalEditor, Method, ServedEditor, agents, bare, fingerprint, oracle
+from .planners import evaluate_planners, is_planner_benchmark
 from .report import compare, estimate, write_report
 from .runs import unscored, write_pictures, write_plans, write_samples, write_scores
 from .stages import evaluate
@@ -29,7 +30,9 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "evaluate_planners",
     "fingerprint",
+    "is_planner_benchmark",
     "oracle",
     "read_samples",
     "selector_of",
