@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             known = [*PLANNER_OPTIONS, *(name for name in ("dtype",) if args.dtype is not None)]
             options = {name: options[name] for name in known} | {"seed": args.sample_seed or 0}
             print(evaluate_planners(**options))
-            return
+            return 0
         del options["planners"]
         print(evaluate(**options))
     except (TypeError, ValueError) as error:
