@@ -58,6 +58,8 @@ class RemoteEditor:
         >>> editor.edit(photo, "make the coat red", num_inference_steps=20).save("red.png")  # doctest: +SKIP
     """
 
+    concurrent = True  # nothing of one call is seen by another
+
     def __init__(
         self,
         base_url: str,
@@ -118,9 +120,14 @@ class RemoteEditor:
         references: Sequence[Sequence[Image.Image]] | None = None,
         masks: Sequence[Image.Image] | None = None,
         seeds: Sequence[int | None] | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
         **arguments: Any,
     ) -> list[Image.Image | EndpointError]:
         """Many pictures edited, `concurrency` of them at once. Lists have an entry for each picture, as in `edit`.
+
+        Args:
+            each (sequence of `Mapping`, *optional*): For each picture, arguments of its own.
+            arguments: The same for all.
 
         Returns:
             `list`: for each picture the result, or why there is none: one that fails takes no other along.
@@ -133,7 +140,7 @@ class RemoteEditor:
                 references[row] if references else (),
                 masks[row] if masks else None,
                 seeds[row] if seeds else None,
-                **arguments,
+                **{**arguments, **(each[row] if each else {})},
             )
 
         results = map_in_order(edit_one, range(len(images)), self.endpoint.concurrency)
@@ -210,6 +217,7 @@ def call_remote_editor(
     generators: Sequence[torch.Generator] | None = None,
     references: Sequence[Sequence[Image.Image]] | None = None,
     masks: Sequence[Image.Image] | None = None,
+    each: Sequence[Mapping[str, Any]] | None = None,
     **arguments: Any,
 ) -> list[Image.Image]:
     """Carry out one prompt on each picture: what `call_editor` is for editors that are loaded here.
@@ -219,7 +227,7 @@ def call_remote_editor(
         prompts (sequence of `str`): One per picture.
         generators (sequence of `torch.Generator`, *optional*): One per picture, whose seed is sent. Where several are the
             same object, those after the first count on from it.
-        references, masks: As in [`RemoteEditor.edit_many`].
+        references, masks, each: As in [`RemoteEditor.edit_many`].
         arguments: See `check_remote_editor`.
 
     Returns:
@@ -231,7 +239,7 @@ def call_remote_editor(
     seeds = None
     if generators is not None:
         seeds = [g.initial_seed() + sum(h is g for h in generators[:row]) for row, g in enumerate(generators)]
-    results = editor.edit_many(images, prompts, references, masks, seeds, **arguments)
+    results = editor.edit_many(images, prompts, references, masks, seeds, each, **arguments)
     for result in results:
         if isinstance(result, EndpointError):
             raise result

@@ -10,6 +10,7 @@ import torch
 from diffusers import ModularPipeline
 from PIL import Image
 
+from ..remote_editor import RemoteEditor, call_remote_editor
 from .composed import composed
 from .positions import with_positions
 from .signatures import arguments_of, hints_of, is_text
@@ -51,6 +52,11 @@ def call_editor(
     if masks:
         own = [{**mine, traits.mask: mask} for mine, mask in zip(own, masks)]
     one_generator = generators is not None and any(generator is generators[0] for generator in generators[1:])
+    if isinstance(editor, RemoteEditor):
+        where = [mine.pop(traits.mask, None) for mine in own]
+        where = [mask and mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(where, images)]
+        texts_of_all = [one.prompt for one in asked]
+        return call_remote_editor(editor, images, texts_of_all, generators, references, where, own)
     results: dict[int, Image.Image] = {}
     for rows in _groups(images, asked, own, texts, traits.lists == PAIRS, in_order=one_generator):
         first = rows[0]

@@ -9,6 +9,7 @@ from diffusers import ModularPipeline
 from PIL import Image
 
 from ..images import load_pictures
+from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
 from .signatures import arguments_of
 from .sizes import Editor, Size, block_of, bounded
@@ -40,6 +41,9 @@ def check_editor(
         ValueError: If it takes one picture only and is given several, lacks an argument that it needs, such as a mask, or
             works at sizes of its own and is given `max_pixels`.
     """
+    if isinstance(editor, RemoteEditor):
+        check_remote_editor(arguments)
+        return
     name = type(editor).__name__
     if (reason := refusal_of(editor)) is not None:
         raise TypeError(f"{name} cannot be an editor: {reason}.")

@@ -11,12 +11,15 @@ from typing import Any
 from diffusers import ModularPipeline
 from PIL import Image
 
+from ..remote_editor import MASK, RemoteEditor
 from .sizes import Editor
 from .table import traits_of
 
 
 def arguments_of(editor: Editor) -> dict[str, Any]:
     """The arguments that the editor takes, with their defaults; `**kwargs`, which it would ignore, does not count."""
+    if isinstance(editor, RemoteEditor):  # a server may take more; what it makes of that is its own
+        return dict.fromkeys(("image", "prompt", "width", "height", MASK))
     if isinstance(editor, ModularPipeline):
         found = {name: default for name, default in editor.default_call_parameters.items() if name}
     else:
@@ -26,6 +29,8 @@ def arguments_of(editor: Editor) -> dict[str, Any]:
 
 def hints_of(editor: Editor) -> dict[str, Any]:
     """The type hint of each argument that the editor takes; `None` where it has none that can be read."""
+    if isinstance(editor, RemoteEditor):
+        return {MASK: Image.Image}
     if isinstance(editor, ModularPipeline):
         hints = {entry.name: entry.type_hint for entry in editor.blocks.inputs}
     else:

@@ -9,8 +9,10 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from PIL import Image
 
+from ..remote_editor import RemoteEditor
 
-Editor = DiffusionPipeline | ModularPipeline
+
+Editor = DiffusionPipeline | ModularPipeline | RemoteEditor
 Size = tuple[int, int]  # width, height in pixels, as PIL has it
 
 MEGAPIXEL = 1024 * 1024
@@ -43,6 +45,11 @@ def block_of(editor: Editor) -> int:
     factor = getattr(editor, "vae_scale_factor", None) or getattr(editor, "vae_scale_factor_spatial", 8)
     packs = getattr(editor, "transformer", None) is not None  # 2x2 latents into a token
     return factor * 2 if packs else factor
+
+
+def as_it_is(editor: Editor, size: Size) -> Size:
+    """`size` as it is: a server brings pictures to its own size."""
+    return size
 
 
 def whole_blocks(editor: Editor, size: Size) -> Size:

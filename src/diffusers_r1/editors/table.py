@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..remote_editor import MASK as MASK_OF_REMOTE
+from ..remote_editor import MOST_PIXELS, RemoteEditor
 from . import glm, reading, sizes, wording
 from .sizes import MEGAPIXEL, Editor, Size
 
@@ -156,6 +158,12 @@ TRAITS: dict[str, Traits] = {
 }
 
 
+# An editor behind an address. No class of diffusers, so that it has no row.
+REMOTE = Traits(REFERENCES, sizes.as_it_is, MOST_PIXELS, "what servers take", mask=MASK_OF_REMOTE)
+
+
 def traits_of(editor: Editor) -> Traits:
     """The row of the editor's class or of its nearest base class that has one; the defaults where none has."""
+    if isinstance(editor, RemoteEditor):
+        return REMOTE
     return next((TRAITS[base.__name__] for base in type(editor).__mro__ if base.__name__ in TRAITS), Traits())
