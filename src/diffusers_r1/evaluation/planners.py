@@ -388,7 +388,7 @@ def local(
         import torch
 
         from ..bundles.planners import load_planner
-        from ..planning import make_plans
+        from ..planners.plans import make_plans
 
         model, processor, prompts = load_planner(source, dtype=dtype or torch.float32)
         model.to(device or "cpu")
@@ -423,7 +423,7 @@ def remote(
     """A model behind an OpenAI-compatible address, asked the same two questions."""
 
     def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int | None]]:
-        from ..planning import to_plan
+        from ..planners.plans import to_plan
 
         prompts = with_examples(Prompts()) if few_shot else Prompts()
         with Endpoint(url, model, os.environ.get("OPENAI_API_KEY")) as server:

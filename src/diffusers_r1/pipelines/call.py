@@ -16,6 +16,7 @@ from ..editors import Upscaler, check_composed, check_editor, share_out
 from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
+from .nested.remote import is_remote
 from .selection import Selector
 
 
@@ -149,17 +150,17 @@ def check_planning(
     num_plans: int = 1,
     generator: Generators = None,
     generation: Mapping[str, Any] | None = None,
-) -> tuple[list[Image.Image], list[str]]:
-    """Open the pictures, pair them with instructions, and refuse what cannot be planned; raises as `check_call` does."""
+) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
+    """Pictures, their references and instructions, opened and paired; raises as `check_call` does."""
     check_generation(max_new_tokens, generation)
     check_count("num_plans", num_plans)
-    images, _, instructions = open_pairs(image, check_instructions(pipeline, instruction))
+    images, references, instructions = open_pairs(image, check_instructions(pipeline, instruction))
     if isinstance(generator, (list, tuple)):
         share_out_generators(generator, len(images), len(generator) // len(images))
     else:
         share_out_generators(generator, len(images), 1)
     warn_of_other_pictures(pipeline, images)
-    return images, instructions
+    return images, references, instructions
 
 
 def check_settings(
@@ -243,10 +244,10 @@ def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[
 
 def check_agents(pipeline: ImageEditR1Pipeline) -> None:
     """Refuse a pipeline that cannot plan; raises as `check_call` does."""
-    needs_processor = isinstance(pipeline.planner, torch.nn.Module)
-    if pipeline.planner is None or (needs_processor and pipeline.processor is None):
+    if pipeline.planner is None or (pipeline.processor is None and not is_remote(pipeline.planner)):
         raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
-    if pipeline.sequencer is not None and pipeline.sequencer_processor is None:
+    loaded_here = pipeline.sequencer is not None and not is_remote(pipeline.sequencer)
+    if loaded_here and pipeline.sequencer_processor is None:
         raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
     if pipeline.sequence_without_adapter and not has_adapter(pipeline.planner):
         raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")

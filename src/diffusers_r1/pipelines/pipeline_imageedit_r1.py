@@ -17,7 +17,9 @@ from ..belongings import belongings, keep
 from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
 from ..plan import EditPlan, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
+from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
+from ..remote_editor import RemoteEditor
 from .call import MAX_BATCH, EditCall, Generators, check_agents, check_call, check_planning, in_batches, within_size
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
@@ -42,14 +44,15 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
     other pipeline, and reach the editor, a pipeline of its own, as well.
 
     Args:
-        planner ([`~transformers.PreTrainedModel`]):
+        planner ([`~transformers.PreTrainedModel`] or [`~planners.remote.RemotePlanner`]):
             The decomposition agent: an image-text-to-text model such as
-            [`~transformers.Qwen2_5_VLForConditionalGeneration`], or a causal language model, which plans blindly.
-        processor ([`~transformers.ProcessorMixin`]):
-            The planner's processor; a tokenizer for a causal language model.
-        editor ([`~diffusers.DiffusionPipeline`]):
-            Any pipeline that takes `image` and `prompt`, a [`~diffusers.ModularPipeline`] too. Replace it at any time:
-            `pipe.editor = other`.
+            [`~transformers.Qwen2_5_VLForConditionalGeneration`], a causal language model, which plans blindly, or either
+            behind an address.
+        processor ([`~transformers.ProcessorMixin`], *optional*):
+            The planner's processor; a tokenizer for a causal language model. A planner behind an address needs none.
+        editor ([`~diffusers.DiffusionPipeline`] or [`~remote_editor.RemoteEditor`]):
+            Any pipeline that takes `image` and `prompt`, a [`~diffusers.ModularPipeline`] too, or one behind an address.
+            Replace it at any time: `pipe.editor = other`.
         sequencer ([`~transformers.PreTrainedModel`], *optional*):
             The sequencing agent. Left out, the planner answers both questions of one conversation.
         sequencer_processor ([`~transformers.ProcessorMixin`], *optional*):
@@ -70,10 +73,10 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
 
     def __init__(
         self,
-        planner: PreTrainedModel,
-        processor: ProcessorMixin | PreTrainedTokenizerBase,
-        editor: DiffusionPipeline,
-        sequencer: PreTrainedModel | None = None,
+        planner: PreTrainedModel | RemotePlanner,
+        processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
+        editor: DiffusionPipeline | RemoteEditor | None = None,
+        sequencer: PreTrainedModel | RemotePlanner | None = None,
         sequencer_processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
         prompts: Prompts | dict[str, str] | None = None,
         editor_defaults: dict[str, Any] | None = None,
@@ -138,11 +141,13 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         """
         return check_call(self, *args, **kwargs)
 
-    def check_planning(self, *args: Any, **kwargs: Any) -> tuple[list[Image.Image], list[str]]:
+    def check_planning(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
         """Refuse what cannot be planned before any model runs; raises as `check_inputs` does.
 
         Takes pictures, instructions, `max_new_tokens`, `num_plans`, a generator and further settings as `plan` does, and
-        returns pictures and instructions as lists of one length.
+        returns pictures, their references and instructions as lists of one length.
         """
         return check_planning(self, *args, **kwargs)
 
@@ -160,7 +165,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
-                The picture, its path or its URL. One picture goes with any number of instructions.
+                The picture, its path or its URL. One picture goes with any number of instructions. In a list, a list
+                stands for a picture and its references, as in `__call__`.
             instruction (`str` or `list` of `str`):
                 What to do, in the user's words. A list is planned in one batch.
             generator (`torch.Generator` or a list, *optional*):
@@ -185,13 +191,14 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         Raises:
             ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
-        images, instructions = self.check_planning(
+        images, references, instructions = self.check_planning(
             image, instruction, max_new_tokens, num_plans, generator, generation
         )
         plans = self._make_plans(
             images,
             instructions,
             generator,
+            references,
             num_plans=int(num_plans),
             constrained=constrained,
             max_new_tokens=int(max_new_tokens),
@@ -208,6 +215,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         images: Sequence[Image.Image],
         instructions: Sequence[str],
         generator: Generators,
+        references: Sequence[Sequence[Image.Image]],
         **settings: Any,
     ) -> list[EditPlan]:
         """Plan what is checked already."""
@@ -216,17 +224,21 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             plans = make_plans(
                 self.planner,
                 self.processor,
-                [_resized(image, within_size(self.planner, image.size)) for image in images],
+                [self._as_planned_on(image) for image in images],
                 instructions,
                 self.prompts,
                 sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
                 sequence_without_adapter=self.sequence_without_adapter,
                 seed=0 if first is None else first.initial_seed(),
                 device=self._execution_device,
+                references=[[self._as_planned_on(one) for one in beside] for beside in references],
                 **settings,
             )
             self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
         return plans
+
+    def _as_planned_on(self, image: Image.Image) -> Image.Image:
+        return _resized(image, within_size(self.planner, image.size))
 
     @staticmethod
     def _warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
@@ -359,8 +371,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or a list of them):
-                The picture, its path or its URL. In a list, a list stands for a picture and others that the editor sees
-                beside it: `[[photo, coat]]`. The first is planned on and edited; not every editor takes several.
+                The picture, its path or its URL. In a list, a list stands for a picture and others beside it:
+                `[[photo, coat]]`. Planner and editor see all of them, and the first is edited; not every editor takes several.
             instruction (`str` or `list` of `str`, *optional*):
                 What to do, in the user's words. One picture goes with several instructions and the other way round.
             plan ([`EditPlan`] or a list of them, *optional*):
@@ -440,7 +452,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         if not call.planned:
             settings = {"max_new_tokens": int(max_new_tokens), "num_plans": call.num_plans, **(generation or {})}
             drawn = call.generators[0] if call.generators else None
-            plans = self._make_plans(call.images, call.given, drawn, **settings)
+            plans = self._make_plans(call.images, call.given, drawn, call.references, **settings)
             self._warn_of_fallbacks(plans)
 
         # 3. Let the caller see, and change, what is about to be done

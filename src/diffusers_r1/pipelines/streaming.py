@@ -88,7 +88,8 @@ class StreamingMixin:
                 return call, None
             settings = {"max_new_tokens": call.get("max_new_tokens", 512), **(call.get("generation") or {})}
             drawn = checked.generators[0] if checked.generators else None
-            return call, self._make_plans(checked.images, checked.given, drawn, retries=0, **settings)[0]
+            plans = self._make_plans(checked.images, checked.given, drawn, checked.references, retries=0, **settings)
+            return call, plans[0]
 
         for call, plan in one_ahead(plan_greedily, calls):
             if plan is not None and not is_to_be_asked_again(plan):

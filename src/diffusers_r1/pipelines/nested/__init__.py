@@ -6,6 +6,7 @@ pipeline (move, offload, show progress, load in half precision, ...) reaches it.
 
 from .loading import LoadingMixin, NestedPipeline
 from .moving import MovingMixin
+from .remote import PlainRemoteEditor, PlainRemotePlanner
 from .saving import SavingMixin
 
 
@@ -16,4 +17,4 @@ class NestedPipelineMixin(MovingMixin, LoadingMixin, SavingMixin):
     """
 
 
-__all__ = ["NestedPipeline", "NestedPipelineMixin"]
+__all__ = ["NestedPipeline", "NestedPipelineMixin", "PlainRemoteEditor", "PlainRemotePlanner"]

@@ -11,10 +11,12 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...belongings import keep
+from ...bundles.cards import PIPELINE_MODULE
 from ...bundles.planners import ADAPTER_FOLDER, load_adapter
 from ...names import HUB_SETTINGS, files_to_load, resolve
 from .adapters import adapter_layers, load_adapters
-from .parts import SHARED, nested_names, read_index
+from .parts import SHARED, models_of, nested_names, read_index
+from .remote import REMOTE, load_remote
 from .settings import settings_of_nested, settings_of_outer
 
 
@@ -54,7 +56,10 @@ class LoadingMixin:
         index = read_index(folder)
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
 
-        # 1. The nested pipelines, with their adapters
+        # 1. What is behind an address, and the nested pipelines with their adapters
+        for name, kind in _remote_in(index).items():
+            if name not in given:
+                given[name] = load_remote(kind, folder / name)
         nested = [name for name in nested_names(cls) if name not in given and index.get(name, [None])[0]]
         shared = {own: place for own, place in (index.get(SHARED) or {}).items() if own not in given}
         inside = {own: place.partition(".")[2] for own, place in shared.items()}
@@ -91,8 +96,8 @@ class LoadingMixin:
         `save_pretrained`, would make it ask for `trust_remote_code` to load this very class.
         """
         index = super()._dict_from_json_file(json_file)
-        nested = nested_names(cls)
-        return {**{key: value for key, value in index.items() if key not in nested}, "_class_name": cls.__name__}
+        loaded_here = {*nested_names(cls), *_remote_in(index)}
+        return {**{key: value for key, value in index.items() if key not in loaded_here}, "_class_name": cls.__name__}
 
     @classmethod
     def download(cls, pretrained_model_name: str | os.PathLike, **kwargs: Any) -> str:
@@ -121,7 +126,8 @@ class LoadingMixin:
         Only the nested pipeline is loaded by a class of ours there, so it says that no dtype was asked for.
         """
         if any(vars(pipeline).pop(NO_DTYPE_ASKED, False) for pipeline in self.nested_pipelines.values()):
-            self.to(torch.float32)
+            for model in models_of(self).values():
+                model.to(torch.float32)
 
 
 class NestedPipeline(torch.nn.Module):
@@ -137,6 +143,12 @@ class NestedPipeline(torch.nn.Module):
         load_adapters(pipeline, Path(folder))
         vars(pipeline)[NO_DTYPE_ASKED] = torch_dtype is None
         return pipeline
+
+
+def _remote_in(index: dict[str, Any]) -> dict[str, str]:
+    """The components in an index that are behind an address: the names of their classes."""
+    entries = {name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    return {name: kind for name, (module, kind) in entries.items() if module == PIPELINE_MODULE and kind in REMOTE}
 
 
 def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:

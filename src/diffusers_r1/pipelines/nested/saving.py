@@ -18,6 +18,7 @@ from ...plan import EditPlan
 from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
 from .parts import SHARED, nested_pipelines, refuse_modular, shared_parts, write_index
+from .remote import is_remote, save_remote
 
 
 class SavingMixin:
@@ -66,8 +67,9 @@ class SavingMixin:
             adapted.append(planner)
 
         # 2. The weights, as diffusers saves them, each once
-        entries = {name: self.config[name] for name in shared}
-        self.register_to_config(**dict.fromkeys(shared, (None, None)))
+        remote = {name: part for name, part in self.components.items() if is_remote(part)}
+        entries = {name: self.config[name] for name in (*shared, *remote)}
+        self.register_to_config(**dict.fromkeys(entries, (None, None)))
         try:
             with ExitStack() as stack:
                 stack.enter_context(adapters_taken_out(*adapted))
@@ -77,15 +79,17 @@ class SavingMixin:
         finally:
             self.register_to_config(**entries)
 
-        # 3. The adapters of the nested pipelines, the index, and the card
+        # 3. What diffusers does not save, the index, and the card
+        for name, part in remote.items():
+            save_remote(part, folder / name)
         for name, part in nested.items():
             save_adapters(part, folder / name, but=planner)
-        self._complete_index(folder, shared)
+        self._complete_index(folder, shared, remote)
         cards.write_card(self, folder, **for_card)
         if push_to_hub:
             self._push(folder, kwargs.pop("repo_id", folder.name), for_card, **kwargs)
 
-    def _complete_index(self, folder: Path, shared: dict[str, str]) -> None:
+    def _complete_index(self, folder: Path, shared: dict[str, str], remote: Mapping[str, Any]) -> None:
         """Write what diffusers knows nothing of into the index, and the file by which plain `DiffusionPipeline` loads.
 
         The class name is a pair, as diffusers has it for code that comes with the weights: plain `DiffusionPipeline`
@@ -96,15 +100,16 @@ class SavingMixin:
         index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
         index["_class_name"] = [cards.PIPELINE_MODULE, type(self).__name__]
         index[SHARED] = shared
-        for name in nested_pipelines(self):
-            index[name] = [cards.PIPELINE_MODULE, NestedPipeline.__name__]
+        of_ours = {name: NestedPipeline.__name__ for name in nested_pipelines(self)}
+        of_ours.update({name: type(part).__name__ for name, part in remote.items()})
+        index.update({name: [cards.PIPELINE_MODULE, kind] for name, kind in of_ours.items()})
         # Of a planner with an adapter nothing but the adapter is saved, so that its config cannot keep these.
         if self.planner is not None and adapter_layers(self.planner):
             index["prompts"] = self.prompts.to_dict()
             index["sequence_without_adapter"] = self.sequence_without_adapter
         write_index(folder, index)
         code = cards.pipeline_file(type(self))
-        for place in (folder, *(folder / name for name in nested_pipelines(self))):
+        for place in (folder, *(folder / name for name in of_ours)):
             (place / f"{cards.PIPELINE_MODULE}.py").write_text(code, encoding="utf-8")
 
     def push_to_hub(

@@ -10,6 +10,9 @@ every setting to the editor as well, not the dtype alone:
 
 try:
     from diffusers_r1 import ImageEditR1Pipeline  # noqa: F401
-    from diffusers_r1.pipelines.nested import NestedPipeline  # noqa: F401
+    from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner
 except ImportError as error:
     raise ImportError("To load this bundle: pip install diffusers-r1") from error
+
+# What the bundle's index calls them.
+RemotePlanner, RemoteEditor = PlainRemotePlanner, PlainRemoteEditor

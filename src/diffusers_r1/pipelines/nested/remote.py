@@ -1,0 +1,58 @@
+"""Components behind an address: saved in a bundle as what is said of them, an address and a model's name, and no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ... import schema
+from ...belongings import belongings, keep
+from ...planners.remote import RemotePlanner
+from ...remote_editor import RemoteEditor
+
+
+REMOTE = {kind.__name__: kind for kind in (RemotePlanner, RemoteEditor)}
+_BELONGINGS = "belongings.json"  # such a component has no config that is saved with it
+
+
+def is_remote(component: Any) -> bool:
+    """Whether a component is behind an address."""
+    return isinstance(component, tuple(REMOTE.values()))
+
+
+def save_remote(component: RemotePlanner | RemoteEditor, folder: Path) -> None:
+    """Write a component behind an address, and what belongs to it; never a key."""
+    component.save_pretrained(folder)
+    (folder / _BELONGINGS).write_text(json.dumps(belongings(component), indent=2) + "\n", encoding="utf-8")
+
+
+def load_remote(kind: str, folder: Path) -> RemotePlanner | RemoteEditor:
+    """What `save_remote` wrote.
+
+    Raises:
+        OSError: If a file is missing.
+        ValueError: If a file is not what it should be; the message names it.
+    """
+    component = REMOTE[kind].from_pretrained(folder)
+    if (folder / _BELONGINGS).is_file():
+        keep(component, **schema.read_file(folder / _BELONGINGS, dict[str, Any]))
+    return component
+
+
+class PlainRemotePlanner:
+    """How plain `DiffusionPipeline` loads a planner behind an address."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **_: Any) -> RemotePlanner:
+        """The planner that `save_remote` wrote."""
+        return load_remote(RemotePlanner.__name__, Path(folder))
+
+
+class PlainRemoteEditor:
+    """How plain `DiffusionPipeline` loads an editor behind an address."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **_: Any) -> RemoteEditor:
+        """The editor that `save_remote` wrote."""
+        return load_remote(RemoteEditor.__name__, Path(folder))
