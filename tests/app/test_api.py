@@ -72,7 +72,7 @@ def test_the_result_has_the_size_of_the_source_and_the_exif_rotation_applied(cli
         ("/edit", [{}, "single", 0], "plan: `requests` is missing"),
         ("/edit", [{"requests": []}, "single", 0], "at least one sub-request"),
         ("/edit", [{"requests": ["a"] * 21}, "single", 0], "at most 20"),
-        ("/edit", [{"requests": ["a"]}, "double", 0], '"single" or "multi"'),
+        ("/edit", [{"requests": ["a"]}, "double", 0], '"single", "multi"'),
         ("/edit", [{"requests": ["a"]}, "single", -1], "The seed is a whole number"),
         ("/edit", [[1], "single", 0], "plan must be an object with"),
     ],

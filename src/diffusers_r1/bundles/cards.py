@@ -138,7 +138,7 @@ every setting to the editor as well, not the dtype alone:
 
 try:
     from {module} import {name}  # noqa: F401
-    from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner
+    from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner  # noqa: F401
 except ImportError as error:
     raise ImportError("To load this bundle: pip install diffusers-r1") from error
 

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     with redirect_stdout(sys.stderr):
         import torch
 
+        from ..editors import check_editor
+
         pipe = load_pipeline(args, **({} if plan is None else dict.fromkeys(AGENTS)))
         generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
         call = {
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
             **dict(args.set),
         }
         with checking():
+            check_editor(pipe.editor, dict(args.set))  # by itself: `--set turns=...` is not for the pipeline
             pipe.check_inputs(**call)
 
         # 3. Edit
