@@ -432,11 +432,12 @@ def remote(
                 start = time.perf_counter()
                 first = prompts.first_turn(row.instruction)
                 settings = {"max_tokens": max_new_tokens, "temperature": 0.0}
-                decomposition = server.chat(first, **settings)
-                sequence = server.chat(prompts.second_turn(first, decomposition.text), **settings)
-                counted = [each.usage.get("completion_tokens") for each in (decomposition, sequence)]
+                answers = [server.chat(first, **settings)]
+                if read_decomposition(answers[0].text).edits:
+                    answers.append(server.chat(prompts.second_turn(first, answers[0].text), **settings))
+                counted = [each.usage.get("completion_tokens") for each in answers]
                 tokens = None if None in counted else sum(counted)
-                made = to_plan(row.instruction, decomposition.text, sequence.text)
+                made = to_plan(row.instruction, answers[0].text, answers[-1].text)
                 return made, time.perf_counter() - start, tokens
 
             for row, result in map_concurrently(ask, rows, concurrency):
