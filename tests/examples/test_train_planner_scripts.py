@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles import find
-from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
 from diffusers_r1.planning import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import sample_task
@@ -381,8 +381,9 @@ def test_a_planner_of_sentences_by_both_scripts_in_words_of_its_own(text_only, t
     assert load_planner(started)[2] == Prompts(decompose="Plan: {instruction}", sequence="In order:")
 
     few = {"max_steps": 1, "max_completion_length": 8, "validation_rows": 2, "dataset_name": "sentences:plain=1"}
-    output = run(GRPO, output_dir=tmp_path / "grpo", **{**GRPO_FEW, **few, "model_name_or_path": started})
+    output = run(GRPO, output_dir=tmp_path / "grpo", **{**GRPO_FEW, **few, "model_name_or_path": started / "adapter"})
     assert len(completions(output)[1]) == 8 and load_planner(output)[2].sequence == "In order:"
+    assert base_of(started / "adapter") == base_of(output / "adapter") == str(text_only)  # one adapter, trained on
 
 
 # Bad use

@@ -37,8 +37,8 @@ def load_planner(
         the default ones where the folder has none.
     """
     folder = find(str(name)) or name
-    if adapter := find_adapter_config_file(folder):
-        model, processor, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
+    if (base := base_of(name)) != str(name):
+        model, processor, _ = load_planner(base, **kwargs)
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     index = Path(folder) / "model_index.json"
@@ -50,6 +50,16 @@ def load_planner(
     sees = AutoConfig.from_pretrained(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     return auto.from_pretrained(model, **kwargs).eval(), AutoProcessor.from_pretrained(processor), prompts
+
+
+def base_of(name: str | Path) -> str:
+    """The name of the model that a LoRA adapter was trained on; of any other planner its own name.
+
+    Args:
+        name (`str` or `Path`): As [`load_planner`] takes it.
+    """
+    adapter = find_adapter_config_file(find(str(name)) or name)
+    return json.loads(Path(adapter).read_text())["base_model_name_or_path"] if adapter else str(name)
 
 
 def load_adapter(
