@@ -53,8 +53,8 @@ def test_sentences_are_of_every_kind_and_of_the_seeds_for_reporting():
     assert read_rows("sentences", limit=8) == rows != read_rows("sentences", limit=8, seed=100)
 
 
-def test_paraphrases_say_the_same():
-    rows = read_rows("paraphrases", limit=20)
+def test_reworded_sentences_say_the_same():
+    rows = read_rows("reworded", limit=20)
     groups = {row.group: [other for other in rows if other.group == row.group] for row in rows}
     assert len(groups) == 4
     for group in groups.values():
@@ -114,6 +114,16 @@ def test_everyday_rows(tmp_path):
     path.write_text(json.dumps(line) + "\n" + json.dumps({**line, "id": "a2", "before": None}))
     first, second = read_rows(f"everyday={path}")
     assert first.edits == (MAN, HAT) and first.before == ((0, 1),) and second.before == ()
+
+
+def test_paraphrases_are_a_row_each(tmp_path):
+    path = tmp_path / "paraphrases.jsonl"
+    path.write_text(
+        json.dumps({"id": "p1", "trade": "food", "wordings": ["no crumbs", "crumbs out"], "edits": [vars(MAN)]})
+    )
+    first, second = read_rows(f"paraphrases={path}")
+    assert (first.id, second.instruction, second.edits) == ("p1-0", "crumbs out", (MAN,))
+    assert first.group == second.group == "p1"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,7 @@ def test_examples_come_before_the_question():
 
 
 def test_a_run_says_how_far_the_rule_is_from_the_truth(tmp_path):
-    report = evaluate_planners(tmp_path, ["sentences", "paraphrases"], ["truth", "rule"], limit=40)
+    report = evaluate_planners(tmp_path, ["sentences", "reworded"], ["truth", "rule"], limit=40)
     tables = json.loads((tmp_path / "planners.json").read_text())
     truth, rule = (tables["sentences"][name]["figures"] for name in ("truth", "rule"))
     assert all(truth[figure]["mean"] == 1.0 for figure in ("format", "number", "action_f1", "exact", "order"))
@@ -230,7 +240,7 @@ def test_a_run_says_how_far_the_rule_is_from_the_truth(tmp_path):
     assert rule["exact"]["high"] < 0.5 and rule["number"]["n"] == 40
     difference = tables["sentences"]["rule"]["difference"]["action_f1"]
     assert difference["mean"] == pytest.approx(rule["action_f1"]["mean"] - 1) and difference["high"] < 0
-    assert tables["paraphrases"]["truth"]["figures"]["agreement"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 8}
+    assert tables["reworded"]["truth"]["figures"]["agreement"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 8}
     assert "| rule | 40 |" in report.read_text()
 
 
