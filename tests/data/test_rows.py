@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 
-from diffusers_r1.data import to_prompts
+from diffusers_r1.data import load_rows, to_prompts
 from diffusers_r1.data.rows import NEUTRAL_GREY, checked_texts, fit, row_features
 from diffusers_r1.plan import Edit
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.rewards import ActionReward
-from diffusers_r1.tags import read_decomposition, write_decomposition
+from diffusers_r1.sentences import sample_sentence
+from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition
 
 
 LISTS = {"actions": ["recolor", "remove"], "subjects": ["coat", "man"], "goals": ["red", "nothing"]}
@@ -170,3 +171,21 @@ def test_the_true_answer_as_a_completion(sees):
     found = read_decomposition(answer)
     assert message["role"] == "assistant" and not found.faults and found.reasoning == "hm"
     assert [[edit.action, edit.subject, edit.goal] for edit in found.edits] == [list(e) for e in zip(*LISTS.values())]
+
+
+@pytest.mark.parametrize("limit", [3, None])
+def test_rows_with_requests_are_answered_twice(limit):
+    sentence = sample_sentence(0, "chained")
+    row = next(iter(to_prompts(load_rows("sentences:chained=1", limit=limit), SYSTEM, None, False, answered=True)))
+    assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+    first, question, second = row["completion"]
+    assert [first["role"], question["role"], second["role"]] == ["assistant", "user", "assistant"]
+    assert read_decomposition(first["content"]).edits == sentence.edits
+    assert question["content"] == SYSTEM.sequence
+    assert read_sequence(second["content"]).requests == sentence.requests
+    assert "image" not in row
+
+
+def test_a_planner_that_sees_is_refused_rows_without_pictures():
+    with pytest.raises(ValueError, match="no pictures"):
+        to_prompts(load_rows("sentences", limit=3), SYSTEM, None, sees=True)

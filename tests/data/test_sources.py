@@ -17,6 +17,7 @@ from data_sets import GEDIT, complex_edit, picture, write_parquet
 from diffusers_r1.data import EDIT_COLUMNS, SOURCES, load_rows
 from diffusers_r1.images import load_picture
 from diffusers_r1.scenes import TEST_SEEDS, sample_task, sample_tasks
+from diffusers_r1.sentences import sample_sentence
 
 
 LOGGER = "diffusers_r1.data.sources"
@@ -441,3 +442,56 @@ def test_a_folder_with_targets(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rows = load_rows(str(tmp_path), measured=True)
     assert [row["target"].convert("RGB").getpixel((0, 0))[0] for row in rows] == [100, 101]
+
+
+def test_sentences_have_their_truth_and_no_pictures():
+    rows = load_rows("sentences:chained=1", limit=5)
+    sentence = sample_sentence(3, "chained")
+    assert rows[3] == {
+        "instruction": sentence.instruction,
+        "actions": [edit.action for edit in sentence.edits],
+        "subjects": [edit.subject for edit in sentence.edits],
+        "goals": [edit.goal for edit in sentence.edits],
+        "reasoning": sentence.reasoning,
+        "requests": list(sentence.requests),
+    }
+    stream = load_rows("sentences:chained=1", seed=1)
+    assert [row["instruction"] for row in islice(stream, 4)] == rows["instruction"][1:]
+    test = load_rows("sentences:noisy=1", split="test", limit=1)
+    assert test["instruction"][0] == sample_sentence(TEST_SEEDS, "noisy").instruction
+
+
+def test_sentences_and_a_file_of_rows_in_turn(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    edit = {"action": "remove", "subject": "bin", "goal": "nothing"}
+    file.write_text(json.dumps({"instruction": "no bin please", "edits": [edit]}) + "\n")
+    rows = load_rows("sentences:plain=0.5,file=0.5", limit=100, path=file)
+    read = [row for row in rows if row["instruction"] == "no bin please"]
+    assert 30 < len(read) < 70
+    assert read[0] == {
+        "instruction": "no bin please", "actions": ["remove"], "subjects": ["bin"], "goals": ["nothing"],
+        "reasoning": None, "requests": None,
+    }  # fmt: skip
+    held_out = load_rows("sentences:plain=0.5,file=0.5", split="validation", limit=50, path=file)
+    assert "no bin please" not in held_out["instruction"][:]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("sentences", {"instruction": "x", "edits": []}, "no `path` but sentences"),
+        ("sentences:file=1", {"instruction": "x"}, "Row 0 of .* has no `instruction` and `edits`"),
+        ("sentences:file=1", {"instruction": "x", "edits": [{"verb": "add"}]}, "Row 0 of"),
+        ("sentences:file=1", None, "no rows"),
+    ],
+)
+def test_files_of_rows_that_cannot_be_read(name, line, message, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("" if line is None else json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=message):
+        load_rows(name, limit=1, path=file)
+
+
+def test_a_share_of_a_file_needs_the_file():
+    with pytest.raises(ValueError, match="no `path` but sentences"):
+        load_rows("sentences:file=1", limit=1)

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
-from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
 from diffusers_r1.names import resolve
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.prompts import Prompts
@@ -368,6 +368,24 @@ def test_supervised_training_of_a_planner_that_does_not_see(text_only, tmp_path)
     assert flat_change(output, text_only).abs().max() > 0
 
 
+def test_a_planner_of_sentences_by_both_scripts_in_words_of_its_own(text_only, tmp_path):
+    words = tmp_path / "words"
+    words.mkdir()
+    Prompts(decompose="Plan: {instruction}", sequence="In order:").save(words)
+    short = {"prompts": words, "dataset_name": "sentences", "dataset_limit": 8, "validation_rows": 2}
+    lora = {"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]}
+    options = {**SFT_FEW, **short, **lora, "max_steps": 3, "model_name_or_path": text_only, "learning_rate": 0.5}
+    started = run(SFT, output_dir=tmp_path / "sft", **options)
+    losses = [float(loss) for (loss,) in curves(started, "loss").values() if loss]
+    assert losses[-1] < losses[0]
+    assert load_planner(started)[2] == Prompts(decompose="Plan: {instruction}", sequence="In order:")
+
+    few = {"max_steps": 1, "max_completion_length": 8, "validation_rows": 2, "dataset_name": "sentences:plain=1"}
+    output = run(GRPO, output_dir=tmp_path / "grpo", **{**GRPO_FEW, **few, "model_name_or_path": started / "adapter"})
+    assert len(completions(output)[1]) == 8 and load_planner(output)[2].sequence == "In order:"
+    assert base_of(started / "adapter") == base_of(output / "adapter") == str(text_only)  # one adapter, trained on
+
+
 # Bad use
 # -------
 
@@ -401,6 +419,7 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
     [
         (GRPO, {"dataset_name": ""}, "--dataset_name"),
         (SFT, {"dataset_name": ""}, "--dataset_name"),
+        (SFT, {"prompts": RECIPES}, "recipes has none"),
         (GRPO, {"rewards": ["format", "taste"]}, "taste"),
         (GRPO, {"rewards": ["format", "action"], "reward_weights": [1, 2, 3]}, "3 `reward_weights` for 2 `rewards`"),
         (GRPO, {"bundle_editor": RECIPES}, "no file named model_index.json"),

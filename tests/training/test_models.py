@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from trl import GRPOConfig, ModelConfig
 
-from diffusers_r1.bundles.planners import save_planner
+from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
 from diffusers_r1.planners.encoded import vision_tower
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.models import load_trainable, lora_settings, resume_point, without_control_tokens
 
 
@@ -87,3 +88,21 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
         (runs / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     assert resume_point(asked) == str(runs / "checkpoint-10")
     assert resume_point(settings(runs, resume_from_checkpoint="some/where")) == "some/where"
+
+
+def test_an_adapter_is_trained_on(text_planner, tmp_path, prompts):
+    save_planner(tmp_path / "base", *text_planner, Prompts())
+    base, _, _ = load_planner(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    prompts.save(tmp_path / "adapter")
+    start = str(tmp_path / "adapter")
+    planner, _, words = load_trainable(ModelConfig(start, dtype="bfloat16"), settings(tmp_path), True)
+    trained = {name: weight for name, weight in planner.named_parameters() if weight.requires_grad}
+    assert trained and all("lora_" in name and weight.dtype == torch.float32 for name, weight in trained.items())
+    assert words == prompts
+    expected = adapted.state_dict()
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained.items())
+    assert base_of(start) == str(tmp_path / "base") and base_of("org/name") == "org/name"
+    with pytest.raises(ValueError, match="leave out --use_peft"):
+        load_trainable(ModelConfig(start, use_peft=True), settings(tmp_path), True)

@@ -106,6 +106,17 @@ def base_of_adapter(folder: Path) -> str:
     return base
 
 
+def base_of(name: str | Path, **hub: Any) -> str:
+    """The name of the model that a LoRA adapter was trained on; of any other planner its own name.
+
+    Args:
+        name (`str` or `Path`): As [`load_planner`] takes it.
+        hub: `revision`, `token`, ..., as there.
+    """
+    folder = resolve(name, **hub)
+    return base_of_adapter(folder) if (folder / ADAPTER_INDEX).is_file() else str(name)
+
+
 def load_adapter(
     model: PreTrainedModel, name: str | Path, **hub: Any
 ) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="psr, realedit, ultraedit, magicbrush, gedit, complexedit, or NAME=FOLDER for a copy of one; scenes; a folder; "
-        "or, of words alone, for --planners: sentences, paraphrases, everyday, complexbench-edit=FILE, magicbrush-sessions",
+        "or, of words alone, for --planners: sentences, reworded, everyday, paraphrases, complexbench-edit=FILE, magicbrush-sessions",
     )
     what.add_argument(
         "--planners",

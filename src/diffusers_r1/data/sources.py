@@ -13,14 +13,15 @@ it and give the folder as `path`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import scenes, sentences
+from .. import records, scenes, sentences
 from ..images import to_png
+from ..plan import Edit
 from .rows import EDIT_COLUMNS, checked_texts, row_features
 
 
@@ -94,7 +95,8 @@ SOURCES: dict[str, Source] = {
 }
 
 # Worlds whose rows are made from seeds, without end: their kinds.
-WORLDS = {"scenes": scenes.KINDS, "sentences": sentences.KINDS}
+FILE = "file"  # the kind of sentences that were not made: they are read from a file
+WORLDS = {"scenes": scenes.KINDS, "sentences": (FILE, *sentences.KINDS)}
 WORLD_SPLITS = {"train": 0, "validation": 900_000_000, "test": scenes.TEST_SEEDS}
 
 _ANY = Source(
@@ -133,7 +135,8 @@ def load_rows(
             - `"scenes"`, or `"scenes:complex=0.5,pointed=0.5"` with each kind's share: tasks made from seeds, whose true
               edits are known;
             - `"sentences"`, in the same ways: instructions in everyday English with their true edits and requests, for
-              planners that do not see. Their rows have no `image`, and `requests` beside the other columns.
+              planners that do not see. Their rows have no `image`, and `requests` beside the other columns. With `path`, a
+              JSONL file of `{"instruction", "edits"}`, its rows are a kind of the split `"train"`: `"sentences:noisy=0.4,file=0.6"`.
         split (`str`, *optional*): The data set's own by default. Of scenes and sentences `"train"`, `"validation"` or `"test"`,
             whose seeds do not overlap.
         on_bad_row (`"error"`, `"skip"` or `"keep"`, defaults to `"error"`): What a row that cannot be read does. Skipped
@@ -165,12 +168,15 @@ def load_rows(
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is at least 1, not {limit}.")
     if is_made(name):
-        if columns or path or measured or options:
+        kinds = _shares(name)
+        of_file = (kinds or {}).get(FILE) is not None
+        if columns or bool(path) != of_file or measured or options:
             world = name.partition(":")[0].capitalize()
             raise ValueError(
-                f"{world} are made, not read: they take no `columns`, no `path`, no `measured` and no options of loading."
+                f"{world} are made, not read: they take no `columns`, no `measured`, no options of loading, and no `path` "
+                f"but sentences of which `{FILE}` has a share."
             )
-        return _made(name, split or "train", limit, seed or 0)
+        return _made(name, split or "train", limit, seed or 0, path)
     known = SOURCES.get(name) or next((source for source in SOURCES.values() if source.path == name), _ANY)
     where = str(path or known.path or name)
     dataset = _open(where, split or known.split, options)
@@ -336,7 +342,7 @@ def _check_picture(pictures: Dataset, index: int) -> None:
         raise ValueError("it has no picture")
 
 
-def _made(name: str, split: str, limit: int | None, seed: int) -> Dataset | IterableDataset:
+def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path | None) -> Dataset | IterableDataset:
     from datasets import Dataset, Features, IterableDataset, List, Value
 
     world = name.partition(":")[0]
@@ -351,11 +357,14 @@ def _made(name: str, split: str, limit: int | None, seed: int) -> Dataset | Iter
     if world == "sentences":
         rows = _sentence_rows
         features = Features({**{k: v for k, v in features.items() if k != "image"}, "requests": List(Value("string"))})
+    made_from: dict[str, Any] = {"first_seed": first, "kinds": kinds}
+    if path is not None and split == "train":
+        made_from["read"] = _rows_of_file(path)
+    elif path is not None:  # what is measured has to be new
+        made_from["kinds"] = {kind: share for kind, share in kinds.items() if kind != FILE} or None
     if limit is None:
-        return IterableDataset.from_generator(
-            rows, features=features, gen_kwargs={"first_seed": first, "kinds": kinds}
-        )
-    return Dataset.from_list(list(islice(rows(first, kinds), limit)), features=features)
+        return IterableDataset.from_generator(rows, features=features, gen_kwargs=made_from)
+    return Dataset.from_list(list(islice(rows(**made_from), limit)), features=features)
 
 
 def _shares(name: str) -> dict[str, float] | None:
@@ -374,7 +383,7 @@ def _shares(name: str) -> dict[str, float] | None:
         or min(shares.values()) < 0
         or not 0 < sum(shares.values()) < float("inf")
     ):
-        like = f"{world}:{known[-1]}=0.5,{known[1]}=0.5"
+        like = f"{world}:{known[-1]}=0.5,{known[-2]}=0.5"
         raise ValueError(f'{world.capitalize()} are asked for like "{like}", kinds {known}, not {name!r}.')
     return shares
 
@@ -384,20 +393,45 @@ def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dic
         yield {
             "image": {"bytes": to_png(task.image), "path": None},  # 300 bytes instead of 12 kB of pixels
             "instruction": task.instruction,
-            "actions": [edit.action for edit in task.edits],
-            "subjects": [edit.subject for edit in task.edits],
-            "goals": [edit.goal for edit in task.edits],
+            **_edit_columns(task.edits),
             "reasoning": scenes.reason(task, task.edits),
         }
 
 
-def _sentence_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dict[str, Any]]:
-    for sentence in sentences.sample_sentences(first_seed, kinds):
+def _sentence_rows(
+    first_seed: int, kinds: dict[str, float] | None, read: Sequence[dict[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    for seed in count(first_seed):
+        kind = sentences.kind_of(seed, kinds)
+        if kind == FILE:
+            yield read[seed % len(read)]
+            continue
+        sentence = sentences.sample_sentence(seed, kind)
         yield {
             "instruction": sentence.instruction,
-            "actions": [edit.action for edit in sentence.edits],
-            "subjects": [edit.subject for edit in sentence.edits],
-            "goals": [edit.goal for edit in sentence.edits],
+            **_edit_columns(sentence.edits),
             "reasoning": sentence.reasoning,
             "requests": list(sentence.requests),
         }
+
+
+def _rows_of_file(path: str | Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(records.read(path)):
+        try:
+            row = {"instruction": line["instruction"], **_edit_columns([Edit(**edit) for edit in line["edits"]])}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"Row {number} of {path} has no `instruction` and `edits`: {error}.") from error
+        rows.append({**row, "reasoning": None, "requests": line.get("requests")})
+    if not rows:
+        raise ValueError(f"{path} has no rows.")
+    return rows
+
+
+def _edit_columns(edits: Iterable[Edit]) -> dict[str, list[str]]:
+    edits = list(edits)
+    return {
+        "actions": [edit.action for edit in edits],
+        "subjects": [edit.subject for edit in edits],
+        "goals": [edit.goal for edit in edits],
+    }

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 ROWS, ANSWERS, REPORT = "planner_rows.jsonl", "planner_answers.jsonl", "planners"
-NAMES = ("sentences", "paraphrases", "everyday", "complexbench-edit", "magicbrush-sessions")
+NAMES = ("sentences", "reworded", "everyday", "paraphrases", "complexbench-edit", "magicbrush-sessions")
 SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
-WORDINGS = 5  # of each of the paraphrases
+WORDINGS = 5  # of each of the reworded sentences
 FEW_SHOTS = 3
-EVERYDAY = "everyday_test.jsonl"
+HAND_WRITTEN = {"everyday": "everyday_test.jsonl", "paraphrases": "paraphrases.jsonl"}  # files of the package
 FIGURES = (
     "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "omitted", "invented", "order", "agreement",
     "seconds", "tokens",
@@ -133,8 +133,9 @@ def evaluate_planners(
         benchmarks (sequence of `str`): Among
 
             - `"sentences"`: the world of sentences, its four kinds in turn, from the seeds kept for reporting;
-            - `"paraphrases"`: a hundred of them in five wordings each, for the agreement of a planner with itself;
+            - `"reworded"`: a hundred of them in five wordings each, for the agreement of a planner with itself;
             - `"everyday"`: the hand-written instructions of the package, those for reporting; or `"everyday=FILE"`;
+            - `"paraphrases"`: a hundred hand-written ones in five wordings each; or `"paraphrases=FILE"`;
             - `"complexbench-edit=FILE"`: its steps, joined to one sentence; a file or folder of the original layout, or
               a list of rows with `steps` and `edits`. Of most of its goals nothing is known;
             - `"magicbrush-sessions"`, from the Hub, or `"...=FILE"`: the turns about one picture, joined to one sentence.
@@ -142,7 +143,7 @@ def evaluate_planners(
         planners (sequence of `str`): Among `"rule"` (a splitter that knows commas and verbs), `"truth"`, `"remote"` (the
             model behind `remote_url`), and names that [`load_planner`] takes. `NAME+few-shot` shows three examples
             first, `NAME+constrained` lets it write nothing but the declared format; both can be put together.
-        limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, of paraphrases 500.
+        limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
         max_new_tokens (`int`, defaults to 512): Of each answer.
         batch_size (`int`, defaults to 8): Instructions planned at once. Give 1 to measure the seconds of a single one.
@@ -207,8 +208,9 @@ def read_rows(name: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         raise ValueError("ComplexBench-Edit is read from a file: complexbench-edit=FILE.")
     rows = {
         "sentences": lambda: _sentences(limit or SENTENCES_LIMIT, seed),
-        "paraphrases": lambda: _paraphrases(limit or 100 * WORDINGS, seed),
-        "everyday": lambda: _everyday(Path(path) if path else None),
+        "reworded": lambda: _reworded(limit or 100 * WORDINGS, seed),
+        "everyday": lambda: _everyday(_hand_written(source, path)),
+        "paraphrases": lambda: _paraphrases(_hand_written(source, path)),
         "complexbench-edit": lambda: _complexbench(Path(path), seed),
         "magicbrush-sessions": lambda: _magicbrush(Path(path) if path else None, seed),
     }[source]()
@@ -224,26 +226,38 @@ def _sentences(limit: int, seed: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def _paraphrases(limit: int, seed: int) -> Iterator[Row]:
+def _reworded(limit: int, seed: int) -> Iterator[Row]:
     for number in range(limit):
         place, wording = divmod(number, WORDINGS)
         said = sample_sentence(TEST_SEEDS + 500_000 + seed + place, KINDS[place % len(KINDS)], wording)
         group = f"{said.kind}-{said.seed}"
         yield Row(
-            "paraphrases", f"{group}-{wording}", said.instruction, len(said.edits), said.edits, said.requests,
+            "reworded", f"{group}-{wording}", said.instruction, len(said.edits), said.edits, said.requests,
             said.before, group,
         )  # fmt: skip
 
 
-def _everyday(path: Path | None) -> Iterator[Row]:
+def _hand_written(name: str, path: str) -> Path:
+    file = Path(path) if path else Path(__file__).parents[1] / "sentences" / "data" / HAND_WRITTEN[name]
+    if not file.exists():
+        raise ValueError(f"There is no {file.name} in the package; give a file: {name}=FILE.")
+    return file
+
+
+def _everyday(path: Path) -> Iterator[Row]:
     """Rows of `{"id", "trade", "instruction", "edits": [{"action", "subject", "goal"}], "requests", "before"}`."""
-    path = path or Path(__file__).parents[1] / "sentences" / "data" / EVERYDAY
-    if not path.exists():
-        raise ValueError(f"There is no {path.name} in the package; give a file: everyday=FILE.")
     for line in records.read(path):
         edits = tuple(Edit(**edit) for edit in line["edits"])
         before = tuple((first, second) for first, second in line.get("before") or ())
         yield Row("everyday", str(line["id"]), line["instruction"], len(edits), edits, tuple(line["requests"]), before)
+
+
+def _paraphrases(path: Path) -> Iterator[Row]:
+    """Rows of `{"id", "trade", "wordings": [...], "edits"}`: one row for each wording."""
+    for line in records.read(path):
+        edits = tuple(Edit(**edit) for edit in line["edits"])
+        for number, wording in enumerate(line["wordings"]):
+            yield Row("paraphrases", f"{line['id']}-{number}", wording, len(edits), edits, group=str(line["id"]))
 
 
 def _complexbench(path: Path, seed: int) -> Iterator[Row]:
@@ -432,11 +446,12 @@ def remote(
                 start = time.perf_counter()
                 first = prompts.first_turn(row.instruction)
                 settings = {"max_tokens": max_new_tokens, "temperature": 0.0}
-                decomposition = server.chat(first, **settings)
-                sequence = server.chat(prompts.second_turn(first, decomposition.text), **settings)
-                counted = [each.usage.get("completion_tokens") for each in (decomposition, sequence)]
+                answers = [server.chat(first, **settings)]
+                if read_decomposition(answers[0].text).edits:
+                    answers.append(server.chat(prompts.second_turn(first, answers[0].text), **settings))
+                counted = [each.usage.get("completion_tokens") for each in answers]
                 tokens = None if None in counted else sum(counted)
-                made = to_plan(row.instruction, decomposition.text, sequence.text)
+                made = to_plan(row.instruction, answers[0].text, answers[-1].text)
                 return made, time.perf_counter() - start, tokens
 
             for row, result in map_concurrently(ask, rows, concurrency):

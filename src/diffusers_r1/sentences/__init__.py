@@ -1,6 +1,6 @@
 """The world of sentences: instructions about photos in everyday English, each with the edits that it means. No pictures."""
 
-from .tasks import KINDS, SEPARATOR, TEST_SEEDS, Sentence, sample_sentence, sample_sentences
+from .tasks import KINDS, SEPARATOR, TEST_SEEDS, Sentence, kind_of, sample_sentence, sample_sentences
 from .wordings import ACTIONS
 
 
@@ -10,6 +10,7 @@ __all__ = [
     "SEPARATOR",
     "TEST_SEEDS",
     "Sentence",
+    "kind_of",
     "sample_sentence",
     "sample_sentences",
 ]

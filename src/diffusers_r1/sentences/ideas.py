@@ -158,7 +158,7 @@ class Muse:
         if way == "look" and looks:
             return called(f"{self.dice.pick(looks)} {noun}")
         if way == "side" or (way in ("compare", "order") and plural):
-            side = self.dice.pick(things.SIDES)
+            side = self.dice.pick([side for side in things.SIDES if not noun.startswith(side)])
             if plural or side in ("foreground", "background"):
                 return called(f"{side} {noun}")
             return called(
@@ -240,7 +240,7 @@ class Muse:
             name = f"{noun} of {definite(owner.name)}"
             return Thing(name, (f"the {name}",), kind, pronoun, possessive, noun)
         name = f"{owner.name}'" if owner.name.endswith("s") else f"{owner.name}'s"
-        said = (f"the {name} {noun}",) * 3 + (f"the {noun} of the {owner.name}",)
+        said = (definite(f"{name} {noun}"),) * 3 + (f"the {noun} of {definite(owner.name)}",)
         return Thing(f"{name} {noun}", said, kind, pronoun, possessive, noun)
 
     def _part(self, owner: Thing | None = None) -> Thing:
@@ -318,7 +318,7 @@ class Muse:
                     f"the {name}",
                     *((f"those {name}", f"all the {name}") if is_plural(noun) else (f"that {name}",)),
                 )
-            return Idea("remove", Thing(name, said, "flaw"), "nothing", ("remove",))
+            return Idea("remove", Thing(name, said, "flaw"), "nothing", ("remove", "remove", "remove flaw"))
         if way == "text":
             other = self.thing("readable")
             name = f"text on the {other.name}"
@@ -638,7 +638,7 @@ class Muse:
         """An idea that hangs on the one before, or `None` where nothing can."""
         links: dict[str, float] = {}
         if before.left is not None:
-            links |= {"it": 4, "there": 1}
+            links |= {"it": 4} if before.form == "wear" else {"it": 4, "there": 1}
         if before.left is not None and before.left.kind in LIVING and before.left.kind != "herd":
             links |= {"owned": 2}
         if before.form in TWINS and before.subject.kind not in ("photo", "background") and before.link in ("", "twin"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from ..plan import Edit
 from .ideas import PLAIN_WAYS, REFERRING_WAYS, Idea, Muse
@@ -107,7 +108,7 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
         ValueError: If `kind` is none of these.
     """
     if kind is None:
-        kind = Dice(f"{seed} kind").pick(KINDS)
+        kind = kind_of(seed)
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, not {kind!r}.")
     traits = _KINDS[kind]
@@ -119,13 +120,15 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
     return Sentence(kind, text, edits, tuple(ideas[number].request for number in order), _before(ideas), clauses, seed)
 
 
+def kind_of(seed: int, shares: dict[str, float] | None = None) -> str:
+    """The kind that a seed draws, as often as `shares` says (default: the four kinds, equally often)."""
+    return Dice(f"{seed} shares").weighted(shares or dict.fromkeys(KINDS, 1.0))
+
+
 def sample_sentences(first_seed: int, kinds: dict[str, float] | None = None) -> Iterator[Sentence]:
     """Sentences without end, from consecutive seeds; `kinds` gives each kind's share of them (default: equal)."""
-    kinds = kinds or dict.fromkeys(KINDS, 1.0)
-    seed = first_seed
-    while True:
-        yield sample_sentence(seed, Dice(f"{seed} shares").weighted(kinds))
-        seed += 1
+    for seed in count(first_seed):
+        yield sample_sentence(seed, kind_of(seed, kinds))
 
 
 def _phase(idea: Idea) -> int:

@@ -155,6 +155,16 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "let there be no {s-}",
         "ditch {s}",
     ),
+    "remove flaw": (
+        "fix {s}",
+        "retouch {s}",
+        "heal {s}",
+        "touch up {s}",
+        "clean {s}",
+        "get {s} out of the picture",
+        "do something about {s}",
+        "edit {s} away",
+    ),
     "replace": (
         "replace {s} with {g}",
         "replace {s} with {g}",
@@ -332,6 +342,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "make the lighting of {s} {g}",
         "change the lighting to be {g}",
         "i'd like the lighting {g}",
+        "{g} please",
     ),
     "better light": (
         "enhance the lighting",
@@ -591,7 +602,7 @@ VERBS = frozenset(  # a wording that begins with one of these can stand after "c
     " switch use set show paint recolor color dye tint colorize bring apply render redraw restyle light relight bathe"
     " enhance improve fix brighten lighten raise darken tone lower cover write print decorate correct open shut close"
     " move shift drag reposition relocate slide push resize scale enlarge increase blow shrink reduce blur defocus sharpen"
-    " smooth soften even whiten bleach straighten level saturate boost trim zoom have let dress do bring label".split()
+    " smooth soften even whiten bleach straighten level saturate boost trim zoom have let dress do bring label heal retouch touch".split()
 )
 
 THEN = (

@@ -161,7 +161,7 @@ class Writer:
         for name, value in idea.fills.items():
             fills[name] = value if isinstance(value, str) else self.dice.pick(value)
         if pronoun:
-            fills["o" if "o" in fills else "g"] = idea.fills["it"]
+            fills["o" if "o" in fills else "g"] = _fitting(idea.fills["it"], wording, "o")
         if goal is not None:
             fills |= {"g": goal, "g-": goal, "g style": goal, "g look": goal}
         for name in ("q", "old"):
@@ -246,7 +246,7 @@ class Writer:
     def _add_chatter(self, texts: list[str], ideas: Sequence[Idea]) -> None:
         """Appends it to the parts, or puts it into one of them, so that the parts stay as many as they were."""
         if self.dice.chance(self.manner.keeps):
-            texts[-1] = f"{texts[-1]}{self.dice.pick((', ', ' but ', '. ', ', and '))}{self._keep(ideas)}"
+            texts[-1] = f"{texts[-1].rstrip('?')}{self.dice.pick((', ', ' but ', '. ', ', and '))}{self._keep(ideas)}"
         if self.dice.chance(self.manner.keeps * 0.4):
             texts[0] = f"{self._keep(ideas)}{self.dice.pick((', ', '. '))}{texts[0]}"
         if self.dice.chance(self.manner.slips * 0.5):
@@ -258,7 +258,7 @@ class Writer:
         if self.dice.chance(self.manner.chatter):
             texts[0] = f"{self.dice.pick(OPENERS)}{self.dice.pick((', ', '. ', '! ', ' - ', ': '))}{texts[0]}"
         if self.dice.chance(self.manner.chatter):
-            texts[-1] = f"{texts[-1]}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(CLOSERS)}"
+            texts[-1] = f"{texts[-1].rstrip('?')}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(CLOSERS)}"
 
     def _keep(self, ideas: Sequence[Idea]) -> str:
         if self.dice.chance(0.3):
@@ -326,10 +326,15 @@ class Writer:
         return "".join(lines).strip()
 
 
+def _fitting(pronoun: str, wording: str, place: str) -> str:
+    """The pronoun as it is said in that place of the wording: "they should be red", "make them red"."""
+    does = re.match(rf"(could |can |what if )?\{{{place}\}}", wording)
+    return SUBJECTS.get(pronoun, pronoun) if does else pronoun
+
+
 def _about(pronoun: str, wording: str, idea: Idea) -> tuple[str, Idea, str]:
-    """A wording that takes the pronoun: "blow it up", "they should be red"."""
-    if re.match(r"(\{s\}|could \{s\}|can \{s\}|what if \{s\})", wording):
-        return wording, idea, SUBJECTS.get(pronoun, pronoun)
+    """A wording that takes the pronoun, and the pronoun: "blow it up", "they should be red"."""
+    pronoun = _fitting(pronoun, wording, "s")
     return re.sub(r"^(\w+) (up|out|down|back) \{s\}", r"\1 {s} \2", wording), idea, pronoun
 
 

@@ -10,7 +10,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..bundles.planners import load_planner
+from ..bundles.planners import base_of, load_planner
 from ..planners.adapters import has_adapter
 from ..planners.control_tokens import control_token_ids
 from ..planners.encoded import vision_tower
@@ -29,7 +29,8 @@ def load_trainable(
     """The planner that `--model_name_or_path` names, as the other options of TRL's `ModelConfig` say.
 
     Args:
-        model ([`~trl.ModelConfig`]): The name is one that [`load_planner`] takes.
+        model ([`~trl.ModelConfig`]): The name is one that [`load_planner`] takes. An adapter is trained on: it stays one
+            adapter of its base.
         training ([`~trl.GRPOConfig`] or [`~trl.SFTConfig`]): Its `model_init_kwargs` are passed on.
         freeze_vision (`bool`): Whether the vision tower stays as it is.
     """
@@ -37,6 +38,10 @@ def load_trainable(
 
     if model.model_name_or_path is None:
         raise ValueError("Name the planner to start from: --model_name_or_path.")
+    base = base_of(model.model_name_or_path)
+    is_adapter = base != model.model_name_or_path
+    if is_adapter and model.use_peft:
+        raise ValueError("The planner to start from is an adapter, which is trained on: leave out --use_peft.")
     options = {
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
@@ -46,7 +51,12 @@ def load_trainable(
     options.update(training.model_init_kwargs or {})
     given = {name: value for name, value in options.items() if value is not None}
     training.model_init_kwargs = None  # the trainer gets a model, not a name
-    planner, processor, prompts = load_planner(model.model_name_or_path, **given)
+    planner, processor, prompts = load_planner(base, **given)
+    if is_adapter:
+        from peft import PeftModel
+
+        planner = PeftModel.from_pretrained(planner, model.model_name_or_path, is_trainable=True)
+        prompts = Prompts.load(model.model_name_or_path)
     tower = vision_tower(planner)
     if freeze_vision and tower is not None:
         tower.requires_grad_(False)

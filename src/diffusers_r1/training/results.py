@@ -11,7 +11,7 @@ from huggingface_hub import upload_folder
 from transformers import Trainer
 
 from ..bundles.cards import TRAINING_KEY
-from ..bundles.planners import load_planner, save_planner
+from ..bundles.planners import base_of, load_planner, save_planner
 from ..names import only_indexes, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -43,12 +43,13 @@ def save_results(
     Args:
         trainer ([`~transformers.Trainer`]): After training. Its logs are the curves.
         prompts ([`Prompts`]): The planner's words.
-        base (`str`): What was trained: a name that [`load_planner`] takes.
+        base (`str`): What was trained: a name that [`load_planner`] takes. Of an adapter that was trained on, what counts
+            is its own base.
         summary (`dict`): How it was trained, in a few words or numbers each; also written into the planner's config.
         bundle_editor (`str`, *optional*): A Hub name or folder of a diffusers pipeline, or a shipped bundle, whose editor
             it then is.
     """
-    folder = Path(trainer.args.output_dir)
+    folder, base = Path(trainer.args.output_dir), base_of(base)
     summary = {**summary, **last_validation(trainer.state.log_history)}
     if has_adapter(trainer.model):
         trainer.model.peft_config["default"].base_model_name_or_path = base

@@ -1,0 +1,341 @@
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import tiny_models
+
+from diffusers_r1 import records
+from diffusers_r1.bundles.planners import save_planner
+from diffusers_r1.commands import main
+from diffusers_r1.evaluation import evaluate_planners
+from diffusers_r1.evaluation.planners import (
+    Row,
+    agreement,
+    counterparts,
+    join,
+    marks,
+    order,
+    read_rows,
+    split_by_rule,
+    with_examples,
+)
+from diffusers_r1.plan import Edit, EditPlan
+from diffusers_r1.prompts import Prompts
+from diffusers_r1.sentences import KINDS, TEST_SEEDS
+from diffusers_r1.tags import write_decomposition, write_sequence
+
+
+HAT, MAN = Edit("recolor", "the hat", "red"), Edit("remove", "man on the left", "nothing")
+CUP = Edit("add", "cup", "on the table")
+STEPS = ["change the dog to white cat", "remove the lamp", "change the color of car to blue"]
+PAIRS = [
+    {"edit_type": "change object", "ori obj": "dog", "new_obj": "cat"},
+    {"edit_type": "delete object", "ori obj": "lamp", "new_obj": "nothing"},
+    {"edit_type": "color", "ori obj": "car", "new_obj": "nothing"},
+]
+
+
+def plan(*edits: Edit, requests: tuple[str, ...] = (), raw: tuple[str, ...] = ()) -> EditPlan:
+    return EditPlan("x", edits, requests or ("do it",), raw=raw)
+
+
+# Rows
+# ----
+
+
+def test_sentences_are_of_every_kind_and_of_the_seeds_for_reporting():
+    rows = read_rows("sentences", limit=8)
+    assert [row.id.split("-")[0] for row in rows] == [*KINDS, *KINDS]
+    assert all(int(row.id.split("-")[1]) >= TEST_SEEDS for row in rows)
+    assert all(row.number == len(row.edits) == len(row.requests) for row in rows)
+    assert read_rows("sentences", limit=8) == rows != read_rows("sentences", limit=8, seed=100)
+
+
+def test_reworded_sentences_say_the_same():
+    rows = read_rows("reworded", limit=20)
+    groups = {row.group: [other for other in rows if other.group == row.group] for row in rows}
+    assert len(groups) == 4
+    for group in groups.values():
+        assert len({row.edits for row in group}) == 1 and len({row.instruction for row in group}) > 1
+
+
+@pytest.mark.parametrize("layout", ["original", "folder", "list"])
+def test_complexbench_edit_in_every_layout(layout, tmp_path):
+    original = {"81": {"img_path": "81.jpg", "new_ins": "\n".join(STEPS), "edit pair": PAIRS}}
+    path = tmp_path / "instructions" / "three" / "final_update_v2.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([{"id": "81", "steps": STEPS, "edits": PAIRS}] if layout == "list" else original))
+    (row,) = read_rows(f"complexbench-edit={tmp_path if layout == 'folder' else path}")
+    assert row.edits == (Edit("replace", "dog", "cat"), Edit("remove", "lamp", "nothing"), Edit("recolor", "car", ""))
+    assert row.number == 3 and all(step in row.instruction for step in STEPS)
+
+
+@pytest.mark.parametrize(
+    ("step", "pair", "edit"),
+    [
+        ("add a bird on the roof", ("add object", "nothing", "bird"), Edit("add", "bird", "")),
+        (
+            "change the background to park",
+            ("change background", "nothing", "nothing"),
+            Edit("background", "background", ""),
+        ),
+        ("change the style to anime", ("change style", "nothing", "nothing"), Edit("restyle", "photo", "")),
+        ("change the content of tv to a cartoon", ("content", "tv", "nothing"), Edit("replace", "tv", "")),
+        ("change the content of tv to the text Hi", ("content", "tv", "nothing"), Edit("text", "tv", "")),
+    ],
+)
+def test_what_complexbench_edit_calls_an_edit(step, pair, edit, tmp_path):
+    names = ("edit_type", "ori obj", "new_obj")
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "1", "steps": [step], "edits": [dict(zip(names, pair))]}]))
+    assert read_rows(f"complexbench-edit={path}")[0].edits == (edit,)
+
+
+def test_magicbrush_sessions_from_a_file_and_from_a_data_set(tmp_path):
+    sessions = [{"img_id": "7", "turns": ["let there be a cup.", "make it red"]}, {"img_id": "8", "turns": ["one"]}]
+    path = tmp_path / "sessions.json"
+    path.write_text(json.dumps(sessions))
+    (row,) = read_rows(f"magicbrush-sessions={path}")
+    assert (row.number, row.edits) == (2, ()) and "let there be a cup" in row.instruction
+
+    turns = [{"img_id": "7", "turn_index": 2, "instruction": "make it red"},
+             {"img_id": "7", "turn_index": 1, "instruction": "let there be a cup."}]  # fmt: skip
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "train.jsonl").write_text("\n".join(map(json.dumps, turns)))
+    assert read_rows(f"magicbrush-sessions={tmp_path / 'hub'}") == [row]
+
+
+def test_everyday_rows(tmp_path):
+    line = {"id": "a1", "trade": "food", "instruction": "no crumbs", "edits": [vars(MAN), vars(HAT)],
+            "requests": ["remove them", "make it red"], "before": [[0, 1]]}  # fmt: skip
+    path = tmp_path / "everyday.jsonl"
+    path.write_text(json.dumps(line) + "\n" + json.dumps({**line, "id": "a2", "before": None}))
+    first, second = read_rows(f"everyday={path}")
+    assert first.edits == (MAN, HAT) and first.before == ((0, 1),) and second.before == ()
+
+
+def test_paraphrases_are_a_row_each(tmp_path):
+    path = tmp_path / "paraphrases.jsonl"
+    path.write_text(
+        json.dumps({"id": "p1", "trade": "food", "wordings": ["no crumbs", "crumbs out"], "edits": [vars(MAN)]})
+    )
+    first, second = read_rows(f"paraphrases={path}")
+    assert (first.id, second.instruction, second.edits) == ("p1-0", "crumbs out", (MAN,))
+    assert first.group == second.group == "p1"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("psr", "no benchmark of planners"),
+        ("everyday=no/such/file", "no no/such/file"),
+        ("complexbench-edit", "complexbench-edit=FILE"),
+    ],
+)
+def test_rows_that_are_not_there(name, message):
+    with pytest.raises(ValueError, match=message):
+        read_rows(name)
+
+
+def test_a_file_of_another_layout_is_refused(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "5", "steps": STEPS, "edits": PAIRS[:2]}]))
+    with pytest.raises(ValueError, match="row 5"):
+        read_rows(f"complexbench-edit={path}")
+
+
+def test_steps_are_joined_by_seed():
+    joined = {join(["a", "b", "c"], str(seed)) for seed in range(60)}
+    assert joined == {"a, b, c", "a, b, and c", "a and b and c", "a. b. c", "a, then b, then c", "a, b and then c"}
+    assert join(["a", "b"], "7") == join(["a", "b"], "7")
+
+
+# Figures
+# -------
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        (
+            (HAT, MAN),
+            {"number": 1, "action_f1": 1, "subject_f1": 1, "goal_f1": 1, "exact": 1, "omitted": 0, "invented": 0},
+        ),
+        ((HAT,), {"number": 0, "action_f1": 2 / 3, "exact": 0, "omitted": 1, "invented": 0}),
+        ((HAT, MAN, CUP), {"number": 0, "action_f1": 0.8, "exact": 0, "omitted": 0, "invented": 1}),
+        ((Edit("recolour", "hat", "red"), MAN), {"number": 1, "action_f1": 1, "exact": 1}),
+        ((Edit("recolor", "hat", "blue"), MAN), {"goal_f1": 0.5, "exact": 0, "omitted": 0, "invented": 0}),
+        ((CUP, CUP), {"number": 1, "action_f1": 0, "subject_f1": 0, "omitted": 2, "invented": 2}),
+        ((), {"number": 0, "action_f1": 0, "omitted": 2, "invented": 0}),
+    ],
+)
+def test_marks(answered, expected):
+    found = marks(Row("everyday", "1", "x", 2, (HAT, MAN)), plan(*answered))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_what_is_not_known_is_not_marked():
+    row = Row("complexbench-edit", "1", "x", 1, (Edit("recolor", "hat", ""),))
+    found = marks(row, plan(HAT))
+    assert found["action_f1"] == found["subject_f1"] == 1.0
+    assert found["goal_f1"] is found["exact"] is found["order"] is None
+    assert marks(Row("magicbrush-sessions", "1", "x", 1), plan(HAT))["action_f1"] is None
+
+
+def test_format_is_that_of_both_answers():
+    row = Row("everyday", "1", "x", 1, (HAT,))
+    good = write_decomposition([HAT], "think"), write_sequence(["do it"])
+    assert marks(row, plan(HAT, raw=good))["format"] == 1.0
+    assert marks(row, plan(HAT, raw=(good[0][7:], good[1])))["format"] == 0.0
+    assert marks(row, plan(HAT, raw=(good[0], good[1] + "!")))["format"] == 0.0
+
+
+def test_counterparts_are_one_to_one():
+    other = Edit("recolor", "hat of the man", "blue")
+    assert counterparts([other, HAT], [HAT, MAN]) == [(0, 1), (1, 0)]
+    assert counterparts([], [HAT]) == counterparts([CUP], [HAT]) == []
+
+
+def test_order_is_read_from_the_requests():
+    row = Row("everyday", "1", "x", 2, (CUP, HAT), ("add a cup", "make the hat red"), before=((0, 1),))
+    assert order(("put a cup on the table", "make the hat red"), row) == 1.0
+    assert order(("make the hat red", "put a cup on the table"), row) == 0.0
+    assert order(("make the hat red",), row) == 0.0
+
+
+def test_agreement_is_of_pairs():
+    assert agreement([plan(HAT, MAN), plan(MAN, HAT), plan(HAT)]) == pytest.approx(1 / 3)
+    assert agreement([plan(), plan()]) == 0.0
+
+
+def test_the_rule_knows_commas_and_verbs():
+    made = split_by_rule("Remove the dog, change the color of the car to blue and then add a hat to the man. Crop it")
+    assert made.edits == (
+        Edit("remove", "dog", "nothing"),
+        Edit("recolor", "car", "blue"),
+        Edit("add", "hat", "the man"),
+        Edit("crop", "it", "changed"),
+    )
+    assert split_by_rule("...").edits == ()
+
+
+def test_examples_come_before_the_question():
+    text = with_examples(Prompts()).first_turn("INSTRUCTION")[0]["content"][0]["text"]
+    assert text.count("<action>") == 4 and text.endswith("Instruction: INSTRUCTION")
+    assert with_examples(Prompts(decompose="{instruction}")).decompose.endswith("\n\n{instruction}")
+
+
+# A run
+# -----
+
+
+def test_a_run_says_how_far_the_rule_is_from_the_truth(tmp_path):
+    report = evaluate_planners(tmp_path, ["sentences", "reworded"], ["truth", "rule"], limit=40)
+    tables = json.loads((tmp_path / "planners.json").read_text())
+    truth, rule = (tables["sentences"][name]["figures"] for name in ("truth", "rule"))
+    assert all(truth[figure]["mean"] == 1.0 for figure in ("format", "number", "action_f1", "exact", "order"))
+    assert truth["omitted"]["mean"] == truth["invented"]["mean"] == 0.0
+    assert rule["exact"]["high"] < 0.5 and rule["number"]["n"] == 40
+    difference = tables["sentences"]["rule"]["difference"]["action_f1"]
+    assert difference["mean"] == pytest.approx(rule["action_f1"]["mean"] - 1) and difference["high"] < 0
+    assert tables["reworded"]["truth"]["figures"]["agreement"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 8}
+    assert "| rule | 40 |" in report.read_text()
+
+
+def test_the_same_call_again_goes_on(tmp_path):
+    evaluate_planners(tmp_path, ["sentences"], ["rule"], limit=6)
+    evaluate_planners(tmp_path, ["sentences"], ["rule"], limit=10)
+    keys = [line["key"] for line in records.read(tmp_path / "planner_answers.jsonl")]
+    assert len(keys) == len(set(keys)) == 10
+
+
+def test_rows_of_another_truth_under_one_name_are_refused(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "1", "steps": STEPS, "edits": PAIRS}]))
+    evaluate_planners(tmp_path / "run", [f"complexbench-edit={path}"], ["rule"])
+    path.write_text(json.dumps([{"id": "1", "steps": STEPS[::-1], "edits": PAIRS}]))
+    with pytest.raises(ValueError, match="take another folder"):
+        evaluate_planners(tmp_path / "run", [f"complexbench-edit={path}"], ["rule"])
+
+
+@pytest.mark.parametrize(
+    ("planners", "message"), [([], "at least one"), (["remote"], "remote_url"), (["x+fast"], r"not \+fast")]
+)
+def test_planners_that_cannot_be(planners, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=1)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("sees", [False, True])
+def test_a_model_is_measured_whether_or_not_it_sees(sees, tmp_path, prompts):
+    model, processor = tiny_models.tiny_planner() if sees else tiny_models.tiny_text_planner()
+    save_planner(tmp_path / "tiny", model, processor, prompts)
+    name = str(tmp_path / "tiny")
+    planners = [name, f"{name}+few-shot+constrained"]
+    evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=2, max_new_tokens=330)
+    tables = json.loads((tmp_path / "run" / "planners.json").read_text())["sentences"]
+    assert tables[name]["figures"]["format"]["mean"] == 0.0
+    assert tables[planners[1]]["figures"]["format"]["mean"] == 1.0
+    for table in tables.values():
+        assert table["figures"]["seconds"]["mean"] > 0 and 1 <= table["figures"]["tokens"]["mean"] <= 2 * 331
+
+
+@contextmanager
+def answering(answers: dict[str, tuple[str, str]]):
+    """A server that knows what to say to each instruction, first and second."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+            said = next(
+                said for asked, said in answers.items() if asked in json.dumps(messages[0], ensure_ascii=False)
+            )
+            content = {
+                "choices": [{"message": {"content": said[len(messages) > 1]}}],
+                "usage": {"completion_tokens": 7},
+            }
+            body = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_remote_planner_is_asked_both_questions(tmp_path):
+    rows = read_rows("sentences", limit=3)
+    answers = {
+        json.dumps(row.instruction, ensure_ascii=False)[1:-1]: (
+            write_decomposition(row.edits),
+            write_sequence(row.requests),
+        )
+        for row in rows[:2]
+    } | {"": ("I cannot do that.", "")}
+    with answering(answers) as url:
+        evaluate_planners(
+            tmp_path, ["sentences"], ["remote"], limit=3, remote_url=url, remote_model="m", concurrency=1
+        )
+    figures = json.loads((tmp_path / "planners.json").read_text())["sentences"]["remote"]["figures"]
+    assert figures["format"]["mean"] == figures["exact"]["mean"] == pytest.approx(2 / 3)
+    assert figures["tokens"]["mean"] == pytest.approx((14 + 14 + 7) / 3)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    arguments = ["evaluate", "--output_dir", str(tmp_path), "--benchmark", "sentences", "--limit", "4"]
+    assert main([*arguments, "--planners", "rule", "truth"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "planners.md")
+    assert main(arguments) == 2 and "--planners" in capsys.readouterr().err
+    assert main([*arguments, "scenes", "--planners", "rule"]) == 2

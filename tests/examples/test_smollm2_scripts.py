@@ -1,0 +1,119 @@
+"""The scripts in `examples/smollm2`: a GGUF file read back as the model that it was, and rows that do not overlap."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "smollm2"
+
+
+@pytest.fixture(scope="module")
+def convert():
+    pytest.importorskip("gguf")
+    return runpy.run_path(str(EXAMPLES / "convert_base.py"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=48, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def reader(model, convert, tmp_path_factory):
+    """The model as llama.cpp writes it: other names, and queries and keys with the halves of each head interleaved."""
+    import gguf
+
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_vocab_size(20)
+    writer.add_context_length(64)
+    writer.add_embedding_length(48)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(3)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e5)
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab", "abc", "1", "Ġ", "Ġa"]
+    writer.add_token_list(tokens + [f"x{number}" for number in range(20 - len(tokens))])
+    writer.add_token_types([3, 3, 3] + [1] * 17)
+    writer.add_token_merges(["a b", "ab c", "Ġ a"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template("{% for message in messages %}{{ message['content'] }}{% endfor %}")
+    weights = model.state_dict()
+    for theirs, ours in convert["WEIGHTS"].items():
+        for layer in range(2) if "{}" in theirs else [""]:
+            values = weights[ours.format(layer)]
+            for part, heads in (("attn_q", 3), ("attn_k", 1)):
+                if part in theirs:
+                    rows, columns = values.shape
+                    values = values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)
+                    values = values.reshape(rows, columns)
+            writer.add_tensor(theirs.format(layer), values.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return gguf.GGUFReader(path)
+
+
+def test_a_gguf_file_is_the_model_that_it_was(model, convert, reader):
+    facts = {name: field.contents() for name, field in reader.fields.items()}
+    config = convert["read_config"](facts)
+    read = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    missing = read.load_state_dict(convert["read_weights"](reader, config), strict=False).missing_keys
+    assert missing in ([], ["lm_head.weight"])
+    read.tie_weights()
+    ids = torch.tensor([[1, 3, 7, 9, 4, 2]])
+    expected = model.to(torch.bfloat16)(ids).logits
+    torch.testing.assert_close(read(ids).logits, expected, rtol=0, atol=0)
+
+
+def test_its_tokenizer_splits_as_the_merges_say(convert, reader):
+    facts = {name: field.contents() for name, field in reader.fields.items()}
+    tokenizer = convert["read_tokenizer"](facts)
+    assert tokenizer.tokenize("abc a11<|im_end|>") == ["abc", "Ġa", "1", "1", "<|im_end|>"]
+    assert tokenizer.decode(tokenizer("abc a1")["input_ids"]) == "abc a1"
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|im_end|>",
+    )
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False) == "ab"
+
+
+def test_rows_to_train_on_and_to_measure_on_do_not_overlap(tmp_path):
+    pair = {"edit_type": "delete object", "ori obj": "dog", "new_obj": "nothing"}
+    lines = [
+        {"id": str(number // 3), "steps": [f"remove dog {number}"] * 2, "edits": [pair] * 2} for number in range(12)
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(lines))
+    command = [sys.executable, EXAMPLES / "complexbench_rows.py", "--file", file, "--output_dir", tmp_path / "out"]
+    subprocess.run(command, check=True, capture_output=True)
+    held_out = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    assert held_out == lines[1::2]
+    assert rows == []  # every picture is among those to measure on
+    file.write_text(json.dumps([{**line, "id": str(number)} for number, line in enumerate(lines)]))
+    subprocess.run(command, check=True, capture_output=True)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and rows[1]["edits"] == [{"action": "remove", "subject": "dog", "goal": "nothing"}] * 2
+    assert "dog 2" in rows[1]["instruction"]
