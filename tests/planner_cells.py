@@ -303,4 +303,7 @@ def _training(folder: Path) -> dict[str, Any]:
 
 
 def _first_weight(model: Any) -> torch.Tensor:
-    return next(weight.detach() for name, weight in model.named_parameters() if "q_proj" in name or "qkv_proj" in name)
+    """One of the language model, which learns from the first step, whatever its vision tower does."""
+    names = ("language_model", "text_model", "model.layers")
+    found = ((name, weight.detach()) for name, weight in model.named_parameters() if "_proj" in name)
+    return next(weight for name, weight in found if any(part in name for part in names) and "vision" not in name)

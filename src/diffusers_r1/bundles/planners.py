@@ -1,67 +1,88 @@
-"""A planner on disk: model, processor and the prompts that it was trained with, in one folder or inside a bundle."""
+"""A planner on disk or behind an address: model, processor and the prompts that it was trained with."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from .. import schema
 from ..belongings import belongings, keep
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, resolve
-from ..planners.families import ATTENTION
+from ..planners.remote import CONFIG_NAME as REMOTE_FILE
+from ..planners.remote import RemotePlanner
 from ..prompts import FILE_NAME as PROMPTS_FILE
-from ..prompts import Prompts
+from ..prompts import PHOTO_EXAMPLES, Prompts
+
+
+if TYPE_CHECKING:  # a planner behind an address needs no torch
+    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
 ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+ADDRESS = ("http://", "https://")
 
 
 def load_planner(
-    name: str | Path, **kwargs: Any
-) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase, Prompts]:
+    name: str | Path, model_name: str | None = None, **kwargs: Any
+) -> tuple[PreTrainedModel | RemotePlanner, ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
     """Load what a pipeline, or further training, needs of a planner.
 
     Args:
         name (`str` or `Path`): A shipped bundle or planner, a folder that `save_planner` or a training script wrote, the
             folder of a whole bundle, or a Hub repository of any of these. A LoRA adapter is loaded onto the base model
-            that it names.
+            that it names. Or the address of a server that has a planner loaded, `"http://localhost:8000/v1"`: that takes
+            no torch.
+        model_name (`str`, *optional*): The model's name at an address; may be left out where the server has only one.
         kwargs: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` say which copy of a repository
             is meant, of model, processor and prompts alike. The others, such as `dtype`, go to the model's
-            `from_pretrained`.
+            `from_pretrained`; at an address, to [`RemotePlanner`], such as `concurrency`.
 
     Returns:
-        `tuple`: the model, in evaluation mode; its processor, or its tokenizer where it sees no pictures; its prompts,
-        the default ones where none were saved with it. The model keeps them: a pipeline made of it asks in these words.
+        `tuple`: the model, in evaluation mode, or the [`RemotePlanner`]; its processor, its tokenizer where it sees no
+        pictures, `None` at an address; its prompts, the default ones where none were saved with it. At an address these
+        hold worked examples, since nobody knows what that model was trained for. The model keeps its prompts: a pipeline
+        made of it asks in these words.
 
     Raises:
         OSError: If nothing has that name.
-        ValueError: If a file is not what it should be; the message names it.
+        ValueError: If a file is not what it should be; the message names it. If a `model_name` is given without an
+            address, or the address has several models and none is named.
     """
-    hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-    model, processor, prompts = _load_from(resolve(name, **hub), kwargs)
+    if str(name).lower().startswith(ADDRESS):
+        kwargs.pop("dtype", None)  # of weights, which the server has
+        loaded = RemotePlanner(str(name), model_name, **kwargs), None, Prompts(examples=PHOTO_EXAMPLES)
+    elif model_name is not None:
+        raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
+    else:
+        hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
+        loaded = _load_from(resolve(name, **hub), kwargs)
+    model, processor, prompts = loaded
     keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
-def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
     if (folder / ADAPTER_INDEX).is_file():
         model, processor, _ = load_planner(base_of_adapter(folder), **settings)
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     if (folder / PIPELINE_INDEX).is_file():
         return _load_from_bundle(folder, settings)
+    if (folder / REMOTE_FILE).is_file():
+        settings = {key: value for key, value in settings.items() if key != "dtype"}
+        planner = RemotePlanner.from_pretrained(folder, **settings)
+        return planner, None, _prompts_in(folder, planner)
+    return _load_here(folder, settings)
+
+
+def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    from ..planners.families import ATTENTION
+
     # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind in ATTENTION:
@@ -69,17 +90,19 @@ def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel,
     sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model = auto.from_pretrained(folder, **settings).eval()
-    kept = belongings(model).get("prompts")
-    prompts = (
-        Prompts.from_dict(kept, str(folder / "config.json"))
-        if kept and not (folder / PROMPTS_FILE).is_file()
-        else Prompts.load(folder)
-    )
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
-    return model, AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
+    return model, AutoProcessor.from_pretrained(folder) if has_processor else None, _prompts_in(folder, model)
 
 
-def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+def _prompts_in(folder: Path, model: Any) -> Prompts:
+    """What `prompts.json` says, or else the model's own config; the default prompts where neither says anything."""
+    kept = belongings(model).get("prompts")
+    if kept and not (folder / PROMPTS_FILE).is_file():
+        return Prompts.from_dict(kept, str(folder / "config.json"))
+    return Prompts.load(folder)
+
+
+def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
     """The planner of a bundle, which may be a part of its editor."""
     index = schema.read_fields({"_shared": dict[str, str] | None}, _read(folder / PIPELINE_INDEX), PIPELINE_INDEX)
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
@@ -90,6 +113,10 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTraine
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
     if index.get("prompts"):  # of a planner that is an adapter
         prompts = Prompts.from_dict(index["prompts"], PIPELINE_INDEX)
+    if not (folder / "processor").is_dir():
+        return model, processor, prompts
+    from transformers import AutoProcessor
+
     return model, AutoProcessor.from_pretrained(folder / "processor"), prompts
 
 
@@ -130,6 +157,8 @@ def load_adapter(
         `tuple`: the processor that was saved beside the adapter, `None` if there is none; the prompts, the default ones
         if there are none.
     """
+    from transformers import AutoProcessor
+
     folder = resolve(name, **hub)
     model.load_adapter(str(folder))
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)

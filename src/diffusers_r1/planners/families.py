@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 # The attention that a family has to be loaded with, by `model_type`, and why.

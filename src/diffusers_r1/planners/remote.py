@@ -132,6 +132,10 @@ class RemotePlanner:
             raise ValueError(f"{path} names no planner by `base_url` and `model`: {error}.") from None
         return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
 
+    def close(self) -> None:
+        """Closes the connections. Calls that are under way in other threads fail."""
+        self.endpoint.close()
+
     def __repr__(self) -> str:
         return f"RemotePlanner({self.base_url!r}, {self.model!r})"
 
