@@ -35,14 +35,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.data import load_rows
-from diffusers_r1.vision import vision_tower
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.training.arguments import as_prompts
 from diffusers_r1.training.callbacks import VarianceWatch
 from diffusers_r1.training.grouped import GroupedGRPOTrainer
-from diffusers_r1.training.models import without_control_tokens
+from diffusers_r1.training.models import vision_towers, without_control_tokens
 
 
 TRAINERS = {"bare": GRPOTrainer, "grouped": GroupedGRPOTrainer}
@@ -60,7 +59,9 @@ def photo(small: bool) -> dict[str, Any]:
     rows = []
     for seed in range(8):
         picture = picture_of_1000_tokens(seed)
-        rows.append({"image": picture.resize((112, 112)) if small else picture, "instruction": sample_task(seed).instruction})
+        rows.append(
+            {"image": picture.resize((112, 112)) if small else picture, "instruction": sample_task(seed).instruction}
+        )
     return {
         "planner": planner,
         "processor": processor,
@@ -116,7 +117,8 @@ def one_run(case: str, trainer: str, steps: int, completions: int, train_vision:
 
     torch.set_num_threads(1)
     made = CASES[case](small)
-    vision_tower(made["planner"]).requires_grad_(train_vision)
+    for tower in vision_towers(made["planner"]).values():
+        tower.requires_grad_(train_vision)
     with tempfile.TemporaryDirectory() as folder:
         settings = GRPOConfig(
             output_dir=folder,
@@ -151,7 +153,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="1 for photo, 3 for scenes by default")
     parser.add_argument("--completions", type=int, help="a step; 8 for photo, 64 for scenes by default")
     parser.add_argument("--train_vision", action="store_true")
-    parser.add_argument("--small", action="store_true", help="small pictures and short answers, to see whether it runs")
+    parser.add_argument(
+        "--small", action="store_true", help="small pictures and short answers, to see whether it runs"
+    )
     parser.add_argument("--trainer", choices=TRAINERS, help="one run of this one, in this process")
     args = parser.parse_args()
     steps = args.steps or {"photo": 1, "scenes": 3}[args.case]

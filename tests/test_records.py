@@ -1,5 +1,8 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -107,3 +110,26 @@ def test_a_new_file_has_the_usual_rights(tmp_path):
     records.write_whole(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+HOLDER = """
+import sys, time
+from diffusers_r1.records import only_one_in
+with only_one_in(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
+    folder = tmp_path / "new" / "run"
+    with records.only_one_in(folder), pytest.raises(BlockingIOError, match=f"in use by process {os.getpid()}"):
+        with records.only_one_in(folder):
+            pass
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=f"process {holder.pid}\\b"), records.only_one_in(folder):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with records.only_one_in(folder):
+        pass

@@ -1,16 +1,49 @@
 """Files that survive a crash: written whole or not at all, or JSONL that grows by one row and can be gone on with.
 
-One process writes a file at a time; a JSONL file may be read while it grows.
+One process writes a file at a time, see `only_one_in`; a JSONL file may be read while it grows.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
+
+
+LOCK = ".in_use"
+
+
+@contextmanager
+def only_one_in(folder: str | Path) -> Iterator[None]:
+    """Within the block no other process that asks for the folder gets it. The system gives it back if this one is killed.
+
+    Args:
+        folder (`str` or `Path`): Made if it is not there. A file named `.in_use` stays in it; it means nothing by itself.
+
+    Raises:
+        BlockingIOError: If another process has the folder; the message says which.
+    """
+    import fcntl  # not on Windows, where no run is started
+
+    path = Path(folder) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"process {number}" if (number := file.read()) else "another process"
+            raise BlockingIOError(
+                f"{folder} is in use by {holder}. Wait until that is done, or name another folder."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -10,7 +10,6 @@ import tiny_models
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from PIL import Image
 from transformers import MistralConfig, MistralForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
@@ -35,7 +34,9 @@ def chance(completions, **kwargs) -> list[float]:
 
 def rows(pictures: int = 1, count: int = 3) -> Dataset:
     """Prompts of uneven lengths about pictures of uneven sizes; the last two are equal but for the picture."""
-    asked = ["make the coat red", "remove it", "what is left of the big tree, brighter please, and the car too"][:count]
+    asked = ["make the coat red", "remove it", "what is left of the big tree, brighter please, and the car too"][
+        :count
+    ]
     asked.append(asked[-1])
     made = []
     for number, text in enumerate(asked):
@@ -120,7 +121,11 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, most: float = 1e-5
 
 
 def scores(trainer: GRPOTrainer, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    shown = {name: inputs[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids") if name in inputs}
+    shown = {
+        name: inputs[name]
+        for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+        if name in inputs
+    }
     with torch.no_grad():
         found = trainer._get_per_token_logps_and_entropies(
             trainer.model,
@@ -326,7 +331,11 @@ def test_a_group_stays_in_one_micro_batch(saved, tmp_path):
 
 def test_groups_are_shuffled_whole():
     torch.manual_seed(0)
-    batch = {"advantages": torch.arange(12.0), "names": [str(number) for number in range(12)], "items": torch.tensor(3)}
+    batch = {
+        "advantages": torch.arange(12.0),
+        "names": [str(number) for number in range(12)],
+        "items": torch.tensor(3),
+    }
     shuffled = shuffle_groups({**batch, "absent": None}, 4)
     order = [int(number) for number in shuffled["advantages"]]
     assert sorted(order) == list(range(12)) and order != list(range(12))
@@ -354,4 +363,6 @@ OVERRIDDEN = {
 def test_what_is_overridden_is_as_it_was(name):
     text = inspect.getsource(getattr(GRPOTrainer, name))
     found = hashlib.md5(text.encode()).hexdigest()[:8]
-    assert found == OVERRIDDEN[name], f"TRL has changed `GRPOTrainer.{name}`: see that `GroupedGRPOTrainer` still fits it"
+    assert found == OVERRIDDEN[name], (
+        f"TRL has changed `GRPOTrainer.{name}`: see that `GroupedGRPOTrainer` still fits it"
+    )

@@ -49,6 +49,12 @@ class DataArguments:
     validation_rows: int = field(default=200, metadata={"help": "how many rows of the test split are decomposed"})
     validation_steps: int = field(default=20, metadata={"help": "after how many steps, again and again"})
     freeze_vision: bool = field(default=True, metadata={"help": "leave the vision tower as it is"})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "start afresh where another run has been: what it left in output_dir goes"}
+    )
+    allow_changes: bool = field(
+        default=False, metadata={"help": "go on from a checkpoint though settings, rows or base have changed"}
+    )
     bundle_editor: str | None = field(
         default=None, metadata={"help": "write a whole ImageEditR1Pipeline with this editor: a Hub name or a folder"}
     )
