@@ -314,6 +314,24 @@ def test_a_run_goes_as_trls_does(build, tmp_path):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
+def test_long_completions_are_generated_in_stages(saved, tmp_path, monkeypatch):
+    """Greedily, so that nothing but the cache tells one way from the other."""
+    model, processor = copy.deepcopy(saved[0]), saved[1]
+    # An end that is as likely as not somewhere along the way: completions of very different lengths.
+    settings = {"max_completion_length": 40, "generation_kwargs": {"do_sample": False, "temperature": None}}
+    bare, ours = (make(cls, model, processor, tmp_path, **settings) for cls in (GRPOTrainer, GroupedGRPOTrainer))
+    asked = [row for row in bare.train_dataset for _ in range(2)]
+    first = bare._generate_and_score_completions(asked)
+    ends = sorted({int(row[place]) for row, place in zip(first["completion_ids"][::2], (2, 8, 20, 30))})
+    for trainer in (bare, ours):
+        trainer.eos_token_ids = trainer.generation_config.eos_token_id = ends
+    monkeypatch.setattr("diffusers_r1.training.generation.STAGE", 5)
+    expected, found = (trainer._generate_and_score_completions(asked) for trainer in (bare, ours))
+    assert len(set(expected["completion_mask"].sum(1).tolist())) > 1
+    for name in ("prompt_ids", "completion_ids", "completion_mask"):
+        assert torch.equal(found[name], expected[name])
+
+
 def test_a_group_stays_in_one_micro_batch(saved, tmp_path):
     settings = {"per_device_train_batch_size": GROUP, "gradient_accumulation_steps": 4, "learning_rate": 1e-2}
     bare = logged(make(GRPOTrainer, *saved, tmp_path, **settings))

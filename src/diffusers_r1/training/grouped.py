@@ -17,7 +17,7 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from .generation import read_prompts
+from .generation import WHOLE, generate_from_one_reading
 from .packing import equal_prompts, pack, packed_inputs, pick, why_unpackable
 
 
@@ -110,13 +110,17 @@ class GroupedGRPOTrainer(GRPOTrainer):
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            again = torch.tensor(self._readings, device=inputs["input_ids"].device)
-            read = read_prompts(model, inputs, again, self.generation_config)
-            said = model.generate(**read, generation_config=self.generation_config)
-        said = said[:, inputs["input_ids"].shape[1] :].tolist()
-        ends = set(self.eos_token_ids)
-        stops = [next((place for place, token in enumerate(row, 1) if token in ends), len(row)) for row in said]
-        return [row[:stop] for row, stop in zip(said, stops)], None
+            return generate_from_one_reading(
+                model,
+                inputs,
+                torch.tensor(self._readings, device=inputs["input_ids"].device),
+                self.generation_config,
+                set(self.eos_token_ids),
+                # Where weights are sharded, all processes have to make the same calls.
+                in_stages=not (
+                    self.is_deepspeed_enabled or self.is_fsdp_enabled or set(self.generation_kwargs) & set(WHOLE)
+                ),
+            ), None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """As TRL does it, without the completions that nothing is learned from."""
