@@ -8,7 +8,7 @@ README = HERE / "README.md"
 
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
-    "train": ["trl>=1.0", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
+    "train": ["trl>=1.16", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
     "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6"],

@@ -15,7 +15,7 @@ import torch
 from report import print_table
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from diffusers_r1.planners.encoded import vision_tower
+from diffusers_r1.training.models import vision_towers
 
 
 # As published in the configurations of Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct.
@@ -75,7 +75,7 @@ def main() -> None:
         model = build(name)
         text = model.config.text_config
         everything = sum(weight.numel() for weight in model.parameters())
-        seen = sum(weight.numel() for weight in vision_tower(model).parameters())
+        seen = sum(weight.numel() for tower in vision_towers(model).values() for weight in tower.parameters())
         head = text.hidden_size // text.num_attention_heads
         cache = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head * TOKENS * COMPLETIONS
         kept = 2 * text.num_hidden_layers * text.hidden_size * TOKENS * TRAINED_AT_ONCE

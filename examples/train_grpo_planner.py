@@ -9,9 +9,8 @@ the YAML file or on the command line. The planner, the curves and a model card a
 from __future__ import annotations
 
 from accelerate import PartialState
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser
+from trl import GRPOConfig, ModelConfig, TrlParser
 
-from diffusers_r1.planners.encoded import encode_pictures_once
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import (
     RewardArguments,
@@ -21,11 +20,12 @@ from diffusers_r1.training.arguments import (
     make_rewards,
 )
 from diffusers_r1.training.callbacks import GreedyValidation, VarianceWatch
+from diffusers_r1.training.folders import run_folder
+from diffusers_r1.training.grouped import GroupedGRPOTrainer
 from diffusers_r1.training.models import (
     load_trainable,
     lora_settings,
     restore_weights,
-    resume_point,
     without_control_tokens,
 )
 from diffusers_r1.training.results import check_editor_name, save_results
@@ -34,46 +34,45 @@ from diffusers_r1.training.results import check_editor_name, save_results
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
     rewards = make_rewards(script, training.reward_weights)
-    checkpoint = resume_point(training)
-    with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
-        rows, held_out = load_training_rows(script), load_validation_rows(script)
-    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
-    if script.prompts is not None:
-        prompts = Prompts.load(script.prompts)
-    with PartialState().main_process_first():
-        rows = as_prompts(rows, processor, prompts, script.image_size)
-    without_control_tokens(training, planner, processor)
+    with run_folder("GRPO", script, training, model) as checkpoint:
+        with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
+            rows, held_out = load_training_rows(script), load_validation_rows(script)
+        planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+        if script.prompts is not None:
+            prompts = Prompts.load(script.prompts)
+        with PartialState().main_process_first():
+            rows = as_prompts(rows, processor, prompts, script.image_size)
+        without_control_tokens(training, planner, processor)
 
-    trainer = GRPOTrainer(
-        model=planner,
-        processing_class=processor,
-        args=training,
-        train_dataset=rows,
-        reward_funcs=rewards,
-        peft_config=lora_settings(model, script.freeze_vision),
-        callbacks=[VarianceWatch()],
-    )
-    if held_out is not None:
-        length = training.max_completion_length
-        trainer.add_callback(
-            GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
+        trainer = GroupedGRPOTrainer(
+            model=planner,
+            processing_class=processor,
+            args=training,
+            train_dataset=rows,
+            reward_funcs=rewards,
+            peft_config=lora_settings(model, planner, script.freeze_vision),
+            callbacks=[VarianceWatch()],
         )
-    restore_weights(trainer, checkpoint)
-    with encode_pictures_once(trainer.model):
+        if held_out is not None:
+            length = training.max_completion_length
+            trainer.add_callback(
+                GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
+            )
+        restore_weights(trainer, checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint)
 
-    summary = {
-        "method": f"GRPO, rewards {' + '.join(script.rewards)}",
-        "start": model.model_name_or_path,
-        "rows": script.dataset_name,
-        "steps": trainer.state.global_step,
-        "completions a step": training.generation_batch_size,
-        "generations a prompt": training.num_generations,
-        "learning rate": training.learning_rate,
-        "beta": training.beta,
-        "temperature": training.temperature,
-    }
-    save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        summary = {
+            "method": f"GRPO, rewards {' + '.join(script.rewards)}",
+            "start": model.model_name_or_path,
+            "rows": script.dataset_name,
+            "steps": trainer.state.global_step,
+            "completions a step": training.generation_batch_size,
+            "generations a prompt": training.num_generations,
+            "learning rate": training.learning_rate,
+            "beta": training.beta,
+            "temperature": training.temperature,
+        }
+        save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
 
 
 if __name__ == "__main__":

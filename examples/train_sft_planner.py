@@ -15,7 +15,8 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
 from diffusers_r1.training.callbacks import GreedyValidation
-from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, resume_point
+from diffusers_r1.training.folders import run_folder
+from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights
 from diffusers_r1.training.results import check_editor_name, save_results
 
 
@@ -24,38 +25,38 @@ ANSWER_TOKENS = 512
 
 def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
-    checkpoint = resume_point(training)
-    with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
-        rows, held_out = load_training_rows(script), load_validation_rows(script)
-    planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
-    if script.prompts is not None:
-        prompts = Prompts.load(script.prompts)
-    with PartialState().main_process_first():
-        rows = as_prompts(rows, processor, prompts, script.image_size, answered=True)
+    with run_folder("supervised", script, training, model) as checkpoint:
+        with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
+            rows, held_out = load_training_rows(script), load_validation_rows(script)
+        planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+        if script.prompts is not None:
+            prompts = Prompts.load(script.prompts)
+        with PartialState().main_process_first():
+            rows = as_prompts(rows, processor, prompts, script.image_size, answered=True)
 
-    trainer = SFTTrainer(
-        model=planner,
-        processing_class=processor,
-        args=training,
-        train_dataset=rows,
-        peft_config=lora_settings(model, script.freeze_vision),
-    )
-    if held_out is not None:
-        trainer.add_callback(
-            GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
+        trainer = SFTTrainer(
+            model=planner,
+            processing_class=processor,
+            args=training,
+            train_dataset=rows,
+            peft_config=lora_settings(model, planner, script.freeze_vision),
         )
-    restore_weights(trainer, checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+        if held_out is not None:
+            trainer.add_callback(
+                GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
+            )
+        restore_weights(trainer, checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
 
-    summary = {
-        "method": "supervised",
-        "start": model.model_name_or_path,
-        "rows": script.dataset_name,
-        "steps": trainer.state.global_step,
-        "rows a step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
-        "learning rate": training.learning_rate,
-    }
-    save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        summary = {
+            "method": "supervised",
+            "start": model.model_name_or_path,
+            "rows": script.dataset_name,
+            "steps": trainer.state.global_step,
+            "rows a step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
+            "learning rate": training.learning_rate,
+        }
+        save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -146,3 +149,26 @@ def test_a_run_that_gives_up(results, handed_on):
         for row, _ in records.patiently(enumerate(results)):
             seen.append(row)
     assert seen == list(range(handed_on))
+
+
+HOLDER = """
+import sys, time
+from diffusers_r1.records import only_one_in
+with only_one_in(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
+    folder = tmp_path / "new" / "run"
+    with records.only_one_in(folder), pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
+        with records.only_one_in(folder):
+            pass
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"process {holder.pid}\\b"), records.only_one_in(folder):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with records.only_one_in(folder):
+        pass

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +6,8 @@ from peft import LoraConfig, get_peft_model
 from trl import GRPOConfig, ModelConfig
 
 from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
-from diffusers_r1.planners.encoded import vision_tower
 from diffusers_r1.prompts import Prompts
-from diffusers_r1.training.models import load_trainable, lora_settings, resume_point, without_control_tokens
+from diffusers_r1.training.models import load_trainable, lora_settings, vision_towers, without_control_tokens
 
 
 pytestmark = [
@@ -33,7 +31,7 @@ def test_the_vision_tower_is_frozen_by_choice(folder, tmp_path, prompts, freeze)
     training = settings(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
     planner, _, words = load_trainable(ModelConfig(folder, dtype="bfloat16"), training, freeze)
     assert planner.dtype == torch.bfloat16 and planner.config._attn_implementation == "eager" and words == prompts
-    tower = set(vision_tower(planner).parameters())
+    tower = set(vision_towers(planner)["model.visual"].parameters())
     trained = {parameter for parameter in planner.parameters() if parameter.requires_grad}
     assert trained == set(planner.parameters()) - (tower if freeze else set())
     assert training.model_init_kwargs is None
@@ -48,11 +46,11 @@ def test_without_a_name_there_is_nothing_to_load(tmp_path):
 def test_lora_leaves_a_frozen_vision_tower_alone(folder, tmp_path, freeze):
     model = ModelConfig(folder, use_peft=True, lora_r=2, lora_target_modules=["all-linear"])
     planner, _, _ = load_trainable(model, settings(tmp_path), freeze)
-    adapted = get_peft_model(planner, lora_settings(model, freeze))
+    adapted = get_peft_model(planner, lora_settings(model, planner, freeze))
     layers = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
     assert any("language_model" in name for name in layers)
     assert any("visual" in name for name in layers) == (not freeze)
-    assert lora_settings(ModelConfig(folder), freeze) is None
+    assert lora_settings(ModelConfig(folder), planner, freeze) is None
 
 
 def test_no_completion_holds_a_control_token(planner, tmp_path):
@@ -73,21 +71,6 @@ def test_no_completion_holds_a_control_token(planner, tmp_path):
     training.generation_kwargs = {"suppress_tokens": [7]}
     without_control_tokens(training, model, processor)
     assert training.generation_kwargs == {"suppress_tokens": [7]}
-
-
-def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
-    runs = tmp_path / "runs"
-    assert resume_point(settings(runs)) is None
-    asked = settings(runs, resume_from_checkpoint="true")
-    assert resume_point(asked) is None  # the first start of a command that is repeated until it is through
-    for step in (9, 10, 11):
-        (runs / f"checkpoint-{step}").mkdir(parents=True)
-        (runs / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
-    assert resume_point(asked) is None
-    for step in (9, 10):
-        (runs / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-    assert resume_point(asked) == str(runs / "checkpoint-10")
-    assert resume_point(settings(runs, resume_from_checkpoint="some/where")) == "some/where"
 
 
 def test_an_adapter_is_trained_on(text_planner, tmp_path, prompts):

@@ -62,6 +62,12 @@ class DataArguments:
     prompts: str | None = field(
         default=None, metadata={"help": "a folder whose prompts.json the planner is asked with; its own by default"}
     )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "start afresh where another run has been: what it left in output_dir goes"}
+    )
+    allow_changes: bool = field(
+        default=False, metadata={"help": "go on from a checkpoint though settings, rows or base have changed"}
+    )
     bundle_editor: str | None = field(
         default=None, metadata={"help": "write a whole ImageEditR1Pipeline with this editor: a Hub name or a folder"}
     )

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from .generation import WHOLE, generate_from_one_reading
 from .packing import equal_prompts, pack, packed_inputs, pick, why_unpackable
 
 
@@ -89,8 +90,9 @@ class GroupedGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        """As TRL does it, but from one reading of each prompt. vLLM and continuous batching see to that themselves."""
-        if not self.reads_once or self.use_vllm or self.use_transformers_continuous_batching:
+        """As TRL does it, but from one reading of each prompt, unless the user has chosen another engine or cache."""
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
+        if not self.reads_once or elsewhere or self.generation_config.cache_implementation:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -108,13 +110,17 @@ class GroupedGRPOTrainer(GRPOTrainer):
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            again = torch.tensor(self._readings, device=inputs["input_ids"].device)
-            read = read_prompts(model, inputs, again, self._tokenizer.pad_token_id)
-            said = model.generate(**read, generation_config=self.generation_config)
-        said = said[:, inputs["input_ids"].shape[1] :].tolist()
-        ends = set(self.eos_token_ids)
-        stops = [next((place for place, token in enumerate(row, 1) if token in ends), len(row)) for row in said]
-        return [row[:stop] for row, stop in zip(said, stops)], None
+            return generate_from_one_reading(
+                model,
+                inputs,
+                torch.tensor(self._readings, device=inputs["input_ids"].device),
+                self.generation_config,
+                set(self.eos_token_ids),
+                # Where weights are sharded, all processes have to make the same calls.
+                in_stages=not (
+                    self.is_deepspeed_enabled or self.is_fsdp_enabled or set(self.generation_kwargs) & set(WHOLE)
+                ),
+            ), None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """As TRL does it, without the completions that nothing is learned from."""
@@ -170,7 +176,8 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if left_out is not None and left_out.all() and not alone:
             left_out = torch.arange(len(ids), device=ids.device) > 0  # the processes wait for each other in the model
         firsts = equal_prompts(ids[:, :-length], mask[:, :-length], pictures)
-        packed = pack(ids, mask, length, firsts, left_out)
+        width = self._bare(model).config.get_text_config().hidden_size
+        packed = pack(ids, mask, length, firsts, left_out, width)
         if not packed.prompts:
             if not alone:
                 return super()._get_per_token_logps_and_entropies(model, ids, mask, length, **pictures)[:2]
@@ -250,8 +257,10 @@ def shuffle_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:
         batch (`dict`): Tensors and lists with one entry a row; single numbers are left as they are.
         group (`int`): How many rows have one prompt. Where a process has parts of groups, parts are shuffled.
     """
-    groups = torch.arange(len(batch["advantages"])).split(group)
-    order = torch.cat([groups[number] for number in torch.randperm(len(groups))])
+    rows = torch.arange(len(batch["advantages"]))
+    # Shuffled as TRL shuffles rows, and then put behind the first of its group, so that equal seeds stay equal runs.
+    first = dict.fromkeys((torch.randperm(len(rows)) // group).tolist())
+    order = torch.cat([rows[number * group : (number + 1) * group] for number in first])
 
     def reordered(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -259,27 +268,6 @@ def shuffle_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:
         return value if value is None else [value[row] for row in order]
 
     return {name: reordered(value) for name, value in batch.items()}
-
-
-def read_prompts(model: Any, inputs: dict[str, Tensor], again: Tensor, pad_token_id: int) -> dict[str, Any]:
-    """What `generate` goes on from: prompts in a cache that holds all of them but the last token.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`] or a PEFT model): What generates.
-        inputs (`dict`): Its inputs for different prompts.
-        again (`Tensor`): For each row that is to be generated, the number of its prompt.
-        pad_token_id (`int`): The token that pads rows.
-    """
-    one_token = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=pad_token_id)
-    read = model.generate(**inputs, generation_config=one_token, use_cache=True, return_dict_in_generate=True)
-    name = "cache" if "cache" in read else "past_key_values"  # the latter before transformers 5.24
-    read[name].crop(-1)
-    read[name].batch_select_indices(again)
-    # Qwen-VL keeps a part of what belongs in the cache to itself: how far pictures shift the positions.
-    for module in model.modules():
-        if getattr(module, "rope_deltas", None) is not None:
-            module.rope_deltas = module.rope_deltas[again]
-    return {key: inputs[key][again] for key in ("input_ids", "attention_mask")} | {name: read[name]}
 
 
 def _another_completion(ids: Tensor, mask: Tensor, length: int) -> int:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..bundles.planners import base_of, load_planner
 from ..planners.adapters import has_adapter
 from ..planners.control_tokens import control_token_ids
-from ..planners.encoded import vision_tower
 from ..prompts import Prompts
 
 
@@ -55,21 +53,46 @@ def load_trainable(
     if is_adapter:
         from peft import PeftModel
 
-        planner = PeftModel.from_pretrained(planner, model.model_name_or_path, is_trainable=True)
-        prompts = Prompts.load(model.model_name_or_path)
-    tower = vision_tower(planner)
-    if freeze_vision and tower is not None:
-        tower.requires_grad_(False)
+        planner = PeftModel.from_pretrained(planner, resolve(model.model_name_or_path), is_trainable=True)
+        prompts = Prompts.load(resolve(model.model_name_or_path))
+    if freeze_vision and hasattr(processor, "image_processor"):
+        for tower in vision_towers(planner).values():
+            tower.requires_grad_(False)
     return planner, processor, prompts
 
 
-def lora_settings(model: ModelConfig, freeze_vision: bool) -> LoraConfig | None:
+def vision_towers(planner: PreTrainedModel) -> dict[str, torch.nn.Module]:
+    """By name, the modules that encode pictures: those that are built from the `vision_config` of the planner's settings.
+
+    What lies between them and the language model, and is no part of them, is not among them.
+
+    Raises:
+        ValueError: If the planner takes pictures and none is found.
+    """
+    settings = getattr(planner.config, "vision_config", None)
+    towers = {
+        name: module
+        for name, module in planner.named_modules()
+        if settings is not None and isinstance(getattr(module, "config", None), type(settings))
+    }
+    outermost = {
+        name: tower for name, tower in towers.items() if not any(name.startswith(f"{other}.") for other in towers)
+    }
+    if not outermost:
+        raise ValueError(
+            f"{type(planner).__name__} takes pictures, but no module is built from a `vision_config` of its settings, so "
+            "its vision tower cannot be found. Train it as a whole: --freeze_vision false."
+        )
+    return outermost
+
+
+def lora_settings(model: ModelConfig, planner: PreTrainedModel, freeze_vision: bool) -> LoraConfig | None:
     """TRL's LoRA options, which leave the vision tower out where it is frozen; `None` without `--use_peft`."""
     from trl import get_peft_config
 
     settings = get_peft_config(model)
-    if settings is not None and freeze_vision:
-        settings.exclude_modules = r".*\b(visual|vision_tower)\b.*"
+    if settings is not None and freeze_vision and hasattr(planner, "get_image_features"):
+        settings.exclude_modules = "|".join(rf"{re.escape(name)}(\..*)?" for name in vision_towers(planner))
     return settings
 
 
@@ -88,19 +111,6 @@ def without_control_tokens(
         else {"suppress_tokens": suppressed}
     )
     training.generation_kwargs = {**guard, **(training.generation_kwargs or {})}
-
-
-def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` asks for; `true` is the newest in `output_dir`, if there is one.
-
-    A checkpoint that a killed run left unfinished does not count.
-    """
-    asked = training.resume_from_checkpoint
-    if asked is None or asked.lower() != "true":
-        return asked
-    # The trainer's state is what is written last.
-    whole = [path.parent for path in Path(training.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
-    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
 def restore_weights(trainer: Trainer, checkpoint: str | None) -> None:

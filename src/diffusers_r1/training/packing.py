@@ -106,9 +106,14 @@ def equal_prompts(ids: Tensor, mask: Tensor, pictures: Mapping[str, Any]) -> lis
 
 
 def pack(
-    ids: Tensor, mask: Tensor, completion_length: int, firsts: Sequence[int], left_out: Tensor | None = None
+    ids: Tensor,
+    mask: Tensor,
+    completion_length: int,
+    firsts: Sequence[int],
+    left_out: Tensor | None = None,
+    width: int | None = None,
 ) -> Packed:
-    """Pack a batch of pairs. Equal completions of one prompt are in its row once.
+    """Pack a batch of pairs. Equal completions of one prompt are computed once.
 
     Args:
         ids, mask (`Tensor`): (size, prompt length + completion length), prompts padded on the left, completions on the
@@ -116,44 +121,64 @@ def pack(
         completion_length (`int`): Where the completions begin, counted from the end.
         firsts (`Sequence[int]`): See [`equal_prompts`].
         left_out (`Tensor`, *optional*): (size,), the pairs that are not scored; none by default.
+        width (`int`, *optional*): How many numbers the model has for a token, its `hidden_size`. Attention grows with the
+            square of a row, so short prompts with long completions are read faster as several rows, each with a copy of
+            the prompt; how many is computed from it. One row a prompt by default.
     """
     kept = mask.bool()
     prompts = [row[on].tolist() for row, on in zip(ids[:, :-completion_length], kept[:, :-completion_length])]
     scored = kept[:, -completion_length:] if left_out is None else kept[:, -completion_length:] & ~left_out[:, None]
     completions = [tuple(row[on].tolist()) for row, on in zip(ids[:, -completion_length:], scored)]
-    groups: dict[int, dict[tuple[int, ...], int]] = {}  # first row -> completion -> where it begins
-    lengths: dict[int, int] = {}
+    different: dict[int, list[tuple[int, ...]]] = {}  # first row with a prompt -> its completions
     for first, completion in zip(firsts, completions):
-        if completion:
-            starts = groups.setdefault(first, {})
-            if completion not in starts:
-                starts[completion] = lengths.setdefault(first, len(prompts[first]) - 1)
-                lengths[first] += len(completion)
-
-    length = max(lengths.values(), default=0)
-    shape = (len(groups), length)
+        if completion and completion not in different.setdefault(first, []):
+            different[first].append(completion)
+    most = max(map(len, different.values()), default=1)
+    ways = (
+        [_cut(different, most)]
+        if width is None
+        else [_cut(different, -(-most // rows)) for rows in range(1, most + 1)]
+    )
+    sizes = [
+        (len(way), max((len(prompts[first]) - 1 + sum(map(len, group)) for first, group in way), default=0))
+        for way in ways
+    ]
+    cut, (_, length) = min(zip(ways, sizes), key=lambda pair: _work(*pair[1], width or 1))
+    shape = (len(cut), length)
     input_ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
     segments, steps = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
-    order = {first: number for number, first in enumerate(groups)}
-    for first, starts in groups.items():
-        row, prompt = order[first], torch.tensor(prompts[first])
-        input_ids[row, : len(prompt) - 1] = prompt[:-1]
-        segments[row, : len(prompt) - 1] = 0
-        for number, (completion, start) in enumerate(starts.items(), start=1):
-            place = slice(start, start + len(completion))
+    begins = {}
+    for row, (first, group) in enumerate(cut):
+        prompt = torch.tensor(prompts[first])
+        end = len(prompt) - 1
+        input_ids[row, :end] = prompt[:-1]
+        segments[row, :end] = 0
+        for number, completion in enumerate(group, start=1):
+            begins[first, completion] = row * length + end
+            place = slice(end, end := end + len(completion))
             said = torch.tensor(completion)
             input_ids[row, place] = torch.cat([prompt[-1:], said[:-1]])
             labels[row, place] = said
             segments[row, place] = number
             steps[row, place] = torch.arange(len(completion))
 
-    starts = [
-        order[first] * length + groups[first][completion] if completion else 0
-        for first, completion in zip(firsts, completions)
-    ]
+    starts = [begins.get(key, 0) for key in zip(firsts, completions)]
     places = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(completion_length, device=ids.device)
     on_device = (tensor.to(ids.device) for tensor in (input_ids, labels, segments, steps))
-    return Packed(*on_device, prompts=list(groups), places=places.masked_fill(~scored, 0), scored=scored)
+    chosen = [first for first, _ in cut]
+    return Packed(*on_device, prompts=chosen, places=places.masked_fill(~scored, 0), scored=scored)
+
+
+def _cut(groups: Mapping[int, list[tuple[int, ...]]], most: int) -> list[tuple[int, list[tuple[int, ...]]]]:
+    """Each prompt with at most `most` of its completions, in as many rows as that takes."""
+    return [
+        (first, group[start : start + most]) for first, group in groups.items() for start in range(0, len(group), most)
+    ]
+
+
+def _work(rows: int, length: int, width: int) -> int:
+    """About how much it takes to read so many rows: a layer's 13 matrices of width x width, and its attention."""
+    return rows * length * (13 * width + 2 * length)
 
 
 def packed_inputs(model: PreTrainedModel, packed: Packed, prompt_mask: Tensor, pictures: Mapping[str, Any]) -> dict:
