@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -490,17 +490,17 @@ class Case:
     build: Callable[[], Any]
     given: Mapping[str, Any] = field(default_factory=lambda: SMALL)
     own: Mapping[str, Any] = field(default_factory=dict)
-    prompt: Callable[[str], str] = str
+    prompt: Callable[[str, int], str] = lambda prompt, pictures: prompt
     image: str = "image"
     answer: str = "images"
     slow: bool = False
 
 
-def _placeholder(prompt: str) -> str:
-    return f"<img><|image_1|></img> {prompt}"
+def _placeholder(prompt: str, pictures: int) -> str:
+    return "".join(f"<img><|image_{number + 1}|></img> " for number in range(pictures)) + prompt
 
 
-def _edit_json(prompt: str) -> str:
+def _edit_json(prompt: str, pictures: int) -> str:
     return json.dumps({"edit_instruction": prompt})
 
 
@@ -608,12 +608,27 @@ def editor_of(name: str) -> Any:
     return editor
 
 
-def alone(name: str, image: Image.Image, prompt: str, generator: torch.Generator, **given: Any) -> Image.Image:
-    """What the editor itself makes of a picture of its working size, called as its own documentation says."""
+def alone(
+    name: str,
+    image: Image.Image,
+    prompt: str,
+    generator: torch.Generator,
+    beside: Sequence[Image.Image] = (),
+    **given: Any,
+) -> Image.Image:
+    """What the editor itself makes of a picture of its working size, called as its own documentation says.
+
+    Args:
+        beside: Further pictures that it sees.
+        given: In place of what the case has.
+    """
     case, editor = CASES[name], editor_of(name)
-    in_list = case.image != "image" or name == "GlmImagePipeline"
-    arguments = {**case.given, **case.own, **given, "prompt": case.prompt(prompt), "generator": generator}
-    arguments[case.image] = [image] if in_list else image
+    arguments = {**case.given, **case.own, **given, "generator": generator}
+    arguments["prompt"] = case.prompt(prompt, 1 + len(beside))
+    in_list = beside or case.image != "image" or name == "GlmImagePipeline"
+    arguments[case.image] = [image, *beside] if in_list else image
+    if "max_area" in arguments:
+        arguments["max_area"] = image.width * image.height
     for argument in ("mask_image", "mask"):
         if argument in arguments:
             arguments[argument] = arguments[argument].convert("L").resize(image.size, Image.Resampling.NEAREST)

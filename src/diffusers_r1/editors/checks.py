@@ -11,7 +11,7 @@ from PIL import Image
 from ..images import load_pictures
 from .refusals import REFUSALS
 from .signatures import arguments_of
-from .sizes import Editor, Size, block_of, bounded
+from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
 
@@ -127,15 +127,20 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
     # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
     while "height" not in arguments_of(editor) and at_work != (settled := traits.size(editor, at_work)):
         at_work = settled
-    if max_pixels is not None and at_work[0] * at_work[1] > max_pixels:
+    if max_pixels is not None and _has_own_sizes(editor) and at_work[0] * at_work[1] > max_pixels:
         block = block_of(editor)
         at_work = tuple(max(block, side // block * block) for side in bounded(at_work, max_pixels))
     return at_work
 
 
+def _has_own_sizes(editor: Editor) -> bool:
+    """Whether the class's rule gives sizes of its own, whatever the picture's."""
+    traits = traits_of(editor)
+    return traits.pixels is None and traits.size is not whole_blocks
+
+
 def _check_max_pixels(editor: Editor, max_pixels: int) -> None:
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"`max_pixels` is a number of pixels, 1 or more, not {max_pixels!r}.")
-    traits = traits_of(editor)
-    if traits.snaps or (traits.pixels is None and "height" in traits.ignored):
+    if traits_of(editor).snaps or (_has_own_sizes(editor) and "height" not in arguments_of(editor)):
         raise ValueError(f"{type(editor).__name__} works at sizes of its own, so it takes no `max_pixels`.")
