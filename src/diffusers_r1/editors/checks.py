@@ -63,6 +63,10 @@ def check_editor(
     for argument in traits.needs:
         if arguments.get(argument) is None:
             raise ValueError(f"{name} needs a `{argument}`.")
+    if traits.mask_fixes_size and arguments.get(traits.mask) is not None:
+        told = [argument for argument in ("height", "width") if arguments.get(argument)]
+        if told or max_pixels is not None:
+            raise ValueError(f"{name} works at a size of its own when it is given a `{traits.mask}`.")
     if max_pixels is not None:
         _check_max_pixels(editor, max_pixels)
 

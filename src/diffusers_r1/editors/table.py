@@ -48,6 +48,7 @@ class Traits:
             where no text is cut off.
         mask (`str`, *optional*): The argument that takes a mask.
         mask_needed (`bool`): Whether the editor does not run without one.
+        mask_fixes_size (`bool`): Whether it cannot be told a size when it is given one.
         needs (`tuple` of `str`): Further arguments without which it does not run.
     """
 
@@ -68,6 +69,7 @@ class Traits:
     reads: Callable[[Editor, str, Mapping[str, Any]], tuple[int, int]] | None = None
     mask: str | None = None
     mask_needed: bool = False
+    mask_fixes_size: bool = False
     needs: tuple[str, ...] = ()
 
 
@@ -79,6 +81,11 @@ FLUX2 = {
     "pixels_from": "the class, which brings its picture to 1024x1024 pixels",
     "reference": sizes.flux2_reference,
     "reads": reading.chat_tokens,
+}
+FLUX3 = {
+    "size": sizes.flux3_size,
+    "pixels": 4 * MEGAPIXEL,
+    "pixels_from": "the class, which brings its picture to 4 megapixels",
 }
 ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
 FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
@@ -132,11 +139,21 @@ TRAITS: dict[str, Traits] = {
     "Flux2ModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinBaseModularPipeline": Traits(REFERENCES, **FLUX2),
-    "QwenImageEditModularPipeline": Traits(size=sizes.one_megapixel, mask="mask_image"),
+    "QwenImageEditModularPipeline": Traits(size=sizes.one_megapixel, mask="mask_image", mask_fixes_size=True),
     "QwenImageEditPlusModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
     "QwenImage21ModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
     "QwenImage21TurboModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "Flux3ModularPipeline": Traits(REFERENCES, **FLUX3),
+    "Flux3DistilledModularPipeline": Traits(REFERENCES, **FLUX3),
     # Editors that redraw a picture, or a part of it, as a description says
+    "AnimaModularPipeline": Traits(**ONE_MEGAPIXEL, **REDRAWS),
+    "Kandinsky3Img2ImgPipeline": Traits(
+        size=sizes.blocks_of_64, reads=reading.kandinsky3_tokens, **ONE_MEGAPIXEL, **REDRAWS
+    ),
+    # its size is moved to one of a table unless it is told otherwise
+    "SanaSprintImg2ImgPipeline": Traits(
+        size=sizes.blocks_of_32, always={"use_resolution_binning": False}, **ONE_MEGAPIXEL, **REDRAWS
+    ),
     "StableDiffusionImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusion3Img2ImgPipeline": Traits(PAIRS, reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
@@ -145,6 +162,17 @@ TRAITS: dict[str, Traits] = {
     "ChromaImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "QwenImageImg2ImgPipeline": Traits(PAIRS, **QWEN_IMAGE),
     "ZImageImg2ImgPipeline": Traits(PAIRS, reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "StableDiffusionDepth2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionXLPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusion3PAGImg2ImgPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
+    "FluxModularPipeline": Traits(**FLUX1, **REDRAWS),
+    "QwenImageModularPipeline": Traits(mask="mask_image", **QWEN_IMAGE),
+    "StableDiffusion3ModularPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionXLModularPipeline": Traits(reads=reading.clip_tokens, mask="mask_image", **OWN_SIZE, **REDRAWS),
+    "ZImageModularPipeline": Traits(reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "StableDiffusionPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
+    "StableDiffusionXLPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionXLInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusion3InpaintPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **MASK, **REDRAWS),
