@@ -362,7 +362,7 @@ def flux3(blocks: type) -> Callable[[], ModularPipeline]:
             "tokenizer": processor,
             "vae": tiny_models._flux2_autoencoder(0),
             "transformer": transformer,
-            "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            "scheduler": FlowMatchEulerDiscreteScheduler(),
         }
         return tiny_models._modular(steps, parts)
 

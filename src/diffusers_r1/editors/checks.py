@@ -37,8 +37,8 @@ def check_editor(
     Raises:
         TypeError: If the class cannot be an editor, does not take a picture and a prompt, or does not take one of
             `arguments`.
-        ValueError: If it takes one picture only and is given several, lacks an argument that it needs, such as a mask, or
-            works at sizes of its own and is given `max_pixels`.
+        ValueError: If it takes one picture only and is given several, needs a mask and is given none, works
+            at sizes of its own and is given `max_pixels`, or has its autoencoder in a type that it does not run in.
     """
     name = type(editor).__name__
     if (reason := refusal_of(editor)) is not None:
@@ -60,9 +60,8 @@ def check_editor(
         raise ValueError(f"{name} takes one picture per result. Several are read by: {able}.")
     if traits.mask_needed and arguments.get(traits.mask) is None:
         raise ValueError(f"{name} needs a `{traits.mask}`: white where the picture may change, black where not.")
-    for argument in traits.needs:
-        if arguments.get(argument) is None:
-            raise ValueError(f"{name} needs a `{argument}`.")
+    if traits.encodes_in is not None and editor.vae.dtype != traits.encodes_in:
+        raise ValueError(f"{name} needs its autoencoder in {traits.encodes_in}: `editor.vae.to({traits.encodes_in})`.")
     if traits.mask_fixes_size and arguments.get(traits.mask) is not None:
         told = [argument for argument in ("height", "width") if arguments.get(argument)]
         if told or max_pixels is not None:

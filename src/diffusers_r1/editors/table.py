@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from . import glm, reading, sizes, wording
 from .sizes import MEGAPIXEL, Editor, Size
 
@@ -49,7 +51,8 @@ class Traits:
         mask (`str`, *optional*): The argument that takes a mask.
         mask_needed (`bool`): Whether the editor does not run without one.
         mask_fixes_size (`bool`): Whether it cannot be told a size when it is given one.
-        needs (`tuple` of `str`): Further arguments without which it does not run.
+        encodes_in (`torch.dtype`, *optional*): The type in which the class gives pictures to its autoencoder, whatever
+            type that has.
     """
 
     lists: str = REFUSED
@@ -70,7 +73,7 @@ class Traits:
     mask: str | None = None
     mask_needed: bool = False
     mask_fixes_size: bool = False
-    needs: tuple[str, ...] = ()
+    encodes_in: torch.dtype | None = None
 
 
 # What several rows have in common
@@ -91,6 +94,11 @@ ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x
 FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
 KONTEXT = {"size": sizes.kontext_size, "reads": reading.t5_tokens, "always": {"_auto_resize": False}}
 MASK = {"mask": "mask_image", "mask_needed": True}
+Z_IMAGE = {
+    "reads": reading.chat_tokens,
+    "batched": ("negative_prompt_embeds",),
+    **ONE_MEGAPIXEL,
+}
 REDRAWS = {"asks": DESCRIPTION}
 QWEN_IMAGE = {
     "pixels": 1328 * 1328,
@@ -134,7 +142,7 @@ TRAITS: dict[str, Traits] = {
     ),
     "DreamLitePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
     "DreamLiteMobilePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
-    "ZImageOmniPipeline": Traits(REFERENCES, **FLUX2),
+    "ZImageOmniPipeline": Traits(REFERENCES, batched=("negative_prompt_embeds",), **FLUX2),
     "FluxKontextModularPipeline": Traits(**KONTEXT),
     "Flux2ModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinModularPipeline": Traits(REFERENCES, **FLUX2),
@@ -161,7 +169,7 @@ TRAITS: dict[str, Traits] = {
     "FluxImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "ChromaImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "QwenImageImg2ImgPipeline": Traits(PAIRS, **QWEN_IMAGE),
-    "ZImageImg2ImgPipeline": Traits(PAIRS, reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "ZImageImg2ImgPipeline": Traits(PAIRS, **Z_IMAGE, **REDRAWS),
     "StableDiffusionDepth2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
@@ -170,7 +178,7 @@ TRAITS: dict[str, Traits] = {
     "QwenImageModularPipeline": Traits(mask="mask_image", **QWEN_IMAGE),
     "StableDiffusion3ModularPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLModularPipeline": Traits(reads=reading.clip_tokens, mask="mask_image", **OWN_SIZE, **REDRAWS),
-    "ZImageModularPipeline": Traits(reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "ZImageModularPipeline": Traits(**Z_IMAGE, **REDRAWS),
     "StableDiffusionPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionXLPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
@@ -180,7 +188,7 @@ TRAITS: dict[str, Traits] = {
     "FluxFillPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "ChromaInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "QwenImageInpaintPipeline": Traits(**QWEN_IMAGE, **MASK),
-    "ZImageInpaintPipeline": Traits(reads=reading.chat_tokens, **ONE_MEGAPIXEL, **MASK, **REDRAWS),
+    "ZImageInpaintPipeline": Traits(**Z_IMAGE, **MASK, **REDRAWS),
 }
 
 
