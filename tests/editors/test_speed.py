@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
+from diffusers.models.cache_utils import CacheMixin
 from tiny_editors import CASES, SMALL, difference, editor_of, picture, seeded
 
+from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.editors import TRAITS, call_editor
-from diffusers_r1.editors.speed import (
-    compile_repeated_blocks,
-    denoisers_of,
-    disable_cache,
-    enable_cache,
-    set_attention_backend,
-)
+from diffusers_r1.editors.speed import denoisers_of, disable_cache, enable_cache
+
+
+TABLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "generate.py"))["speed_table"]()
 
 
 @pytest.mark.parametrize("name", TRAITS)
@@ -55,20 +57,27 @@ def test_a_unet_takes_no_cache():
     disable_cache(editor)
 
 
-def test_the_backend_of_attention():
-    editor = CASES["FluxKontextPipeline"].build()
-    set_attention_backend(editor, "native")
-    used = {
-        str(part.processor._attention_backend) for part in editor.transformer.modules() if hasattr(part, "processor")
-    }
+@pytest.mark.tiny
+def test_through_the_pipeline(planner, prompts):
+    pipe = ImageEditR1Pipeline(*planner, CASES["FluxKontextPipeline"].build(), prompts=prompts)
+    transformer = pipe.editor.transformer
+    pipe.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+    assert transformer.is_cache_enabled
+    pipe.disable_cache()
+    assert not transformer.is_cache_enabled
+    pipe.set_attention_backend("native")
+    used = {str(part.processor._attention_backend) for part in transformer.modules() if hasattr(part, "processor")}
     assert len(used) == 1 and "native" in used.pop().lower()
+    pipe.compile("editor.transformer", backend="eager")
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    assert all(block._compiled_call_impl is not None for block in blocks)
 
 
-def test_compiled_blocks(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append((self, settings)))
-    editor = editor_of("FluxKontextPipeline")
-    compile_repeated_blocks(editor, fullgraph=True)
-    blocks = [*editor.transformer.transformer_blocks, *editor.transformer.single_transformer_blocks]
-    assert {id(block) for block, _ in compiled} == {id(block) for block in blocks}
-    assert all(settings == {"fullgraph": True} for _, settings in compiled)
+@pytest.mark.tiny
+@pytest.mark.parametrize("name", TRAITS)
+def test_the_generated_table_says_what_the_models_can(name):
+    """Of the class in the hints and of the model that is there."""
+    (denoiser,) = denoisers_of(editor_of(name)).values()
+    row = next(line for line in TABLE.splitlines() if line.startswith(f"| `{name}` |"))
+    assert f"`{type(denoiser).__name__}`" in row
+    assert row.split(" | ")[4] == ("yes" if isinstance(denoiser, CacheMixin) else "-")

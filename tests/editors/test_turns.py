@@ -107,15 +107,15 @@ def told_apart(editor: Any, name: str, one: str, other: str) -> bool:
     """Whether the denoiser gets anything else for one prompt than for the other, called as the class is called."""
     seen: list[list[torch.Tensor]] = []
     part = editor.unet if hasattr(editor, "unet") else editor.transformer
-    case = CASES[name]
+    case, calls = CASES[name], []
+    hook = part.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs), with_kwargs=True)
     for prompt in (one, other):
-        calls: list[dict[str, Any]] = []
-        hook = part.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs), with_kwargs=True)
+        calls.clear()
         written = traits_of(editor).prompt(prompt, 1)
         editor(image=picture((64, 64)), prompt=written, generator=seeded(1), **{**case.given, **case.own})
-        hook.remove()
         words = calls[0].get("encoder_hidden_states", calls[0].get("cap_feats"))
         seen.append(list(words) if isinstance(words, list) else [words])
+    hook.remove()
     return any(first.shape != second.shape or not torch.equal(first, second) for first, second in zip(*seen))
 
 

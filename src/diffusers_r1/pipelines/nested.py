@@ -28,6 +28,7 @@ from huggingface_hub import create_repo, get_cached_repo_tree, snapshot_download
 
 from .. import bundles
 from ..bundles import cards
+from ..editors.speed import disable_cache, enable_cache
 from ..plan import EditPlan
 
 
@@ -165,6 +166,21 @@ class NestedPipelineMixin:
         Models of transformers have names of their own: `pipe.planner.set_attn_implementation("flash_attention_2")`.
         """
         self._tell_models("set_attention_backend", "transformer", "unet", backend=backend)
+
+    def enable_cache(self, config: Any) -> None:
+        """Let each denoiser of the editor leave out what hardly changed since the step before.
+
+        Args:
+            config: Of diffusers, such as `FirstBlockCacheConfig(threshold=0.1)`.
+
+        Raises:
+            ValueError: If a denoiser takes no cache.
+        """
+        enable_cache(self.editor, config)
+
+    def disable_cache(self) -> None:
+        """Take the cache off the editor's denoisers."""
+        disable_cache(self.editor)
 
     def _tell_models(self, method: str, *names: str, **kwargs: Any) -> None:
         parts = [getattr(pipeline, name, None) for pipeline in self.nested_pipelines.values() for name in names]
