@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 import runpy
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffusers_r1.editors import TRAITS, Traits
+from diffusers.models.cache_utils import CacheMixin
+
+from diffusers_r1.editors import PAIRS, REFUSALS, TRAITS, Traits
+from diffusers_r1.editors.composed import COMPOSERS
 from diffusers_r1.records import write_whole
 
 
@@ -20,15 +24,57 @@ GUIDANCE = ("guidance_scale", "image_guidance_scale", "img_guidance_scale", "tru
 def editors_table() -> str:
     """The rows of `TRAITS` as a Markdown table."""
     lines = [
-        "| class | a list of pictures is read as | a batch is | works at | prompt | mask | guidance | tested with |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| class | a prompt says | a list of pictures is read as | a batch is | works at | at most | prompt | reads | mask "
+        "| guidance | tested with |",
+        f"|{' --- |' * 11}",
     ]
     for name, traits in TRAITS.items():
-        batch = "one call" if traits.lists == "a batch of pictures, each with its prompt" else "a call per picture"
-        works_at = inspect.getdoc(traits.size).split("\n")[0].rstrip(".")
-        prompt = inspect.getdoc(traits.prompt).split("\n")[0].rstrip(".")
-        cells = (f"`{name}`", traits.lists, batch, works_at, prompt, _mask(traits), _guidance(name), _tested(name))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        batch = "one call" if traits.lists == PAIRS else "a call per picture"
+        lines.append(
+            _row(
+                f"`{name}`",
+                traits.asks,
+                traits.lists,
+                batch,
+                _summary(traits.size),
+                _most(traits),
+                _summary(traits.prompt),
+                _summary(traits.reads) if traits.reads else "all of it",
+                _mask(traits),
+                _guidance(name),
+                _tested(name),
+            )
+        )
+    return "\n".join(lines)
+
+
+def refusals_table() -> str:
+    """The classes of `REFUSALS` by reason, as a Markdown table."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in REFUSALS.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    rows = [_row(f"{reason[0].upper()}{reason[1:]}", ", ".join(names)) for reason, names in reasons.items()]
+    return "\n".join(["| why | classes |", "| --- | --- |", *rows])
+
+
+def speed_table() -> str:
+    """What makes each class of `TRAITS` faster, as a Markdown table."""
+    lines = [
+        '| class | a batch in one call | `turns="composed"` | denoiser | `enable_cache` | `compile_repeated_blocks` |',
+        f"|{' --- |' * 6}",
+    ]
+    for name, traits in TRAITS.items():
+        denoiser = _denoiser(name)
+        lines.append(
+            _row(
+                f"`{name}`",
+                "yes" if traits.lists == PAIRS else "-",
+                "yes" if name in COMPOSERS else "-",
+                f"`{denoiser.__name__}`",
+                "yes" if issubclass(denoiser, CacheMixin) else "-",
+                "yes" if denoiser._repeated_blocks else "-",
+            )
+        )
     return "\n".join(lines)
 
 
@@ -37,14 +83,52 @@ def memory_table() -> str:
     return runpy.run_path(str(DOCS.parent / "benchmarks" / "memory_table.py"))["table"]()
 
 
-PAGES: dict[str, Callable[[], str]] = {"editors.md": editors_table, "memory.md": memory_table}
+def _all_of(*tables: Callable[[], str]) -> Callable[[], list[str]]:
+    return lambda: [table() for table in tables]
 
 
-def with_table(page: str, table: str) -> str:
-    """`page` with the table between its marks made anew."""
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table}\n{END}{after}"
+PAGES: dict[str, Callable[[], list[str]]] = {
+    "editors.md": _all_of(editors_table, refusals_table, speed_table),
+    "memory.md": _all_of(memory_table),
+}
+
+
+def with_tables(page: str, tables: Sequence[str]) -> str:
+    """`page` with the tables between its marks made anew, in order."""
+    first, *rest = page.split(START)
+    after = [part.partition(END)[2] for part in rest]
+    return first + "".join(f"{START}\n{table}\n{END}{text}" for table, text in zip(tables, after, strict=True))
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _summary(rule: Callable) -> str:
+    return inspect.getdoc(rule).split("\n")[0].rstrip(".")
+
+
+def _most(traits: Traits) -> str:
+    if traits.pixels is None:
+        return "that size"
+    if callable(traits.pixels):
+        return traits.pixels_from
+    return f"{traits.pixels:,} pixels ({traits.pixels_from})"
+
+
+def _denoiser(name: str) -> type:
+    """The class of the part that runs at every step, from the hints of the class's parts."""
+    import diffusers
+
+    pipeline = getattr(diffusers, name)
+    if name.endswith("ModularPipeline"):
+        parts = {
+            part.name: part.type_hint
+            for part in getattr(diffusers, pipeline.default_blocks_name)().expected_components
+        }
+    else:
+        parts = typing.get_type_hints(pipeline.__init__)
+    return parts.get("transformer") or parts["unet"]
 
 
 def _mask(traits: Traits) -> str:
@@ -63,11 +147,11 @@ def _guidance(name: str) -> str:
 
 
 def _tested(name: str) -> str:
-    """Tiny random weights of the class, where `tests/pipelines/test_editors_by_name.py` has a case of that name."""
-    cases = (DOCS.parent / "tests" / "pipelines" / "test_editors_by_name.py").read_text()
+    """Tiny random weights of the class, where `tests/tiny_editors.py` has a case of that name."""
+    cases = (DOCS.parent / "tests" / "tiny_editors.py").read_text()
     return "tiny random weights" if f'"{name}": Case(' in cases else "-"
 
 
 if __name__ == "__main__":
-    for name, table in PAGES.items():
-        write_whole(DOCS / name, with_table((DOCS / name).read_text(), table()))
+    for name, tables in PAGES.items():
+        write_whole(DOCS / name, with_tables((DOCS / name).read_text(), tables()))

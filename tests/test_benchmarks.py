@@ -22,6 +22,7 @@ SMALL = {
     "parse_broken_answers.py": "",
     "pipeline_overhead.py": "--tasks 2",
     "planning_speed.py": "batch --rounds 1",
+    "composed_turns.py": "--tasks 2 --edits 2",
     "scenes_editing.py": "--tasks 2",
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
     "stream.py": "--pictures 2 --rounds 1",

@@ -218,4 +218,4 @@ def test_every_recipe_and_launcher_is_explained():
 def test_made_tables_are_fresh(name):
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     page = (ROOT / "docs" / name).read_text()
-    assert generate["with_table"](page, generate["PAGES"][name]()) == page, "run python docs/generate.py"
+    assert generate["with_tables"](page, generate["PAGES"][name]()) == page, "run python docs/generate.py"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,30 +18,50 @@ import numpy as np
 import tiny_models
 import torch
 from diffusers import (
+    AnimaAutoBlocks,
+    AnimaTextConditioner,
+    AutoencoderDC,
     AutoencoderTiny,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
     ChromaTransformer2DModel,
+    CosmosTransformer3DModel,
     DDIMScheduler,
+    DDPMScheduler,
     DiffusionPipeline,
     DreamLiteUNetModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2AutoBlocks,
     Flux2KleinAutoBlocks,
     Flux2KleinBaseAutoBlocks,
+    Flux3AutoBlocks,
+    Flux3DistilledAutoBlocks,
+    Flux3Transformer2DModel,
+    FluxAutoBlocks,
     FluxTransformer2DModel,
     GlmImagePipeline,
     GlmImageTransformer2DModel,
     JoyImageEditPlusPipeline,
     JoyImageEditPlusTransformer3DModel,
+    Kandinsky3Img2ImgPipeline,
+    Kandinsky3UNet,
     Kandinsky5I2IPipeline,
     Kandinsky5Transformer3DModel,
     LCMScheduler,
     ModularPipeline,
+    PNDMScheduler,
     QwenImage21AutoBlocks,
     QwenImage21TurboAutoBlocks,
+    QwenImageAutoBlocks,
+    SanaSprintImg2ImgPipeline,
+    SanaTransformer2DModel,
+    SCMScheduler,
     SD3Transformer2DModel,
+    StableDiffusion3AutoBlocks,
+    StableDiffusionXLAutoBlocks,
     UNet2DConditionModel,
+    VQModel,
+    ZImageAutoBlocks,
     ZImageOmniPipeline,
     ZImageTransformer2DModel,
 )
@@ -49,6 +69,11 @@ from PIL import Image
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModelWithProjection,
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTImageProcessor,
+    Gemma2Config,
+    Gemma2Model,
     GlmImageConfig,
     GlmImageForConditionalGeneration,
     GlmImageImageProcessor,
@@ -115,6 +140,29 @@ def stable_diffusion_xl(name: str, in_channels: int = 4) -> Callable[[], Diffusi
     return builder
 
 
+def depth_to_image() -> DiffusionPipeline:
+    """Stable Diffusion with a depth estimator: its UNet sees the depth that the picture has, as a fifth channel."""
+    config = DPTConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=64,
+        patch_size=16,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        readout_type="project",
+        reassemble_factors=[4, 2, 1, 0.5],
+    )
+    parts = tiny_models.tiny_pix2pix().components
+    with tiny_models._seeded(0):
+        parts["depth_estimator"] = DPTForDepthEstimation(config).eval()
+    parts["feature_extractor"] = DPTImageProcessor(size={"height": 64, "width": 64})
+    parts["scheduler"] = PNDMScheduler(skip_prk_steps=True)
+    return build("StableDiffusionDepth2ImgPipeline", {**parts, "unet": _unet(0, in_channels=5)})
+
+
 def latent_consistency() -> DiffusionPipeline:
     """LCM: its UNet takes the guidance scale as an embedding."""
     parts = {**tiny_models.tiny_pix2pix().components, "unet": _unet(0, time_cond_proj_dim=8)}
@@ -124,6 +172,7 @@ def latent_consistency() -> DiffusionPipeline:
 
 def stable_diffusion_3(name: str, latent_channels: int = 4) -> Callable[[], DiffusionPipeline]:
     """A builder of a class with the parts of Stable Diffusion 3: two CLIP, one T5."""
+    own = {"pag_applied_layers": ["blocks.0"]} if "PAG" in name else {}
 
     def builder() -> DiffusionPipeline:
         clip, tokenizer = tiny_models._clip(0)
@@ -153,6 +202,7 @@ def stable_diffusion_3(name: str, latent_channels: int = 4) -> Callable[[], Diff
             tokenizer_2=tokenizer,
             text_encoder_3=t5,
             tokenizer_3=tokenizer_3,
+            **own,
         )
 
     return builder
@@ -285,6 +335,161 @@ def flux2_klein(name: str) -> Callable[[], DiffusionPipeline]:
 def modular(blocks: type, parts: Callable[[], DiffusionPipeline]) -> Callable[[], ModularPipeline]:
     """A builder of a modular pipeline from the parts of a plain one."""
     return lambda: tiny_models._modular(blocks(), parts().components)
+
+
+def flux3(blocks: type) -> Callable[[], ModularPipeline]:
+    """A builder of FLUX.3 without its step that words the prompt anew; it reads two layers of its text encoder."""
+
+    def builder() -> ModularPipeline:
+        text_encoder, processor = tiny_models._qwen3_vl(0)
+        with tiny_models._seeded(0):
+            transformer = Flux3Transformer2DModel(
+                in_channels=16,
+                cond_in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=2 * 32,
+                timestep_channels=32,
+                axes_dims_rope=(4, 4, 4, 4),
+                flow_map=blocks is Flux3DistilledAutoBlocks,
+            ).eval()
+        steps = blocks()
+        steps.sub_blocks.pop("prompt_upsampler")
+        parts = {
+            "text_encoder": text_encoder,
+            "tokenizer": processor,
+            "vae": tiny_models._flux2_autoencoder(0),
+            "transformer": transformer,
+            "scheduler": FlowMatchEulerDiscreteScheduler(),
+        }
+        return tiny_models._modular(steps, parts)
+
+    return builder
+
+
+def anima() -> ModularPipeline:
+    """Anima, which brings what Qwen3 reads into the form of T5's tokens."""
+    parts = tiny_models._qwen_image_parts(0)
+    _, t5_tokenizer = tiny_models._t5(0)
+    with tiny_models._seeded(0):
+        parts["text_conditioner"] = AnimaTextConditioner(
+            source_dim=16,
+            target_dim=16,
+            model_dim=16,
+            num_layers=1,
+            num_attention_heads=2,
+            target_vocab_size=len(t5_tokenizer),
+        ).eval()
+        parts["transformer"] = CosmosTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            text_embed_dim=16,
+            adaln_lora_dim=4,
+            rope_scale=(1.0, 4.0, 4.0),
+            extra_pos_embed_type=None,
+        ).eval()
+    parts |= {
+        "text_encoder": _qwen3().model,
+        "tokenizer": tiny_models.tiny_tokenizer(),
+        "t5_tokenizer": t5_tokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+    return tiny_models._modular(AnimaAutoBlocks(), parts)
+
+
+def kandinsky3() -> DiffusionPipeline:
+    """Kandinsky 3, which redraws."""
+    text_encoder, tokenizer = tiny_models._t5(0)
+    with tiny_models._seeded(0):
+        unet = Kandinsky3UNet(
+            in_channels=4,
+            time_embedding_dim=4,
+            groups=2,
+            attention_head_dim=4,
+            layers_per_block=3,
+            block_out_channels=(32, 64),
+            cross_attention_dim=4,
+            encoder_hid_dim=32,
+        ).eval()
+        movq = VQModel(
+            block_out_channels=(32, 32, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
+            up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            norm_num_groups=32,
+            norm_type="spatial",
+            num_vq_embeddings=12,
+            vq_embed_dim=4,
+        ).eval()
+    return Kandinsky3Img2ImgPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        unet=unet,
+        scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="epsilon"),
+        movq=movq,
+    )
+
+
+def sana_sprint() -> DiffusionPipeline:
+    """SANA-Sprint, which redraws in few steps."""
+    config = Gemma2Config(
+        vocab_size=len(tiny_models.tiny_tokenizer()),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    with tiny_models._seeded(0):
+        transformer = SanaTransformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=4,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=4,
+            cross_attention_dim=8,
+            caption_channels=8,
+            sample_size=32,
+            qk_norm="rms_norm_across_heads",
+            guidance_embeds=True,
+        ).eval()
+        vae = AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=2,
+            encoder_block_types=("ResBlock", "EfficientViTBlock"),
+            decoder_block_types=("ResBlock", "EfficientViTBlock"),
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            encoder_qkv_multiscales=((), (5,)),
+            decoder_qkv_multiscales=((), (5,)),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            downsample_block_type="conv",
+            upsample_block_type="interpolate",
+            decoder_norm_types="rms_norm",
+            decoder_act_fns="silu",
+            scaling_factor=0.41407,
+        ).eval()
+        text_encoder = Gemma2Model(config).eval()
+    return SanaSprintImg2ImgPipeline(
+        tokenizer=tiny_models.tiny_tokenizer(),
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=transformer,
+        scheduler=SCMScheduler(),
+    )
 
 
 def fibo2() -> BriaFibo2Pipeline:
@@ -490,17 +695,17 @@ class Case:
     build: Callable[[], Any]
     given: Mapping[str, Any] = field(default_factory=lambda: SMALL)
     own: Mapping[str, Any] = field(default_factory=dict)
-    prompt: Callable[[str], str] = str
+    prompt: Callable[[str, int], str] = lambda prompt, pictures: prompt
     image: str = "image"
     answer: str = "images"
     slow: bool = False
 
 
-def _placeholder(prompt: str) -> str:
-    return f"<img><|image_1|></img> {prompt}"
+def _placeholder(prompt: str, pictures: int) -> str:
+    return "".join(f"<img><|image_{number + 1}|></img> " for number in range(pictures)) + prompt
 
 
-def _edit_json(prompt: str) -> str:
+def _edit_json(prompt: str, pictures: int) -> str:
     return json.dumps({"edit_instruction": prompt})
 
 
@@ -512,6 +717,7 @@ KONTEXT = {"_auto_resize": False, "max_area": 64 * 64}
 MASKED = {**SMALL, "mask_image": MASK}
 REDRAWN = {"num_inference_steps": 2, "strength": 0.9}  # one step is left of two
 REDRAWN_SMALL = {**SMALL, **REDRAWN}
+FLUX3 = {**SMALL, "text_encoder_out_layers": (1, 2)}
 NEGATIVE = {"negative_prompt": " "}
 
 CASES: dict[str, Case] = {
@@ -558,6 +764,11 @@ CASES: dict[str, Case] = {
     "QwenImage21TurboModularPipeline": Case(
         modular(QwenImage21TurboAutoBlocks, tiny_models.tiny_qwen_image_21), {**SMALL, "output_resolution": 64}
     ),
+    "Flux3ModularPipeline": Case(flux3(Flux3AutoBlocks), FLUX3),
+    "Flux3DistilledModularPipeline": Case(flux3(Flux3DistilledAutoBlocks), FLUX3),
+    "AnimaModularPipeline": Case(anima, REDRAWN_SMALL),
+    "Kandinsky3Img2ImgPipeline": Case(kandinsky3, REDRAWN),
+    "SanaSprintImg2ImgPipeline": Case(sana_sprint, {**REDRAWN_SMALL, "use_resolution_binning": False}),
     "StableDiffusionImg2ImgPipeline": Case(stable_diffusion("StableDiffusionImg2ImgPipeline"), REDRAWN),
     "StableDiffusionXLImg2ImgPipeline": Case(stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline"), REDRAWN),
     "StableDiffusion3Img2ImgPipeline": Case(stable_diffusion_3("StableDiffusion3Img2ImgPipeline"), REDRAWN_SMALL),
@@ -566,6 +777,29 @@ CASES: dict[str, Case] = {
     "ChromaImg2ImgPipeline": Case(chroma("ChromaImg2ImgPipeline"), REDRAWN_SMALL),
     "QwenImageImg2ImgPipeline": Case(qwen_image("QwenImageImg2ImgPipeline"), REDRAWN_SMALL, NEGATIVE),
     "ZImageImg2ImgPipeline": Case(z_image("ZImageImg2ImgPipeline"), REDRAWN_SMALL),
+    "StableDiffusionDepth2ImgPipeline": Case(depth_to_image, REDRAWN),
+    "StableDiffusionPAGImg2ImgPipeline": Case(stable_diffusion("StableDiffusionPAGImg2ImgPipeline"), REDRAWN),
+    "StableDiffusionXLPAGImg2ImgPipeline": Case(stable_diffusion_xl("StableDiffusionXLPAGImg2ImgPipeline"), REDRAWN),
+    "StableDiffusion3PAGImg2ImgPipeline": Case(
+        stable_diffusion_3("StableDiffusion3PAGImg2ImgPipeline"), REDRAWN_SMALL
+    ),
+    "FluxModularPipeline": Case(modular(FluxAutoBlocks, flux1("FluxImg2ImgPipeline")), REDRAWN_SMALL),
+    "QwenImageModularPipeline": Case(
+        modular(QwenImageAutoBlocks, qwen_image("QwenImageImg2ImgPipeline")), REDRAWN_SMALL
+    ),
+    "StableDiffusion3ModularPipeline": Case(
+        modular(StableDiffusion3AutoBlocks, stable_diffusion_3("StableDiffusion3Img2ImgPipeline")), REDRAWN_SMALL
+    ),
+    "StableDiffusionXLModularPipeline": Case(
+        modular(StableDiffusionXLAutoBlocks, stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline")), REDRAWN_SMALL
+    ),
+    "ZImageModularPipeline": Case(modular(ZImageAutoBlocks, z_image("ZImageImg2ImgPipeline")), REDRAWN_SMALL),
+    "StableDiffusionPAGInpaintPipeline": Case(
+        stable_diffusion("StableDiffusionPAGInpaintPipeline", in_channels=9), {**MASKED, **REDRAWN}
+    ),
+    "StableDiffusionXLPAGInpaintPipeline": Case(
+        stable_diffusion_xl("StableDiffusionXLPAGInpaintPipeline", in_channels=9), {**MASKED, **REDRAWN}
+    ),
     "StableDiffusionInpaintPipeline": Case(
         stable_diffusion("StableDiffusionInpaintPipeline", in_channels=9), {**MASKED, **REDRAWN}
     ),
@@ -608,17 +842,32 @@ def editor_of(name: str) -> Any:
     return editor
 
 
-def alone(name: str, image: Image.Image, prompt: str, generator: torch.Generator, **given: Any) -> Image.Image:
-    """What the editor itself makes of a picture of its working size, called as its own documentation says."""
+def alone(
+    name: str,
+    image: Image.Image,
+    prompt: str,
+    generator: torch.Generator,
+    beside: Sequence[Image.Image] = (),
+    **given: Any,
+) -> Image.Image:
+    """What the editor itself makes of a picture of its working size, called as its own documentation says.
+
+    Args:
+        beside: Further pictures that it sees.
+        given: In place of what the case has.
+    """
     case, editor = CASES[name], editor_of(name)
-    in_list = case.image != "image" or name == "GlmImagePipeline"
-    arguments = {**case.given, **case.own, **given, "prompt": case.prompt(prompt), "generator": generator}
-    arguments[case.image] = [image] if in_list else image
+    arguments = {**case.given, **case.own, **given, "generator": generator}
+    arguments["prompt"] = case.prompt(prompt, 1 + len(beside))
+    in_list = beside or case.image != "image" or name == "GlmImagePipeline"
+    arguments[case.image] = [image, *beside] if in_list else image
+    if "max_area" in arguments:
+        arguments["max_area"] = image.width * image.height
     for argument in ("mask_image", "mask"):
         if argument in arguments:
             arguments[argument] = arguments[argument].convert("L").resize(image.size, Image.Resampling.NEAREST)
     torch.manual_seed(generator.initial_seed())  # OmniGen and JoyImage draw from the global state too
-    with _token_types_by_hand(editor):
+    with _token_types_by_hand(editor), _features_one_by_one(editor):
         if isinstance(editor, ModularPipeline):
             return editor(**arguments, output="images")[0]
         return getattr(editor(**arguments), case.answer)[0]
@@ -637,3 +886,30 @@ def _token_types_by_hand(editor: Any) -> Iterator[None]:
     yield
     if hook is not None:
         hook.remove()
+
+
+@contextmanager
+def _features_one_by_one(editor: Any) -> Iterator[None]:
+    """Give `GlmImagePipeline` the features of its pictures with an axis that counts them, as its own code joins them."""
+    model = editor.components.get("vision_language_encoder")
+    if model is None:
+        yield
+        return
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        answer = type(model).get_image_features(model, *args, **kwargs)
+        answer.pooler_output = [one[None] for one in answer.pooler_output]
+        return answer
+
+    original = model.generate
+
+    def generate(**kwargs: Any) -> Any:
+        model.__dict__.pop("get_image_features", None)  # `generate` wants them as they are
+        return original(**kwargs)
+
+    model.__dict__.update(get_image_features=counted, generate=generate)
+    try:
+        yield
+    finally:
+        model.__dict__.pop("get_image_features", None)
+        model.__dict__.pop("generate", None)

@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.tiny,
     # The processor of FLUX.2's and GLM-Image's text encoder, as diffusers calls it.
     pytest.mark.filterwarnings("ignore:Kwargs passed to `processor.__call__`:UserWarning"),
+    # Chroma's transformer, as diffusers builds it.
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
 ]
 
 ONE, TWO = EditPlan("", (), ("make it blue",)), EditPlan("", (), ("remove the star", "make it blue"))
@@ -36,7 +38,7 @@ def pipe(planner, prompts, name):
 def smaller(name: str) -> dict[str, Any]:
     """The case's arguments without a size of its own, and at a ceiling that keeps it quick where there is one."""
     given = {key: value for key, value in CASES[name].given.items() if key not in ("height", "width")}
-    own_sizes = TRAITS[name].snaps or "height" in TRAITS[name].ignored
+    own_sizes = TRAITS[name].pixels is None and "height" not in CASES[name].given
     return given if own_sizes else {**given, "max_pixels": 64 * 64}
 
 
@@ -80,7 +82,7 @@ def test_a_photo_of_twelve_megapixels_is_worked_at_what_the_class_was_made_for(n
     width, height = working_size(editor, (4032, 3024), {})
     most = traits.pixels(editor) if callable(traits.pixels) else traits.pixels or 1.15 * 1024 * 1024
     assert 0.7 * most < width * height <= most, "the largest size within the ceiling"
-    assert width / height == pytest.approx(4 / 3, rel=0.35 if traits.snaps else 0.1)
+    assert width / height == pytest.approx(4 / 3, rel=0.35 if traits.snaps else 0.15)
     assert (traits.pixels is None) == (traits.pixels_from == "")
 
 
@@ -104,7 +106,8 @@ def test_values_for_each_picture_go_with_it(planner, prompts, name, tmp_path):
         "image_reference": (tmp_path / "coat.png", hat),
         traits.mask: (MASK, tmp_path / "mask.png"),
     }
-    pairs = {argument: values for argument, values in pairs.items() if argument in accepted}
+    slow = {"num_inference_steps", "strength"} if case.slow else set()
+    pairs = {argument: values for argument, values in pairs.items() if argument in set(accepted) - slow}
     opened = {tmp_path / "coat.png": coat, tmp_path / "mask.png": other}
     sources = [picture((64, 64)), picture((96, 64), 1)]
     each = 1 if case.slow else 2
@@ -130,25 +133,17 @@ def test_values_for_each_picture_go_with_it(planner, prompts, name, tmp_path):
         assert out.turns[0][0].size_given != out.turns[each][0].size_given
 
 
-@pytest.mark.parametrize("name", [name for name, row in TRAITS.items() if row.lists == REFERENCES and name in CASES])
-def test_a_picture_with_references(pipe, name):
+@pytest.mark.parametrize("name", [name for name, row in TRAITS.items() if row.lists == REFERENCES])
+def test_a_picture_with_a_reference(pipe, name):
     given = CASES[name].given
-    source, coat, hat = picture((64, 64)), picture((80, 64), 1), picture((64, 96), 2)
-    size = working_size(pipe.editor, source.size, given)
-    out = pipe([[source, coat], source], plan=ONE, generator=[seeded(1), seeded(1)], **given)
-    assert difference(*out.images) > 0 and out.images[0].size == (64, 64)
-    again = pipe([[source, coat]], plan=ONE, generator=seeded(1), **given)
-    assert difference(again.images[0], out.images[0]) == 0
-    if name == "QwenImage21Pipeline":
-        torch.manual_seed(1)
-        bare = pipe.editor(
-            image=[source.resize(size), coat, hat],
-            prompt="make it blue",
-            negative_prompt=" ",
-            generator=seeded(1),
-            **given,
-        ).images[0]
-        assert difference(pipe([[source, coat, hat]], plan=ONE, generator=seeded(1), **given).images[0], bare) == 0
+    # GLM-Image's own code joins features of one size only
+    source, coat = picture((64, 64)), picture((64, 64) if name == "GlmImagePipeline" else (96, 64), 1)
+    out = pipe([[source, coat]], plan=ONE, generator=seeded(1), **given)
+    at_work = source.resize(out.turns[0][0].size_given, Image.Resampling.LANCZOS)
+    beside = alone(name, at_work, "make it blue", seeded(1), [coat])
+    assert difference(out.turns[0][0].image, beside) == 0 and out.images[0].size == (64, 64)
+    if not CASES[name].slow:
+        assert difference(beside, alone(name, at_work, "make it blue", seeded(1))) > 0
 
 
 @pytest.mark.parametrize("name", [name for name, row in TRAITS.items() if row.reference is not None and name in CASES])
@@ -218,14 +213,7 @@ def test_arguments_that_an_editor_ignores_are_refused(pipe, name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, case in CASES.items()
-        if name.startswith(("Flux", "StableDiffusionInstruct"))
-        and hasattr(case.build(), "load_lora_weights")
-        and not TRAITS[name].mask
-    ],  # fmt: skip
+    "name", ["StableDiffusionInstructPix2PixPipeline", "FluxKontextPipeline", "Flux2KleinPipeline"]
 )
 def test_a_lora_on_the_editor(planner, prompts, name, tmp_path):
     trained = CASES[name].build()

@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import pytest
 from diffusers import DiffusionPipeline, ModularPipeline
+from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import REFUSALS, TRAITS, check_editor
@@ -30,7 +31,8 @@ def found() -> dict[str, type]:
                 value = getattr(diffusers, name)
             except (ImportError, RuntimeError):  # it needs a package that is not there, and then is no class to use
                 continue
-            if inspect.isclass(value) and issubclass(value, DiffusionPipeline) and "prompt" in inputs_of(value):
+            pipeline = inspect.isclass(value) and issubclass(value, (DiffusionPipeline, ModularPipeline))
+            if pipeline and "prompt" in inputs_of(value):
                 classes[name] = value
     return classes
 
@@ -62,7 +64,7 @@ def test_each_class_that_takes_a_picture_and_a_prompt_is_served_or_refused():
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_return_a_picture_is_refused_before_any_model_runs(planner, prompts, name):
+def test_what_cannot_return_a_picture_is_refused_before_any_model_runs(name):
     editor = object.__new__(getattr(diffusers, name))  # without any model: nothing could run
     with pytest.raises(TypeError, match=f"{name} cannot be an editor: .{{20}}"):
         check_editor(editor, {})
@@ -83,7 +85,7 @@ def test_the_pipeline_refuses_it(planner, prompts):
     pipe = ImageEditR1Pipeline(*planner, None, prompts=prompts)
     pipe.__dict__["editor"] = object.__new__(diffusers.QwenImageLayeredPipeline)
     with pytest.raises(TypeError, match="QwenImageLayeredPipeline cannot be an editor: it takes a picture apart"):
-        pipe("there is no such picture.png", plan=EditPlan("", (), ("make it blue",)))
+        pipe(Image.new("RGB", (64, 64)), plan=EditPlan("", (), ("make it blue",)))
 
 
 def test_a_class_of_ones_own_is_judged_by_its_nearest_base():

@@ -61,7 +61,9 @@ def call_editor(
     for rows in _groups(images, asked, own, texts, traits.lists == PAIRS, in_order=one_generator):
         first = rows[0]
         width, height = images[first].size
-        sized = {"width": width, "height": height, "max_area": width * height}
+        masked = own[first].get(traits.mask) is not None
+        told = not (masked and traits.mask_fixes_size)
+        sized = {"width": width, "height": height, "max_area": width * height} if told else {}
         beside = [_brought_to(traits, editor, references[row]) if references else [] for row in rows]
         pictures = [[images[row], *others] for row, others in zip(rows, beside)]
         wanted = [traits.prompt(asked[row].prompt, len(shown)) for row, shown in zip(rows, pictures)]
@@ -73,7 +75,7 @@ def call_editor(
             "prompt": wanted,
             "output_type": "pil",
         }
-        if given.get(traits.mask) is not None:
+        if masked:
             given[traits.mask] = given[traits.mask].resize(images[first].size, Image.Resampling.NEAREST)
         if _ignores_guidance(accepted, given):
             given["negative_prompt"] = " "

@@ -12,7 +12,7 @@ from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
 from .signatures import arguments_of
-from .sizes import Editor, Size, block_of, bounded
+from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
 
@@ -38,8 +38,8 @@ def check_editor(
     Raises:
         TypeError: If the class cannot be an editor, does not take a picture and a prompt, or does not take one of
             `arguments`.
-        ValueError: If it takes one picture only and is given several, lacks an argument that it needs, such as a mask, or
-            works at sizes of its own and is given `max_pixels`.
+        ValueError: If it takes one picture only and is given several, needs a mask and is given none, works
+            at sizes of its own and is given `max_pixels`, or has its autoencoder in a type that it does not run in.
     """
     if isinstance(editor, RemoteEditor):
         check_remote_editor(arguments)
@@ -64,9 +64,12 @@ def check_editor(
         raise ValueError(f"{name} takes one picture per result. Several are read by: {able}.")
     if traits.mask_needed and arguments.get(traits.mask) is None:
         raise ValueError(f"{name} needs a `{traits.mask}`: white where the picture may change, black where not.")
-    for argument in traits.needs:
-        if arguments.get(argument) is None:
-            raise ValueError(f"{name} needs a `{argument}`.")
+    if traits.encodes_in is not None and editor.vae.dtype != traits.encodes_in:
+        raise ValueError(f"{name} needs its autoencoder in {traits.encodes_in}: `editor.vae.to({traits.encodes_in})`.")
+    if traits.mask_fixes_size and arguments.get(traits.mask) is not None:
+        told = [argument for argument in ("height", "width") if arguments.get(argument)]
+        if told or max_pixels is not None:
+            raise ValueError(f"{name} works at a size of its own when it is given a `{traits.mask}`.")
     if max_pixels is not None:
         _check_max_pixels(editor, max_pixels)
 
@@ -131,15 +134,20 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
     # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
     while "height" not in arguments_of(editor) and at_work != (settled := traits.size(editor, at_work)):
         at_work = settled
-    if max_pixels is not None and at_work[0] * at_work[1] > max_pixels:
+    if max_pixels is not None and _has_own_sizes(editor) and at_work[0] * at_work[1] > max_pixels:
         block = block_of(editor)
         at_work = tuple(max(block, side // block * block) for side in bounded(at_work, max_pixels))
     return at_work
 
 
+def _has_own_sizes(editor: Editor) -> bool:
+    """Whether the class's rule gives sizes of its own, whatever the picture's."""
+    traits = traits_of(editor)
+    return traits.pixels is None and traits.size is not whole_blocks
+
+
 def _check_max_pixels(editor: Editor, max_pixels: int) -> None:
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"`max_pixels` is a number of pixels, 1 or more, not {max_pixels!r}.")
-    traits = traits_of(editor)
-    if traits.snaps or (traits.pixels is None and "height" in traits.ignored):
+    if traits_of(editor).snaps or (_has_own_sizes(editor) and "height" not in arguments_of(editor)):
         raise ValueError(f"{type(editor).__name__} works at sizes of its own, so it takes no `max_pixels`.")

@@ -52,6 +52,11 @@ def longcat_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tu
     return _length(editor.tokenizer, prompt), editor.tokenizer_max_length
 
 
+def kandinsky3_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """128 tokens of T5."""
+    return _length(editor.tokenizer, prompt), 128
+
+
 def fibo_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """3,000 tokens of the JSON."""
     return _length(editor.tokenizer, prompt), _most(editor, arguments)

@@ -75,6 +75,22 @@ def flux2_reference(editor: Editor, size: Size) -> Size:
     return _fitted(size, longest=8, shortest_side=64)
 
 
+def flux3_size(editor: Editor, size: Size) -> Size:
+    """`size` in whole latent blocks, no side below 64 or above 4096 pixels; FLUX.3 fills up what is not whole."""
+    block = 2 * editor.vae_scale_factor
+    return tuple(min(4096, max(64, side // block * block)) for side in size)
+
+
+def blocks_of_32(editor: Editor, size: Size) -> Size:
+    """`size`, each side rounded down to a multiple of 32 and to at least 32."""
+    return _in_blocks_of(32, size)
+
+
+def blocks_of_64(editor: Editor, size: Size) -> Size:
+    """`size`, each side rounded down to a multiple of 64 and to at least 64."""
+    return _in_blocks_of(64, size)
+
+
 def glm_size(editor: Editor, size: Size) -> Size:
     """`size` in multiples of 32, made no longer than 4:1 and no side below 512 pixels: others GLM-Image refuses or misreads."""
     shortest_side = math.ceil(math.sqrt(editor.processor.image_processor.size["shortest_edge"]) / 32) * 32

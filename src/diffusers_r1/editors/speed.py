@@ -1,7 +1,4 @@
-"""What makes denoisers faster, for every denoiser that an editor has.
-
-These are diffusers' own methods of a model; an editor can have two denoisers, and a pipeline does not pass them on.
-"""
+"""The models of an editor that run at every step, and diffusers' caches for them, which a pipeline does not pass on."""
 
 from __future__ import annotations
 
@@ -20,28 +17,6 @@ def denoisers_of(editor: Editor) -> dict[str, ModelMixin]:
     """The models of an editor that run at every step, by name."""
     found = {name: editor.components.get(name) for name in DENOISERS}
     return {name: model for name, model in found.items() if isinstance(model, ModelMixin)}
-
-
-def compile_repeated_blocks(editor: Editor, **settings: Any) -> None:
-    """`compile_repeated_blocks` of each denoiser: only the block that repeats is compiled, in a fraction of the time.
-
-    Args:
-        settings: Those of `torch.compile`.
-
-    Raises:
-        ValueError: If a denoiser names no repeated block.
-    """
-    for name, model in denoisers_of(editor).items():
-        if not model._repeated_blocks:
-            raise ValueError(f"`{name}` ({type(model).__name__}) names no repeated block; use `torch.compile` on it.")
-    for model in denoisers_of(editor).values():
-        model.compile_repeated_blocks(**settings)
-
-
-def set_attention_backend(editor: Editor, backend: str) -> None:
-    """`set_attention_backend` of each denoiser, such as `"flash"` or `"native"`."""
-    for model in denoisers_of(editor).values():
-        model.set_attention_backend(backend)
 
 
 def enable_cache(editor: Editor, config: Any) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ..remote_editor import MASK as MASK_OF_REMOTE
 from ..remote_editor import MOST_PIXELS, RemoteEditor
 from . import glm, reading, sizes, wording
@@ -50,7 +52,9 @@ class Traits:
             where no text is cut off.
         mask (`str`, *optional*): The argument that takes a mask.
         mask_needed (`bool`): Whether the editor does not run without one.
-        needs (`tuple` of `str`): Further arguments without which it does not run.
+        mask_fixes_size (`bool`): Whether it cannot be told a size when it is given one.
+        encodes_in (`torch.dtype`, *optional*): The type in which the class gives pictures to its autoencoder, whatever
+            type that has.
     """
 
     lists: str = REFUSED
@@ -70,7 +74,8 @@ class Traits:
     reads: Callable[[Editor, str, Mapping[str, Any]], tuple[int, int]] | None = None
     mask: str | None = None
     mask_needed: bool = False
-    needs: tuple[str, ...] = ()
+    mask_fixes_size: bool = False
+    encodes_in: torch.dtype | None = None
 
 
 # What several rows have in common
@@ -82,10 +87,20 @@ FLUX2 = {
     "reference": sizes.flux2_reference,
     "reads": reading.chat_tokens,
 }
+FLUX3 = {
+    "size": sizes.flux3_size,
+    "pixels": 4 * MEGAPIXEL,
+    "pixels_from": "the class, which brings its picture to 4 megapixels",
+}
 ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
 FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
 KONTEXT = {"size": sizes.kontext_size, "reads": reading.t5_tokens, "always": {"_auto_resize": False}}
 MASK = {"mask": "mask_image", "mask_needed": True}
+Z_IMAGE = {
+    "reads": reading.chat_tokens,
+    "batched": ("negative_prompt_embeds",),
+    **ONE_MEGAPIXEL,
+}
 REDRAWS = {"asks": DESCRIPTION}
 QWEN_IMAGE = {
     "pixels": 1328 * 1328,
@@ -129,16 +144,26 @@ TRAITS: dict[str, Traits] = {
     ),
     "DreamLitePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
     "DreamLiteMobilePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
-    "ZImageOmniPipeline": Traits(REFERENCES, **FLUX2),
+    "ZImageOmniPipeline": Traits(REFERENCES, batched=("negative_prompt_embeds",), **FLUX2),
     "FluxKontextModularPipeline": Traits(**KONTEXT),
     "Flux2ModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinBaseModularPipeline": Traits(REFERENCES, **FLUX2),
-    "QwenImageEditModularPipeline": Traits(size=sizes.one_megapixel, mask="mask_image"),
+    "QwenImageEditModularPipeline": Traits(size=sizes.one_megapixel, mask="mask_image", mask_fixes_size=True),
     "QwenImageEditPlusModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
     "QwenImage21ModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
     "QwenImage21TurboModularPipeline": Traits(REFERENCES, sizes.one_megapixel),
+    "Flux3ModularPipeline": Traits(REFERENCES, **FLUX3),
+    "Flux3DistilledModularPipeline": Traits(REFERENCES, **FLUX3),
     # Editors that redraw a picture, or a part of it, as a description says
+    "AnimaModularPipeline": Traits(**ONE_MEGAPIXEL, **REDRAWS),
+    "Kandinsky3Img2ImgPipeline": Traits(
+        size=sizes.blocks_of_64, reads=reading.kandinsky3_tokens, **ONE_MEGAPIXEL, **REDRAWS
+    ),
+    # its size is moved to one of a table unless it is told otherwise
+    "SanaSprintImg2ImgPipeline": Traits(
+        size=sizes.blocks_of_32, always={"use_resolution_binning": False}, **ONE_MEGAPIXEL, **REDRAWS
+    ),
     "StableDiffusionImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusion3Img2ImgPipeline": Traits(PAIRS, reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
@@ -146,7 +171,18 @@ TRAITS: dict[str, Traits] = {
     "FluxImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "ChromaImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "QwenImageImg2ImgPipeline": Traits(PAIRS, **QWEN_IMAGE),
-    "ZImageImg2ImgPipeline": Traits(PAIRS, reads=reading.chat_tokens, **ONE_MEGAPIXEL, **REDRAWS),
+    "ZImageImg2ImgPipeline": Traits(PAIRS, **Z_IMAGE, **REDRAWS),
+    "StableDiffusionDepth2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionXLPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusion3PAGImg2ImgPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
+    "FluxModularPipeline": Traits(**FLUX1, **REDRAWS),
+    "QwenImageModularPipeline": Traits(mask="mask_image", **QWEN_IMAGE),
+    "StableDiffusion3ModularPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
+    "StableDiffusionXLModularPipeline": Traits(reads=reading.clip_tokens, mask="mask_image", **OWN_SIZE, **REDRAWS),
+    "ZImageModularPipeline": Traits(**Z_IMAGE, **REDRAWS),
+    "StableDiffusionPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
+    "StableDiffusionXLPAGInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusionXLInpaintPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **MASK, **REDRAWS),
     "StableDiffusion3InpaintPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **MASK, **REDRAWS),
@@ -154,7 +190,7 @@ TRAITS: dict[str, Traits] = {
     "FluxFillPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "ChromaInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "QwenImageInpaintPipeline": Traits(**QWEN_IMAGE, **MASK),
-    "ZImageInpaintPipeline": Traits(reads=reading.chat_tokens, **ONE_MEGAPIXEL, **MASK, **REDRAWS),
+    "ZImageInpaintPipeline": Traits(**Z_IMAGE, **MASK, **REDRAWS),
 }
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..bundles.planners import base_of, load_planner
+from ..names import resolve
 from ..planners.adapters import has_adapter
 from ..planners.control_tokens import control_token_ids
 from ..prompts import Prompts

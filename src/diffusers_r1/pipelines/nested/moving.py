@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
+from ...editors.speed import disable_cache, enable_cache
 from .parts import models_of, nested_pipelines, refuse_modular
 
 
@@ -131,6 +132,23 @@ class MovingMixin:
         Models of transformers have names of their own: `pipe.planner.set_attn_implementation("flash_attention_2")`.
         """
         self._ask_models("set_attention_backend", "transformer", "unet", backend=backend)
+
+    def enable_cache(self, config: Any) -> None:
+        """Let each denoiser of the editor leave out what hardly changed since the step before.
+
+        Args:
+            config: Of diffusers, such as `FirstBlockCacheConfig(threshold=0.1)`. It is for this editor, not for the next.
+
+        Raises:
+            ValueError: If a denoiser takes no cache.
+        """
+        for pipeline in nested_pipelines(self).values():
+            enable_cache(pipeline, config)
+
+    def disable_cache(self) -> None:
+        """Take the cache off the editor's denoisers."""
+        for pipeline in nested_pipelines(self).values():
+            disable_cache(pipeline)
 
     def _ask_models(self, method: str, *names: str, **kwargs: Any) -> None:
         parts = [getattr(pipeline, name, None) for pipeline in nested_pipelines(self).values() for name in names]

@@ -1,0 +1,83 @@
+"""What makes denoisers faster reaches each of them."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.cache_utils import CacheMixin
+from tiny_editors import CASES, SMALL, difference, editor_of, picture, seeded
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.editors import TRAITS, call_editor
+from diffusers_r1.editors.speed import denoisers_of, disable_cache, enable_cache
+
+
+TABLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "generate.py"))["speed_table"]()
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_every_editor_has_a_denoiser(name):
+    assert set(denoisers_of(editor_of(name))) in ({"unet"}, {"transformer"})
+
+
+@pytest.mark.tiny
+def test_a_cache_of_the_first_block():
+    editor = CASES["FluxKontextPipeline"].build()
+    editor.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        for weight in editor.transformer.parameters():
+            weight.mul_(1.5)
+    given = {**SMALL, "num_inference_steps": 4}
+
+    def edited():
+        return call_editor(editor, [picture((64, 64))], ["make it blue"], [seeded(1)], **given)[0]
+
+    calls = []
+    hook = editor.transformer.single_transformer_blocks[-1].attn.register_forward_hook(lambda *_: calls.append(1))
+    before = edited()
+    assert len(calls) == 4
+    enable_cache(editor, FirstBlockCacheConfig(threshold=100.0))  # everything after the first step is left out
+    calls.clear()
+    edited()
+    assert editor.transformer.is_cache_enabled and len(calls) < 4
+    disable_cache(editor)
+    calls.clear()
+    assert difference(edited(), before) == 0 and len(calls) == 4
+    hook.remove()
+
+
+def test_a_unet_takes_no_cache():
+    editor = editor_of("StableDiffusionInstructPix2PixPipeline")
+    with pytest.raises(ValueError, match="`unet`.*takes no cache"):
+        enable_cache(editor, FirstBlockCacheConfig(threshold=0.1))
+    disable_cache(editor)
+
+
+@pytest.mark.tiny
+def test_through_the_pipeline(planner, prompts):
+    pipe = ImageEditR1Pipeline(*planner, CASES["FluxKontextPipeline"].build(), prompts=prompts)
+    transformer = pipe.editor.transformer
+    pipe.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+    assert transformer.is_cache_enabled
+    pipe.disable_cache()
+    assert not transformer.is_cache_enabled
+    pipe.set_attention_backend("native")
+    used = {str(part.processor._attention_backend) for part in transformer.modules() if hasattr(part, "processor")}
+    assert len(used) == 1 and "native" in used.pop().lower()
+    pipe.compile("editor.transformer", backend="eager")
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    assert all(block._compiled_call_impl is not None for block in blocks)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("name", TRAITS)
+def test_the_generated_table_says_what_the_models_can(name):
+    """Of the class in the hints and of the model that is there."""
+    (denoiser,) = denoisers_of(editor_of(name)).values()
+    row = next(line for line in TABLE.splitlines() if line.startswith(f"| `{name}` |"))
+    assert f"`{type(denoiser).__name__}`" in row
+    assert row.split(" | ")[4] == ("yes" if isinstance(denoiser, CacheMixin) else "-")
