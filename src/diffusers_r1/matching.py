@@ -36,6 +36,8 @@ PARTICLES = frozenset("of to with in into from on onto as by for at over out".sp
 ASPECTS = frozenset(
     "background lighting material text pose color style texture hue light size position backdrop shade".split()
 )
+# What is looked up in the dictionaries of other languages: an action, not what a model says before it has learned to.
+MOST_LEMMAS, LONGEST_LEMMA = 4, 20
 # What is turned up or down -> the action that this is.
 QUANTITIES = {
     **dict.fromkeys(("brightness", "exposure", "light"), "lighting"),
@@ -153,8 +155,8 @@ def _forms(words: list[str]) -> Iterator[str]:
     for verb in _verbs(first):
         yield " ".join([verb, *words[1:]])
         yield " ".join([verb, *rest])
-    if lemmas := _lemmas(tuple(words)):
-        yield from lemmas
+    if len(words) <= MOST_LEMMAS and all(len(word) <= LONGEST_LEMMA for word in words):
+        yield from _lemmas(tuple(words))
 
 
 def _verbs(word: str) -> Iterator[str]:
