@@ -13,6 +13,7 @@ EXTRAS = {
     "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6"],
     "constrained": ["llguidance"],
+    "languages": ["simplemma"],  # inflected verbs of other languages than English in rewards and marks
     "ray": ["ray[data]>=2.49", "datasets>=4"],
     "test": [
         "pytest",
@@ -20,6 +21,7 @@ EXTRAS = {
         "pytest-xdist",  # two files of tests at once
         "scipy",
         "llguidance",
+        "simplemma",
         "nbclient",
         "ipykernel",
         "psutil",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from accelerate import PartialState
 from trl import GRPOConfig, ModelConfig, TrlParser
 
+from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import (
     RewardArguments,
@@ -37,6 +38,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
     with run_folder("GRPO", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)
+            check_apart(rows, held_out)
         planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
         if script.prompts is not None:
             prompts = Prompts.load(script.prompts)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from accelerate import PartialState
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
+from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
 from diffusers_r1.training.callbacks import GreedyValidation
@@ -28,6 +29,7 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
     with run_folder("supervised", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)
+            check_apart(rows, held_out)
         planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
         if script.prompts is not None:
             prompts = Prompts.load(script.prompts)

@@ -27,6 +27,8 @@ class Language:
         same (`str`): Words that count as another: "sofa=couch", separated by spaces.
         endings (`str`): Of inflected words, longest first: "ies=y" puts another ending in its place, "s=" none.
         uninflected (`str`): Words that end so and are not inflected, or mean something else without it.
+        phrases (`tuple` of pairs): Regular expressions, and what counts in place of what they find, one after the other.
+        participles (`str`): A regular expression of words that describe a noun before them: "arms **crossed**". None by default.
         head (`"last"` or `"first"`): Which of the words before the first link is the noun.
         hints (`str`): Words, beside the articles, by which a text is known to be of this language.
         folds (`dict`): Letters that change when a word is inflected, and what they are without that.
@@ -41,6 +43,8 @@ class Language:
     same: str = ""
     endings: str = ""
     uninflected: str = ""
+    phrases: tuple[tuple[str, str], ...] = ()
+    participles: str = "$^"
     head: Literal["last", "first"] = "last"
     hints: str = ""
     folds: dict[str, str] = field(default_factory=dict)
@@ -51,7 +55,7 @@ PACKS: dict[str, Language] = {
         actions={
             "add": "add, insert, put, place, include, append, attach, give, introduce, draw in, put in, put on, place on, paste, "
             "overlay, superimpose, install, plant, fill in, compose, create, generate, bring in, apply, addition, insertion, "
-            "hang, set on, decorate, equip, dress, drop in",
+            "hang, draw, set on, decorate, equip, dress, drop in",
             "remove": "remove, delete, erase, eliminate, take away, take out, take off, get rid of, clear, clear away, clean up, "
             "wipe, wipe out, wipe away, cut out, edit out, drop, lose, hide, strip, scrub, discard, exclude, subtract, "
             "leave out, rid, clone out, paint out, photoshop out, removal, deletion, erasure, elimination, retouch out, "
@@ -112,6 +116,10 @@ PACKS: dict[str, Language] = {
             "tone, regulate, rework, optimize, color correction, color grading, amend, revise, update, vary",
             "adjust up": "increase, boost, raise level, intensify, strengthen, turn up, amplify, make stronger, "
             "make more intense",
+            "adjust straightness": "straighten, straighten up, level, straighten out, make straight",
+            "adjust noise down": "denoise, reduce noise, remove noise, remove grain, noise reduction",
+            "adjust smoothness up": "smooth, smooth out, even out, smooth over",
+            "adjust white up": "whiten, bleach",
             "adjust contrast": "contrast, change contrast, adjust contrast",
             "adjust contrast up": "increase contrast, boost contrast, raise contrast, add contrast",
             "adjust contrast down": "reduce contrast, lower contrast, decrease contrast",
@@ -124,20 +132,21 @@ PACKS: dict[str, Language] = {
             "adjust down": "reduce, decrease, lessen, soften, weaken, tone down, turn down, mute, fade, make softer, make weaker",
             "crop": "crop, trim, cut, recrop, crop out, crop in, crop to, crop down, reframe, cut off, cut down, cropping, clip, "
             "cut to, change framing, trim off, trim away, reframing, crop off, crop away, change aspect ratio, tighten frame, crop tighter",
-            "rotate": "rotate, turn, spin, turn around, rotation, straighten, level, tilt, twist",
+            "rotate": "rotate, turn, spin, turn around, rotation, tilt, twist",
             "flip": "flip, mirror, reflect, invert, reverse, flip over, mirror image",
         },
         articles="a an the",
         links="in on at of with wearing from for by that which who whose is are to into onto inside under below beneath "
-        "underneath over above behind between beside near against across around along without not holding standing sitting "
+        "underneath over above behind between beside near against across around along without not except excluding holding standing sitting "
         "carrying next front as like where when than through toward towards made within among beyond outside off has have having "
         "while being covered filled located seen lying hanging riding driving playing looking facing walking running using",
-        relations="under over behind between beside near against across around without not no less front outside off above inside",
-        pronouns="one ones pair group bunch some couple all",
+        relations="except excluding under over behind between beside near against across around without not no less front outside off above inside",
+        pronouns="one ones pair group bunch some couple",
         fillers="in on at of with wearing from for by that which who whose is are to into onto some any all this these those "
-        "its his her their my your our it there here very really quite as like one ones color shade tone hue style "
-        "look colour coloured effect version colored made have having being be located seen scene current existing original entire whole "
-        "please just bit little more so more also and",
+        "its his her their my your our it there here as like one ones color shade tone hue style photo image picture scene "
+        "material texture fabric side edge ratio aspect "
+        "look colour coloured effect version colored made have having being be located seen scene current existing original entire whole overall "
+        "please more also and",
         same="guy=man gentleman=man dude=man male=man lady=woman girlfriend=woman female=woman kid=child "
         "children=child men=man women=woman people=person feet=foot teeth=tooth mice=mouse geese=goose "
         "leaves=leaf knives=knife wives=wife shelves=shelf scarves=scarf loaves=loaf wolves=wolf halves=half calves=calf lives=life thieves=thief "
@@ -147,16 +156,50 @@ PACKS: dict[str, Language] = {
         "beneath=under underneath=under below=under next=beside alongside=beside nearby=near close=near "
         "atop=on upon=on amid=among amongst=among removed=nothing gone=nothing none=nothing absent=nothing "
         "deleted=nothing erased=nothing empty=nothing disappeared=nothing vanished=nothing invisible=nothing "
-        "brighter=bright darker=dark lighter=light larger=large bigger=large big=large smaller=small little=small tiny=small "
+        "brighter=bright darker=dark lighter=bright larger=large bigger=large big=large smaller=small little=small tiny=small both=2 "
         "huge=large taller=tall longer=long shorter=short wider=wide thinner=thin warmer=warm cooler=cool colder=cold "
         "sharper=sharp softer=soft stronger=strong higher=high cleaner=clean greener=green bluer=blue redder=red "
         "wooden=wood golden=gold woolen=wool metallic=metal "
-        "one=1 two=2 three=3 four=4 five=5 six=6 seven=7 eight=8 nine=9 ten=10 first=1st second=2nd third=3rd "
-        "colour=color coloured=color colored=color tee=shirt tshirt=shirt blonde=blond mum=mother mom=mother dad=father "
+        "one=1 two=2 three=3 four=4 five=5 six=6 seven=7 eight=8 nine=9 ten=10 first=1st second=2nd third=3rd fourth=4th fifth=5th "
+        "colour=color coloured=color colored=color tee=shirt tshirt=shirt blonde=blond mum=mother mom=mother mommy=mother mummy=mother dad=father daddy=father "
+        "grandma=grandmother granny=grandmother nan=grandmother grandpa=grandfather granddad=grandfather sis=sister bro=brother "
+        "telly=television tvs=television necktie=tie centre=center middle=center tyre=tire jewellery=jewelry theatre=theater "
+        "percent=% degree=° twice=2x double=2x triple=3x half=0.5x no=without blurry=blur blurred=blur shut=closed shutting=closed "
+        "closing=closed opened=open smile=smiling smiled=smiling laugh=laughing laughed=laughing grayscale=monochrome greyscale=monochrome "
         "plane=airplane aeroplane=airplane mustache=moustache lit=light rug=carpet pavement=sidewalk "
         "leftmost=left rightmost=right lefthand=left righthand=right top=upper bottom=lower purse=handbag "
         "lips=lip watercolour=watercolor aquarelle=watercolor sketch=drawing sundown=sunset "
         "shoes=shoe toes=toe canoes=canoe movies=movie cookies=cookie ties=tie pies=pie selfies=selfie buses=bus lense=lens stone=rock road=street fall=autumn nighttime=night daytime=day",
+        phrases=(
+            (r"\b(switched|turned) (on|off)\b", r"\2"),
+            (r"\b(black and white|b and w|bw)\b", "monochrome"),
+            (r"\bnavy( blue)?\b", "dark blue"),
+            (r"\b(burgundy|maroon|wine red|wine colored)\b", "dark red"),
+            (r"\b(trash|garbage|rubbish|waste) (can|bin)\b|\bdustbin\b|\bwastebasket\b", "bin"),
+            (
+                r"\b(hot) (dog)\b|\b(teddy|gummy) (bear)\b|\b(sea) (lion|horse)\b|\b(guinea) (pig)\b",
+                r"\1\2\3\4\5\6\7\8",
+            ),
+            (r"\b(golden hour|morning|evening|afternoon|sunset|sunrise|studio) light(ing)?\b", r"\1"),
+            (r"\ball (but|except)\b|\beverything (but|apart from)\b", "everything except"),
+            (r"\b(\w{3,})less\b", r"without \1"),
+            (r"\ba little (bit )?(?=\w+er\b)|\bslightly\b|\ba bit\b", "bit "),
+            (r"(\d) (?:to|through|until) (\d)", r"\1-\2"),
+            (r"\bone stop\b", "1 stop"),
+            (r"(\d[\d./]*) stops? (brighter|lighter|up|more)\b", r"+ \1 stop"),
+            (r"(\d[\d./]*) stops? (darker|dimmer|down|less)\b", r"-\1 stop"),
+            *(
+                (rf"\bnumber ({word}|{number})\b", ordinal)
+                for word, number, ordinal in (
+                    ("one", 1, "1st"),
+                    ("two", 2, "2nd"),
+                    ("three", 3, "3rd"),
+                    ("four", 4, "4th"),
+                    ("five", 5, "5th"),
+                )
+            ),
+        ),
+        participles=r"\w{3}ed$",
         endings="sses=ss shes=sh ches=ch xes=x zzes=zz ies=y oes=o ss=ss us=us is=is s=",
         uninflected="glasses canvas jeans pants shorts clothes scissors binoculars headphones lens bus gas this series species goggles "
         "christmas paris news chess lass plus "
@@ -200,7 +243,8 @@ PACKS: dict[str, Language] = {
             "flip": "spiegeln, spiegele",
         },
         articles="der die das den dem des ein eine einen einem einer eines",
-        links="in im am an auf mit von vom aus bei zu zum zur unter über hinter vor zwischen neben ohne nicht das die der ins um gegen "
+        phrases=((r"\bmarineblau", "dunkelblau"), (r"\bschwarz weiss\b", "schwarzweiss")),
+        links="in im am an auf mit von vom aus bei zu zum zur unter über hinter vor zwischen neben ohne nicht das die der des dem den ins um gegen "
         "für wie",
         relations="unter über hinter vor zwischen neben ohne nicht kein keine keinen um gegen",
         fillers="in im am an auf mit von vom aus bei zu zum zur farbe stil ist sind ins und sehr bild foto",
@@ -208,7 +252,7 @@ PACKS: dict[str, Language] = {
         "automobil=auto wagen=auto foto=bild bilder=bild kerl=mann typ=mann",
         endings="nn=nn innen=in ern=er en= er= es= em= e= n= s=",
         uninflected="haus maus glas gras eis bus wasser himmel links rechts nichts",
-        hints="und nicht ohne rot rote roten blau grün gelb schwarz weiss mann frau hund katze jacke himmel hintergrund mit von im auf "
+        hints="und nicht ohne rot rote roten blau dunkelblau hellblau marineblau dunkelrot dunkelgrün grün gelb schwarz weiss mann frau hund katze jacke himmel hintergrund mit von im auf "
         "ist kleid hut baum haus links rechts grosser kleine roter rotes blaue blaues grüne",
         folds={"ä": "a", "ö": "o", "ü": "u"},
     ),
@@ -246,6 +290,7 @@ PACKS: dict[str, Language] = {
             "flip": "voltear, reflejar, voltea",
         },
         articles="el la los las un una unos unas lo",
+        phrases=((r"\bazul marino\b", "azul oscuro"),),
         links="de del en con sin sobre bajo detrás delante entre junto al a que para por desde hacia encima debajo",
         relations="sin sobre bajo detrás delante entre junto no encima debajo",
         fillers="de del en con al a que es color estilo y muy por para foto imagen más",
@@ -290,6 +335,7 @@ PACKS: dict[str, Language] = {
             "flip": "retourner, inverser, refléter",
         },
         articles="le la les un une des du",
+        phrases=((r"\bbleu marine\b", "bleu foncé"),),
         links="de du des dans sur sous avec sans derrière devant entre à au aux qui que en près pour par vers chez",
         relations="sous sans derrière devant entre près pas",
         fillers="de du des dans sur avec à au aux qui que en est couleur style et très par pour photo image plus",

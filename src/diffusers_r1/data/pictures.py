@@ -1,31 +1,183 @@
-"""The type of a data set's column of pictures: as `datasets` stores them, and opened as the whole package opens pictures."""
+"""A data set's column of pictures, whatever it holds them as: typed, bytes, paths, URLs, data URLs, base64, lists of one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+import base64
+import binascii
+import hashlib
+import io
+import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from datasets.utils.file_utils import xopen
-from PIL.Image import Image
-
-from ..images import is_url, load_picture
+from .. import records
+from ..images import load_picture, to_png
 
 
-@dataclass
-class Picture(datasets.Image):
-    """A column whose cells are read as upright RGB pictures by [`~diffusers_r1.images.load_picture`].
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL import Image
 
-    `datasets.Image` opens every format that Pillow knows, some of which start other programs, and fetches a URL only with
-    `aiohttp`, as long as it may be. What is stored is the same: once saved, the column is an ordinary column of pictures.
+
+AT_ONCE = 16  # downloads
+AHEAD = 64  # rows, whose pictures are fetched before they are looked at
+LONGEST = 200  # characters of what a message quotes: a picture can be text as well
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{100,}={0,2}\s*")  # longer than a path without a dot ever is
+
+
+def shortened(text: str) -> str:
+    """A text as a message can quote it: on one line, and never with a picture in it."""
+    line = text[:LONGEST].replace("\n", " ")
+    return line + "..." if len(text) > LONGEST else line
+
+
+class Pictures:
+    """One column of a data set.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): Where it is in.
+        theirs, ours (`str`): The column's name there, and in what comes back.
+        folder (`str` or `Path`): Where paths begin.
     """
 
-    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Image:
-        if value["bytes"] is not None:
-            return load_picture(BytesIO(value["bytes"]))
-        path = value["path"]
-        if "://" not in path or is_url(path):
-            return load_picture(path)
-        with xopen(path, "rb") as file:  # hf://, or a file inside an archive
-            return load_picture(BytesIO(file.read()))
+    def __init__(self, dataset: Dataset, theirs: str, ours: str, folder: str | Path):
+        from datasets import List, Value
+
+        from .features import Picture
+
+        self.name, self.folder = ours, Path(folder)
+        self.several: dict[int, int] = {}  # row -> how many pictures it has, where that is not one
+        self.cells: list[Any] | None = None  # pictures told by text
+        self.fetched: dict[int, dict[str, Any] | ValueError] = {}
+        self.column = dataset.select_columns([theirs]).rename_columns({theirs: ours})
+        kind = self.column.features[ours]
+        if isinstance(kind, List):
+            kind, self.column, counts = kind.feature, *_firsts(self.column, ours)
+            self.several = {row: count for row, count in enumerate(counts) if count > 1}
+        if isinstance(kind, Value) and kind.dtype in ("string", "large_string"):
+            self.cells = self.column[ours][:]
+        else:
+            self.column = self.column.cast_column(ours, Picture())
+
+    def check(self, index: int, ahead: Sequence[int] = ()) -> None:
+        """Open a row's picture. A `ValueError` says what is wrong, in words that follow "cannot be used".
+
+        Args:
+            index (`int`): The row.
+            ahead (sequence of `int`): The rows that are checked next; what they have on the net is fetched along.
+        """
+        if index in self.several:
+            raise ValueError(f"it has {self.several[index]} pictures, and a row has one")
+        try:
+            picture = self._opened(index, ahead)
+        except ValueError as error:
+            raise ValueError(shortened(str(error)).rstrip(".")) from error
+        # What Pillow and `datasets` raise for a damaged, missing or unreachable picture has no base but this.
+        except Exception as error:
+            reason = shortened(str(error) or type(error).__name__).rstrip(".")
+            raise ValueError(f"its picture cannot be read: {reason}") from error
+        if picture is None:
+            raise ValueError("it has no picture")
+
+    def dataset(self, rows: Collection[int] | None = None) -> Dataset:
+        """The column alone, typed as pictures. A row that cannot be had raises when it is read.
+
+        Args:
+            rows (collection of `int`, *optional*): Those that matter; of the others nothing is fetched. All by default.
+        """
+        from datasets import Dataset, Features
+
+        from .features import Picture
+
+        if self.cells is None:
+            return self.column
+        self._fetch(range(len(self.cells)) if rows is None else list(rows))
+        cells = [self.fetched.get(row) for row in range(len(self.cells))]
+        for row, cell in enumerate(cells):
+            if isinstance(cell, ValueError):
+                cells[row] = {"bytes": None, "path": shortened(self.cells[row])}
+        return Dataset.from_dict({self.name: cells}, features=Features({self.name: Picture()}))
+
+    def _opened(self, index: int, ahead: Sequence[int]) -> Any:
+        if self.cells is None:
+            picture = self.column[index][self.name]
+        else:
+            if index not in self.fetched:
+                self._fetch([index, *ahead[:AHEAD]])
+            stored = self.fetched[index]
+            if isinstance(stored, ValueError):
+                raise stored
+            if stored is not None and stored["path"] and not Path(stored["path"]).is_file():
+                raise ValueError(f"its picture cannot be read: there is no file {shortened(stored['path'])}")
+            picture = stored and (stored["path"] or _decoded(stored["bytes"]))
+        return None if picture is None else load_picture(picture)
+
+    def _fetch(self, rows: Sequence[int]) -> None:
+        left = [row for row in rows if row not in self.fetched]
+        told = [self.cells[row] for row in left]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            self.fetched.update(zip(left, pool.map(partial(_stored, folder=self.folder), told)))
+
+
+def _firsts(column: Dataset, name: str) -> tuple[Dataset, list[int]]:
+    """Of each list the first picture, as it is stored; and how many there are."""
+    from datasets import Features, Image, List, Value
+
+    kind = column.features[name].feature
+    kind = Image(decode=False) if isinstance(kind, Image) else kind
+    firsts = column.cast_column(name, List(kind)).map(
+        lambda cells: {name: (cells[name] or [None])[0], "count": len(cells[name] or [])},
+        features=Features({name: kind, "count": Value("int64")}),
+    )
+    return firsts.select_columns([name]), firsts["count"][:]
+
+
+def _stored(cell: str | None, folder: Path) -> dict[str, Any] | ValueError | None:
+    """What a text says a picture is, as `datasets` keeps it: bytes or a path; the error if that cannot be had."""
+    if not cell or not cell.strip():
+        return None
+    try:
+        if _URL.match(cell):
+            return {"bytes": None, "path": str(_downloaded(cell))}
+        if found := _DATA_URL.match(cell):
+            if ";base64" not in found[0].lower():
+                raise ValueError("its picture is a data URL that is not base64")
+            return {"bytes": _unpacked(cell[found.end() :]), "path": None}
+        if _BASE64.fullmatch(cell):
+            return {"bytes": _unpacked(cell), "path": None}
+        return {"bytes": None, "path": str(folder / cell)}
+    except ValueError as error:
+        return error
+
+
+def _unpacked(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its picture is broken base64: {error}") from None
+
+
+def _decoded(content: bytes) -> Image.Image:
+    try:
+        return load_picture(io.BytesIO(content))
+    except ValueError as error:
+        raise ValueError(f"its picture is text that is neither a path nor a picture in base64: {error}") from None
+
+
+def _downloaded(url: str) -> Path:
+    """The picture behind a URL, as a PNG file in the cache of `datasets`; it is fetched and checked once."""
+    import datasets
+
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "diffusers_r1_pictures"
+    path = folder / f"{hashlib.sha256(url.encode()).hexdigest()}.png"
+    if not path.exists():
+        picture = load_picture(url)
+        folder.mkdir(parents=True, exist_ok=True)
+        records.write_whole(path, to_png(picture))
+    return path

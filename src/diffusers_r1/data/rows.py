@@ -8,7 +8,8 @@ thought before it wrote them down, or `None`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -17,6 +18,7 @@ from ..images import load_picture
 from ..plan import Edit
 from ..prompts import Prompts, plain_text
 from ..tags import write_decomposition, write_sequence
+from .pictures import shortened
 
 
 if TYPE_CHECKING:
@@ -55,17 +57,17 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     """
     instruction = cells["instruction"]
     if not isinstance(instruction, str) or not instruction.strip():
-        raise ValueError(f"the instruction is {instruction!r}")
+        raise ValueError(f"the instruction is {shortened(repr(instruction))}")
     reasoning = cells.get("reasoning")
     if not isinstance(reasoning, str | None):
-        raise ValueError(f"the reasoning is {reasoning!r}")
+        raise ValueError(f"the reasoning is {shortened(repr(reasoning))}")
     texts = {"instruction": instruction.strip(), "reasoning": reasoning and reasoning.strip()}
     lists = {name: cells.get(name) for name in EDIT_COLUMNS}
     if all(items is None for items in lists.values()):
         return {**texts, **lists}
     for name, items in lists.items():
         if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
-            raise ValueError(f"`{name}` is no list of texts: {items!r}")
+            raise ValueError(f"`{name}` is no list of texts: {shortened(repr(items))}")
     lengths = [len(items) for items in lists.values()]
     if len(set(lengths)) > 1 or not lengths[0]:
         raise ValueError("there are {} actions, {} subjects and {} goals".format(*lengths))
@@ -76,6 +78,36 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
 def true_edits(row: Mapping[str, Any]) -> list[Edit]:
     """The edits of a row that has them."""
     return [Edit(*edit) for edit in zip(*(row[name] for name in EDIT_COLUMNS))]
+
+
+def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> None:
+    """Raise a `ValueError` that says how many of the held-out rows are among those that are trained on.
+
+    Rows are the same if instruction and pixels are. Pictures are opened only where the instructions are equal. Rows without
+    end, which are made from seeds, are not looked at: their splits are apart.
+    """
+    if held_out is None or not hasattr(rows, "__len__"):
+        return
+    asked: dict[str, list[int]] = {}
+    for index, instruction in enumerate(rows["instruction"]):
+        asked.setdefault(instruction, []).append(index)
+    pixels = cache(lambda index: _pixels(rows[index]["image"]))
+    shared = [
+        place
+        for place, instruction in enumerate(held_out["instruction"])
+        if instruction in asked
+        and _pixels(held_out[place]["image"]) in {pixels(index) for index in asked[instruction]}
+    ]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of the {len(held_out)} held-out rows are among those that are trained on (the first is row "
+            f"{shared[0]}): same picture, same instruction. What is measured on them says nothing."
+        )
+
+
+def _pixels(picture: Image.Image) -> bytes:
+    upright = load_picture(picture)
+    return sha256(repr(upright.size).encode() + upright.tobytes()).digest()
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:

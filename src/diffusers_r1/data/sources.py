@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import records, scenes, sentences
 from ..images import to_png
 from ..plan import Edit
+from .pictures import AHEAD, Pictures, shortened
 from .rows import EDIT_COLUMNS, checked_texts, row_features
 
 
@@ -94,6 +95,10 @@ SOURCES: dict[str, Source] = {
     ),
 }
 
+FILE_KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
 # Worlds whose rows are made from seeds, without end: their kinds.
 FILE = "file"  # the kind of sentences that were not made: they are read from a file
 WORLDS = {"scenes": scenes.KINDS, "sentences": (FILE, *sentences.KINDS)}
@@ -102,7 +107,7 @@ WORLD_SPLITS = {"train": 0, "validation": 900_000_000, "test": scenes.TEST_SEEDS
 _ANY = Source(
     "",
     "train",
-    ("image", "source_image", "input_image", "original_image"),
+    ("image", "images", "source_image", "input_image", "original_image", "file_name"),
     ("instruction", "edit_prompt"),
     ("target", "target_image", "edited_image", "output_image"),
 )
@@ -130,14 +135,15 @@ def load_rows(
             - a name in [`SOURCES`], such as `"psr"`, or the Hub name there;
             - the Hub name of any other data set;
             - a local folder: pictures and a `metadata.jsonl` (`file_name`, `instruction`, `actions`, ...), see
-              `imagefolder` of `datasets`; Parquet, CSV or JSON files; or what `save_to_disk` wrote. Pictures given as
-              text are URLs, or paths from this folder on;
+              `imagefolder` of `datasets`; Parquet, CSV or JSON files, with or without pictures beside them; or what `save_to_disk` wrote. One such file may be
+              named itself, `metadata.jsonl` among them. Pictures given as text are paths from this folder on, URLs
+              (fetched once, into the cache of `datasets`), data URLs or base64; a list has to hold one picture;
             - `"scenes"`, or `"scenes:complex=0.5,pointed=0.5"` with each kind's share: tasks made from seeds, whose true
               edits are known;
             - `"sentences"`, in the same ways: instructions in everyday English with their true edits and requests, for
               planners that do not see. Their rows have no `image`, and `requests` beside the other columns. With `path`, a
               JSONL file of `{"instruction", "edits"}`, its rows are a kind of the split `"train"`: `"sentences:noisy=0.4,file=0.6"`.
-        split (`str`, *optional*): The data set's own by default. Of scenes and sentences `"train"`, `"validation"` or `"test"`,
+        split (`str`, *optional*): The data set's own by default; a part of it by `"train[:100]"` or `"train[:10%]"`. Of scenes and sentences `"train"`, `"validation"` or `"test"`,
             whose seeds do not overlap.
         on_bad_row (`"error"`, `"skip"` or `"keep"`, defaults to `"error"`): What a row that cannot be read does. Skipped
             rows are warned of one by one, and in sum at the end. `"keep"` leaves the checking to whoever reads a row:
@@ -160,8 +166,9 @@ def load_rows(
         [`~datasets.Dataset`], or for endless scenes [`~datasets.IterableDataset`].
 
     Raises:
-        ValueError: If a row is bad (with its index and the reason), no row is left, a column is missing, or an argument
-            does not fit the source.
+        FileNotFoundError: If there is no such data set; the message says what is there.
+        ValueError: If a row is bad (with its index and the reason), no row is left, a column or the split is missing, or an
+            argument does not fit the source.
     """
     if on_bad_row not in ("error", "skip", "keep"):
         raise ValueError(f'`on_bad_row` is "error", "skip" or "keep", not {on_bad_row!r}.')
@@ -179,8 +186,9 @@ def load_rows(
         return _made(name, split or "train", limit, seed or 0, path)
     known = SOURCES.get(name) or next((source for source in SOURCES.values() if source.path == name), _ANY)
     where = str(path or known.path or name)
-    dataset = _open(where, split or known.split, options)
-    return _read(name, where, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
+    dataset = _open(where, split, known.split, options)
+    beside = str(Path(where).parent) if Path(where).is_file() else where
+    return _read(name, beside, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
 
 
 def is_made(name: str) -> bool:
@@ -188,14 +196,79 @@ def is_made(name: str) -> bool:
     return name.partition(":")[0] in WORLDS
 
 
-def _open(where: str, split: str, options: dict[str, Any]) -> Dataset:
+def _open(where: str, split: str | None, default: str, options: dict[str, Any]) -> Dataset:
+    """The data set that a path or a name on the Hub stands for; `split` with a slice if one was asked for: `"train[:100]"`."""
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
-    if (Path(where) / "state.json").exists():
-        return datasets.load_from_disk(where)
-    if (Path(where) / "dataset_dict.json").exists():
-        return datasets.load_from_disk(where)[split]
-    return datasets.load_dataset(where, split=split, **options)
+    if options.get("streaming"):
+        raise ValueError(
+            "Rows are counted and checked before anything learns from them, so they are not streamed: leave `streaming` out, "
+            'and take a part by `limit` or `split="train[:1000]"`.'
+        )
+    path = Path(where)
+    try:
+        if (path / "state.json").exists():
+            saved = datasets.load_from_disk(where)
+            return _part({str(saved.split or "train"): saved}, split, default)
+        if (path / "dataset_dict.json").exists():
+            return _part(datasets.load_from_disk(where), split, default)
+        if path.is_file():
+            where, options = _file_as_data_set(path, options)
+        elif "data_files" not in options and (tables := _tables_beside_pictures(path)):
+            where, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
+        return datasets.load_dataset(where, split=split or default, **options)
+    except OSError as error:
+        there = f"{path} holds {_listing(path)}" if path.is_dir() else f"There is no {path} here"
+        raise FileNotFoundError(f"{there}, and no data set could be read: {shortened(str(error))}") from error
+    except DatasetGenerationError as error:
+        raise ValueError(f"{where} cannot be read: {shortened(str(error.__cause__ or error))}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {shortened(str(error))}") from error
+
+
+def _part(saved: Mapping[str, Dataset], split: str | None, default: str) -> Dataset:
+    """What `save_to_disk` has written, or the part of it that is asked for."""
+    from datasets import ReadInstruction, concatenate_datasets
+
+    if split is None:
+        (only, *others) = saved
+        split = default if default in saved else only
+        if others and default not in saved:
+            raise ValueError(f"it has the splits {', '.join(saved)}; name one of them")
+    lengths = {name: len(rows) for name, rows in saved.items()}
+    parts = ReadInstruction.from_spec(split).to_absolute(lengths)
+    chosen = [saved[p.splitname].select(range(*slice(p.from_, p.to).indices(lengths[p.splitname]))) for p in parts]
+    return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
+
+
+def _file_as_data_set(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A file as `load_dataset` wants to be told of it."""
+    if path.stem == "metadata":  # of pictures beside it
+        return str(path.parent), options
+    if path.suffix not in FILE_KINDS:
+        raise ValueError(
+            f"a data set is a folder or a file of {', '.join(FILE_KINDS)}, not {path.suffix or 'a file without suffix'}"
+        )
+    return FILE_KINDS[path.suffix], {"data_files": str(path), **options}
+
+
+def _tables_beside_pictures(folder: Path) -> list[Path]:
+    """The tables of a folder that names its pictures in them: `datasets` would take the pictures and leave the tables."""
+    if not folder.is_dir() or any(folder.rglob("metadata.*")) or (folder / "README.md").exists():
+        return []
+    tables = sorted(path for path in folder.iterdir() if path.suffix in FILE_KINDS)
+    same_kind = len({path.suffix for path in tables}) == 1
+    return tables if same_kind and any(path.suffix.lower() in PICTURES for path in folder.rglob("*")) else []
+
+
+def _by_split(tables: list[Path]) -> str | dict[str, str]:
+    return str(tables[0]) if len(tables) == 1 else {path.stem: str(path) for path in tables}
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
 def _read(
@@ -210,12 +283,12 @@ def _read(
     measured: bool,
 ) -> Dataset:
     import numpy as np
-    from datasets import Dataset, Features, Value, concatenate_datasets
+    from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
     from .pictures import Picture
 
     names = _column_names(name, dataset, source, columns)
-    pictures = _pictures(dataset, names.pop("image"), "image", where)
+    pictures = Pictures(dataset, names.pop("image"), "image", where)
     read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
     texts = dataset.select_columns(sorted(read))
     repeated = dataset[source.unique][:] if source.unique else range(len(dataset))
@@ -223,7 +296,7 @@ def _read(
 
     rows: dict[int, dict[str, Any]] = {}
     seen, faults = set(), {}
-    for index in order:
+    for place, index in enumerate(order):
         if len(rows) == limit:
             break
         if repeated[index] in seen:
@@ -237,7 +310,7 @@ def _read(
                 row = {"instruction": instruction if isinstance(instruction, str) else None}
             else:
                 row = checked_texts({ours: _cell(cells, theirs) for ours, theirs in names.items()})
-                _check_picture(pictures, index)
+                pictures.check(index, ahead=order[place + 1 : place + (limit or AHEAD) - len(rows)])
         except ValueError as error:
             faults[index] = f"Row {index} of {name} cannot be used: {error}."
             if on_bad_row == "error":
@@ -255,7 +328,7 @@ def _read(
 
     kinds = {ours: kind for ours, kind in row_features().items() if ours != "image"}
     cells = {ours: [rows.get(index, {}).get(ours) for index in range(len(dataset))] for ours in kinds}
-    joined = [pictures, Dataset.from_dict(cells, features=Features(kinds))]
+    joined = [pictures.dataset(rows), Dataset.from_dict(cells, features=Features(kinds))]
     if measured:
         nothing = [None] * len(dataset)
         category = dataset[source.category][:] if source.category in dataset.column_names else nothing
@@ -263,7 +336,10 @@ def _read(
         kinds = {"row": Value("int64"), "category": Value("string")}
         joined.append(Dataset.from_dict(facts, features=Features(kinds)))
         target = next((column for column in source.target if column in dataset.column_names), None)
-        joined.append(_pictures(dataset, target, "target", where) if target else _pictures_in(nothing, "target"))
+        if target:
+            joined.append(Pictures(dataset, target, "target", where).dataset(rows))
+        else:
+            joined.append(Dataset.from_dict({"target": nothing}, features=Features({"target": Image()})))
     # Joined before it is selected from: the other way round every picture would be copied.
     result = concatenate_datasets(joined, axis=1).select(list(rows))
     for name in {"image", "target"} & set(result.column_names):
@@ -311,35 +387,6 @@ def _cell(cells: Mapping[str, Any], name: str) -> Any:
     except (IndexError, KeyError, TypeError, ValueError):
         raise ValueError(f"it has no {name}") from None
     return value
-
-
-def _pictures(dataset: Dataset, theirs: str, ours: str, where: str) -> Dataset:
-    """One column alone, under our name and typed as pictures: it may hold paths, URLs or bytes."""
-    from .pictures import Picture
-
-    column = dataset.select_columns([theirs]).rename_columns({theirs: ours})
-    if getattr(column.features[ours], "dtype", None) in ("string", "large_string"):
-        cells = [cell and (cell if "://" in cell else str(Path(where) / cell)) for cell in column[ours]]
-        return _pictures_in(cells, ours)
-    return column.cast_column(ours, Picture())
-
-
-def _pictures_in(cells: list[str | None], name: str) -> Dataset:
-    from datasets import Dataset, Features
-
-    from .pictures import Picture
-
-    return Dataset.from_dict({name: cells}, features=Features({name: Picture()}))
-
-
-def _check_picture(pictures: Dataset, index: int) -> None:
-    try:
-        picture = pictures[index]["image"]
-    # What `datasets` raises for a file in an archive or on the Hub has no base but this.
-    except Exception as error:
-        raise ValueError(f"its picture cannot be read: {error or type(error).__name__}".rstrip(".")) from error
-    if picture is None:
-        raise ValueError("it has no picture")
 
 
 def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path | None) -> Dataset | IterableDataset:
