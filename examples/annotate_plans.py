@@ -354,7 +354,7 @@ def main() -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(records.only_one_in(args.output_dir))
-        except ValueError as error:
+        except BlockingIOError as error:
             stop(error)
         return annotate_what_is_left(dataset, args)
 

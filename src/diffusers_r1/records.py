@@ -1,6 +1,6 @@
 """Files that survive a crash: written whole or not at all, or JSONL that grows by one row and can be gone on with.
 
-One process writes a file at a time; a JSONL file may be read while it grows. `patiently` says when a run over many rows
+One process writes a file at a time, see `only_one_in`; a JSONL file may be read while it grows. `patiently` says when a run over many rows
 gives up.
 """
 
@@ -19,7 +19,6 @@ from uuid import uuid4
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LOCK = ".lock"
 MOST_OUTAGES = 10  # one after the other; then it is not the rows
 
 
@@ -29,6 +28,38 @@ class Failure(Enum):
     REFUSED = "refused"  # nothing: this one is refused for good
     OUTAGE = "outage"  # they may fail too: the server is down or busy
     HOPELESS = "hopeless"  # they would all fail: a wrong key, a wrong address
+
+
+LOCK = ".in_use"
+
+
+@contextmanager
+def only_one_in(folder: str | Path) -> Iterator[None]:
+    """Within the block no other process that asks for the folder gets it. The system gives it back if this one is killed.
+
+    Args:
+        folder (`str` or `Path`): Made if it is not there. A file named `.in_use` stays in it; it means nothing by itself.
+
+    Raises:
+        BlockingIOError: If another process has the folder; the message says which.
+    """
+    import fcntl  # not on Windows, where no run is started
+
+    path = Path(folder) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"process {number}" if (number := file.read()) else "another process"
+            raise BlockingIOError(
+                f"{folder} is in use by {holder}. Wait until that is done, or name another folder."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -111,23 +142,6 @@ def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
     if isinstance(key, str):
         return {row[key] for row in rows if key in row}
     return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
-
-
-@contextmanager
-def only_one_in(folder: str | Path) -> Iterator[None]:
-    """Keeps a folder for this run alone, by a lock that a killed run does not leave behind.
-
-    Raises:
-        ValueError: If another run is at work in the folder.
-    """
-    import fcntl
-
-    with (Path(folder) / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"Another run is at work in {folder}.") from None
-        yield
 
 
 def patiently(

@@ -265,7 +265,7 @@ def test_what_a_remote_editor_fails_at_is_tried_at_the_next_start(tmp_path, serv
 def test_a_second_run_in_the_same_folder_is_refused(run, server):
     with records.only_one_in(run):
         done = subprocess.run(command(run, server().url), capture_output=True, text=True)
-    assert done.returncode == 2 and "Another run is at work" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "is in use by process" in done.stderr.splitlines()[-1]
     assert not (run / SCORES).exists()
 
 

@@ -461,7 +461,9 @@ def test_ctrl_c_ends_it_and_a_second_run_in_the_folder_is_refused(server, photos
         assert process.poll() is None
         time.sleep(0.02)
     second = run(folder, *options, status=1)
-    assert re.fullmatch(r"annotate_plans.py: error: Another run is at work in .*", second.stderr.splitlines()[-1])
+    assert re.fullmatch(
+        f"annotate_plans.py: error: .* is in use by process {process.pid}\\. .*", second.stderr.splitlines()[-1]
+    )
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130 and time.monotonic() - begun < 2

@@ -262,7 +262,7 @@ def test_other_settings_in_the_same_folder_are_refused(begun):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(begun):
-    with only_one_in(begun), pytest.raises(ValueError, match="Another run is at work in"):
+    with only_one_in(begun), pytest.raises(BlockingIOError, match="is in use by process"):
         edit_data_set(load_rows("scenes:simple=1", limit=1), settings(begun))
 
 

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         del options["sample_seed"]
     try:
         print(evaluate(**options))
-    except (TypeError, ValueError) as error:
+    except (BlockingIOError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     missing, results = unscored(args.output_dir)
     if missing:

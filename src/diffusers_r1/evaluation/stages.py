@@ -113,8 +113,8 @@ def evaluate(
 
     Raises:
         ModuleNotFoundError: Without the packages of the extra `eval`.
-        OSError, TypeError, ValueError: If something does not fit together, or another run is at work in the folder. No
-            model has run then.
+        OSError, TypeError, ValueError: If something does not fit together, or another run is at work in the folder
+            (`BlockingIOError`). No model has run then.
         EndpointError: If a server refuses to work for us, or is out of order ten times in a row.
     """
     # 1. Refuse what cannot work

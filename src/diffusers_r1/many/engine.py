@@ -44,7 +44,8 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
         [`~folder.Summary`]: Of all rows, those of earlier runs included.
 
     Raises:
-        ValueError: If the folder is of another run or is being worked in, or the cluster has no place for the workers.
+        ValueError: If the folder is of another run, or the cluster has no place for the workers.
+        BlockingIOError: If another run is at work in the folder.
         RuntimeError: If a worker cannot start, as with an argument that the editor does not take.
         RowFailed: The error of the row at which the run gave up.
     """
