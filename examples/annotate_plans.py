@@ -19,6 +19,8 @@ same folder, the run goes on where it stopped. See docs/annotate.md.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -73,7 +75,7 @@ whose own words are its `raw`, with `examples/annotate_plans.py` of diffusers-r1
 
 
 @dataclass(frozen=True)
-class Row:
+class Question:
     """What the teacher is asked about; `index` is the row's place in the data set as it was loaded."""
 
     index: int
@@ -82,7 +84,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TeacherAnswer:
     """What the teacher said to a row once; `refusal` is in its own words, where it declines."""
 
     text: str
@@ -110,7 +112,7 @@ class Answer:
         return "" if self.is_truth else DECLINED if self.refusal else ENDINGS.get(self.finish_reason, "")
 
 
-Answers = tuple[Answer, ...]  # to one row, in order: the last one counts
+Answers = tuple[TeacherAnswer, ...]  # to one row, in order: the last one counts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -194,21 +196,21 @@ def kept_rows(folder: Path, dataset: Dataset) -> tuple[set[int], set[int]]:
     return annotated, failed - annotated
 
 
-def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) -> Iterator[Row]:
+def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) -> Iterator[Question]:
     """The rows at these places, read one after the other as they are asked for."""
     for index in indices:
         cells = dataset[index]
         picture = load_picture(cells["image"])
-        yield Row(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
+        yield Question(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
 
 
-def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers | Exception]]:
+def ask_endpoint(rows: Iterator[Question], args: argparse.Namespace) -> Iterator[tuple[Question, Answers | Exception]]:
     """Each row with what the server's model answered, or why it did not, in the order in which they finish."""
     prompts = Prompts.load(args.prompts) if args.prompts else Prompts()
     endpoint = Endpoint(args.base_url, args.model, max_retries=MAX_RETRIES, timeout=TIMEOUT)
 
-    def ask(row: Row) -> Answers:
-        answers: list[Answer] = []
+    def ask(row: Question) -> Answers:
+        answers: list[TeacherAnswer] = []
         while not answers or (not answers[-1].is_truth and len(answers) < args.attempts):
             (said,) = endpoint.chat(
                 prompts.first_turn(row.instruction, row.image),
@@ -216,13 +218,13 @@ def ask_endpoint(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tupl
                 temperature=REPEAT_TEMPERATURE if answers else 0,
             )
             text = writable(said.with_reasoning())
-            answers.append(Answer(text, said.model, said.finish_reason, writable(said.refusal)))
+            answers.append(TeacherAnswer(text, said.model, said.finish_reason, writable(said.refusal)))
         return tuple(answers)
 
     yield from map_concurrently(ask, rows, args.concurrency)
 
 
-def ask_planner(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple[Row, Answers]]:
+def ask_planner(rows: Iterator[Question], args: argparse.Namespace) -> Iterator[tuple[Question, Answers]]:
     """Each row with what a planner loaded here answered, batch after batch."""
     # Here, so that asking a server needs no torch and begins at once.
     import torch
@@ -246,20 +248,20 @@ def ask_planner(rows: Iterator[Row], args: argparse.Namespace) -> Iterator[tuple
 
 
 def ask_batch(
-    model: Any, processor: Any, prompts: Prompts, batch: list[Row], args: argparse.Namespace
+    model: Any, processor: Any, prompts: Prompts, batch: list[Question], args: argparse.Namespace
 ) -> list[Answers]:
     """Each row's answers: a greedy one, then sampled ones until one can be read, at most `attempts` in all."""
     from diffusers_r1.planners.conversation import Conversation
     from diffusers_r1.planners.sampling import seeded
 
-    answers: dict[int, list[Answer]] = {row.index: [] for row in batch}
+    answers: dict[int, list[TeacherAnswer]] = {row.index: [] for row in batch}
     waiting, sampling = batch, {}
     with seeded(batch[0].index):
         for _ in range(args.attempts):
             images, instructions = [row.image for row in waiting], [row.instruction for row in waiting]
             conversation = Conversation(model, processor, images, instructions, prompts)
             for row, text in zip(waiting, conversation.decompose(args.max_new_tokens, **sampling)):
-                answers[row.index].append(Answer(writable(text), args.planner))
+                answers[row.index].append(TeacherAnswer(writable(text), args.planner))
             waiting = [row for row in waiting if not answers[row.index][-1].is_truth]
             sampling = {"do_sample": True, "temperature": REPEAT_TEMPERATURE}
             if not waiting:
@@ -267,7 +269,7 @@ def ask_batch(
     return [tuple(said) for said in answers.values()]
 
 
-def keep(folder: Path, row: Row, answers: Answers) -> bool:
+def record(folder: Path, row: Question, answers: Answers) -> bool:
     """Write the row down, and say whether it is annotated or has failed."""
     last = answers[-1]
     if not last.is_truth:
@@ -299,7 +301,7 @@ def keep(folder: Path, row: Row, answers: Answers) -> bool:
     return True
 
 
-def keep_refusal(folder: Path, row: Row, error: EndpointError, model: str) -> None:
+def record_refusal(folder: Path, row: Question, error: EndpointError, model: str) -> None:
     """Write down that the server refuses the row for good: it is not asked about at the next start."""
     line = {"row": row.index, "instruction": row.instruction, "model": model}
     records.append(
@@ -316,10 +318,10 @@ def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int
         try:
             for row, answers in records.patiently(teacher):
                 if isinstance(answers, tuple):
-                    failed += not keep(args.output_dir, row, answers)
+                    failed += not record(args.output_dir, row, answers)
                 elif answers.kind is records.Failure.REFUSED:
                     failed += 1
-                    keep_refusal(args.output_dir, row, answers, args.model)
+                    record_refusal(args.output_dir, row, answers, args.model)
                 else:
                     unanswered += 1
                     bar.write(f"Row {row.index} got no answer: {answers}", file=sys.stderr)
@@ -356,12 +358,13 @@ def stop(reason: Any) -> NoReturn:
 
 def main() -> int:
     args = parse_args()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # at once: what is done is on the disk, as after a kill
     dataset = load_dataset(args)
     (args.output_dir / PICTURES).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
             stack.enter_context(records.only_one_in(args.output_dir))
-        except ValueError as error:
+        except BlockingIOError as error:
             stop(error)
         return annotate_what_is_left(dataset, args)
 
@@ -377,7 +380,4 @@ def annotate_what_is_left(dataset: Dataset, args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

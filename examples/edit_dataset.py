@@ -11,6 +11,8 @@ The work is done by `diffusers_r1.many`; see docs/many_pictures.md.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +84,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def main() -> int:
     args = parse_args()
+    # What is done is on the disk, as after a kill; Ray's processes end with this one, while its farewell takes long.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         done = edit_data_set(rows_of(args, on_bad_row="keep"), settings_of(args))
     except (OSError, ValueError, RuntimeError, RowFailed) as error:
@@ -97,7 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -189,6 +189,23 @@ PASSING_FAULTS = {
 }
 
 
+BROKEN = [
+    content
+    for _, content, headers in (
+        PASSING_FAULTS[name]
+        for name in (
+            "JSON that is cut",
+            "empty body",
+            "page of HTML",
+            "no choices",
+            "empty answer",
+            "wrong role",
+            "an error as an answer",
+        )
+    )
+]
+
+
 # A server that answers by itself
 # -------------------------------
 
@@ -243,6 +260,10 @@ class Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.failed += 1
             return self.answer(429 if number % 2 else 503, {"error": {"message": "busy"}})
+        if options.break_every and number % options.break_every == 0:
+            with server.lock:
+                server.failed += 1
+            return self.answer(200, BROKEN[number % len(BROKEN)])
         if options.refuse_every and zlib.crc32(body) % options.refuse_every == 0:
             return self.answer(400, {"error": {"message": "content filter", "code": "content_filter"}})
         if self.path == "/v1/images/edits":
@@ -269,8 +290,8 @@ class Handler(BaseHTTPRequestHandler):
             counts |= {"asked": list(server.asked.values()), "answered": list(server.answered.values())}
         self.answer(200, counts)
 
-    def answer(self, status: int, content: dict) -> None:
-        body = json.dumps(content).encode()
+    def answer(self, status: int, content: dict | bytes) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -293,6 +314,7 @@ def inverted(body: bytes) -> bytes:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail_every", type=int, default=0)
+    parser.add_argument("--break_every", type=int, default=0)
     parser.add_argument("--refuse_every", type=int, default=0)
     parser.add_argument("--garble", choices=("never", "once", "always"), default="never")
     parser.add_argument("--key", default="")

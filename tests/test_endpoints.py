@@ -101,6 +101,14 @@ def test_local_servers_need_no_key(server, monkeypatch):
     assert "Authorization" not in server.requests[0][1]
 
 
+@pytest.mark.parametrize("key", ["sk-\u2026secret", "sk-sec\nret"])
+def test_a_key_that_no_request_can_hold(server, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(EndpointError, match="The key in OPENAI_API_KEY has letters") as caught:
+        Endpoint(server.url, "judge").chat(HELLO)
+    assert caught.value.kind is Failure.HOPELESS and not server.requests
+
+
 def test_azure_gets_its_version_and_its_key(server):
     Endpoint(f"{server.url}?api-version=2024-10-21", "judge").chat(HELLO)
     path, headers, _ = server.requests[0]

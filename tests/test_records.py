@@ -162,12 +162,12 @@ with only_one_in(sys.argv[1]):
 
 def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
     folder = tmp_path / "new" / "run"
-    with records.only_one_in(folder), pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
+    with records.only_one_in(folder), pytest.raises(BlockingIOError, match=f"in use by process {os.getpid()}"):
         with records.only_one_in(folder):
             pass
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=f"process {holder.pid}\\b"), records.only_one_in(folder):
+        with pytest.raises(BlockingIOError, match=f"process {holder.pid}\\b"), records.only_one_in(folder):
             pass
         holder.send_signal(signal.SIGKILL)
     with records.only_one_in(folder):

@@ -316,7 +316,12 @@ class Endpoint:
 
     @property
     def _key(self) -> str:
-        return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointError(
+                f"The key in {self.api_key_env} has letters that no request can hold.", Failure.HOPELESS
+            )
+        return key
 
     @property
     def _headers(self) -> dict[str, Any]:

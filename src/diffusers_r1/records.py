@@ -39,7 +39,7 @@ def only_one_in(folder: str | Path) -> Iterator[None]:
         folder (`str` or `Path`): Made if it is not there. A file named `.in_use` stays in it; it means nothing by itself.
 
     Raises:
-        ValueError: If another process has the folder; the message says which.
+        BlockingIOError: If another process has the folder; the message says which.
     """
     import fcntl  # not on Windows, where no run is started
 
@@ -51,7 +51,7 @@ def only_one_in(folder: str | Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = f"process {number}" if (number := file.read()) else "another process"
-            raise ValueError(
+            raise BlockingIOError(
                 f"{folder} is in use by {holder}. Wait until that is done, or name another folder."
             ) from None
         file.truncate(0)

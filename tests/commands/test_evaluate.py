@@ -1,6 +1,6 @@
 import pytest
 
-from diffusers_r1.evaluation.runs import read_arms
+from diffusers_r1.evaluation.runs import read_variants
 
 
 @pytest.mark.tiny
@@ -10,12 +10,12 @@ def test_a_run_and_its_comparison_with_itself(run, bundle, tmp_path):
     models = ["--model", bundle, "--max_new_tokens", 4, "--device", "cpu", "--set", "guidance_scale=2.0"]
     code, printed, error = run("evaluate", *words, *models, "--output_dir", folder)
     assert (code, printed) == (0, f"{folder / 'report.md'}\n"), error
-    assert {arm["details"]["editor"]["arguments"]["guidance_scale"] for arm in read_arms(folder)} == {2.0}
+    assert {variant["details"]["editor"]["arguments"]["guidance_scale"] for variant in read_variants(folder)} == {2.0}
     assert "| r1 | multi |" in (folder / "report.md").read_text()
 
     code, printed, _ = run("compare", folder, folder)
     assert code == 0
-    assert printed.count("+0.000 (+0.000 to +0.000)") == 3 * 3  # three arms, three metrics
+    assert printed.count("+0.000 (+0.000 to +0.000)") == 3 * 3  # three variants, three metrics
 
 
 @pytest.mark.tiny

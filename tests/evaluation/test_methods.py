@@ -138,13 +138,13 @@ def test_an_editor_that_the_run_knows_keeps_its_name(tmp_path):
         folder.mkdir(parents=True)
     one, two, moved = map(str, folders)
 
-    def arm(name, source, weights):
+    def variant(name, source, weights):
         return {
             "editor": name,
             "details": {"editor": {"sha256": weights, "arguments": {}}, "source": place_of(source)},
         }
 
-    known = [arm("pipeline", one, "a")]
+    known = [variant("pipeline", one, "a")]
     # The second is another one, and the first is what it was, be it trained anew or moved.
     assert editor_names({two: {"sha256": "b"}}, known) == ["x2/pipeline"]
     assert editor_names({one: {"sha256": "a"}, two: {"sha256": "b"}}, known) == ["pipeline", "x2/pipeline"]

@@ -7,7 +7,7 @@ from PIL import Image
 from diffusers_r1 import EditPlan, records
 from diffusers_r1.evaluation import compare, estimate, write_report
 from diffusers_r1.evaluation.report import estimate_share
-from diffusers_r1.evaluation.runs import ARMS, BENCHMARKS, EDITS, JUDGES, PLANS, SAMPLES, SCORES
+from diffusers_r1.evaluation.runs import BENCHMARKS, EDITS, JUDGES, PLANS, SAMPLES, SCORES, VARIANTS
 
 
 @pytest.mark.parametrize("n", [50, 500, 5000])
@@ -84,8 +84,8 @@ def write_run(folder, scores, requests=None, failed_calls=0, metrics=None):
     judge = {"judge": "viescore", "settings": "j"}
     records.append(folder / JUDGES, {**judge, "metrics": metrics or {"overall": True}})
     for (method, turns), by_name in scores.items():
-        arm = {"method": method, "editor": "flux", "turns": turns, "seed": 0, "settings": method}
-        records.append(folder / ARMS, {**arm, "plans": "p", "samples": sum(map(len, by_name.values()))})
+        variant = {"method": method, "editor": "flux", "turns": turns, "seed": 0, "settings": method}
+        records.append(folder / VARIANTS, {**variant, "plans": "p", "samples": sum(map(len, by_name.values()))})
         for name, figures in by_name.items():
             for i, figure in enumerate(figures):
                 id = f"{name}/{i}"
@@ -95,7 +95,7 @@ def write_run(folder, scores, requests=None, failed_calls=0, metrics=None):
                     folder / PLANS, {"sample": id, "method": method, "settings": "p", "plan": plan.to_dict()}
                 )
                 picture = None if figure == "no picture" else f"pictures/{name}-{i}-{method}-{turns}.png"
-                records.append(folder / EDITS, {"sample": id, **arm, "plans": "p", "picture": picture})
+                records.append(folder / EDITS, {"sample": id, **variant, "plans": "p", "picture": picture})
                 if picture:
                     Image.new("RGB", (8, 8), "red").save(folder / picture)
                     values = None if figure is None else dict.fromkeys(metrics or ["overall"], figure)
@@ -203,7 +203,7 @@ def test_two_runs_are_compared_on_what_both_have(run, tmp_path):
 
 def test_runs_of_different_editors_are_compared_by_method(run, tmp_path):
     other = write_run(tmp_path / "other", {("base", "single"): {"psr": [2.0, 3.0, 4.0, 5.0]}})
-    arms = (other / ARMS).read_text().replace('"flux"', '"qwen"')
-    (other / ARMS).write_text(arms)
+    variants = (other / VARIANTS).read_text().replace('"flux"', '"qwen"')
+    (other / VARIANTS).write_text(variants)
     (other / EDITS).write_text((other / EDITS).read_text().replace('"flux"', '"qwen"'))
     assert "| base | flux / qwen | single | psr | 4 | 2.500 | 3.500 | +1.000" in compare(run, other)

@@ -11,7 +11,7 @@ import time
 import pytest
 from data_sets import write_data_set
 
-from diffusers_r1 import records
+from diffusers_r1 import endpoints, records
 from diffusers_r1.endpoints import Endpoint, EndpointError
 from diffusers_r1.evaluation import (
     LocalEditor,
@@ -31,10 +31,10 @@ from diffusers_r1.evaluation.runs import (
     SCORES,
     digest,
     open_sample,
-    read_arms,
     read_edits,
     read_lines,
     read_scores,
+    read_variants,
     unscored,
 )
 from diffusers_r1.remote_editor import RemoteEditor
@@ -107,7 +107,7 @@ def test_the_same_request_is_carried_out_once(tmp_path, pipe):
     write_pictures(run, bare(), editor)
     write_pictures(run, bare(), editor, seed=1)
     assert len({row["picture"] for row in read_edits(run) if row["method"] == "base"}) == 8
-    assert [(arm["method"], arm["turns"], arm["seed"]) for arm in read_arms(run)] == [
+    assert [(variant["method"], variant["turns"], variant["seed"]) for variant in read_variants(run)] == [
         ("oracle", "single", 0),
         ("oracle", "multi", 0),
         ("base", "single", 0),
@@ -149,7 +149,7 @@ def test_other_weights_make_other_pictures_and_the_old_ones_do_not_count(tmp_pat
     for weights in (1, 2):
         write_pictures(tmp_path, bare(), LocalEditor("tiny", pipe, {"weights": weights}))
     assert len(records.read(tmp_path / EDITS)) == 4 and len(read_edits(tmp_path)) == 2
-    assert {row["settings"] for row in read_edits(tmp_path)} == {read_arms(tmp_path)[0]["settings"]}
+    assert {row["settings"] for row in read_edits(tmp_path)} == {read_variants(tmp_path)[0]["settings"]}
 
 
 def test_200_pictures_are_judged_eight_at_a_time(run, server):
@@ -205,6 +205,15 @@ def test_a_server_that_fails_a_third_of_its_calls_changes_no_score(run, edited, 
     assert len(records.read(run / SCORES)) == 200
 
 
+def test_a_server_that_breaks_a_third_of_its_answers_leaves_no_picture_without_a_figure(
+    run, edited, tmp_path, server, monkeypatch
+):
+    monkeypatch.setattr(endpoints, "FIRST_WAIT", 0.01)
+    breaking = server(break_every=3)
+    assert judged(run, breaking.url) == judged(shutil.copytree(edited, tmp_path / "steady"), server().url)
+    assert breaking.counts()["failed"] > 190 and unscored(run) == (0, 200)
+
+
 def test_answers_that_cannot_be_read_have_no_figure_and_are_not_asked_for_at_the_next_start(run, server):
     judge = server(garble="always")
     assert set(judged(run, judge.url).values()) == {None}
@@ -214,16 +223,19 @@ def test_answers_that_cannot_be_read_have_no_figure_and_are_not_asked_for_at_the
 
 
 def test_a_wrong_key_ends_the_run_with_one_line(run, server):
-    judge = server(key="right")
+    key = "sk-secret-7"
+    judge = server(key=key)
     done = subprocess.run(command(run, judge.url), capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1
     last = done.stderr.replace("\r", "\n").splitlines()[-1]
     assert "401" in last and "OPENAI_API_KEY" in last
     assert judge.counts()["calls"] <= 8 * 2 and not (run / SCORES).exists()
     rightly = subprocess.run(
-        command(run, judge.url), capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": "right"}
+        command(run, judge.url), capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": key}
     )
     assert rightly.returncode == 0 and len(records.read(run / SCORES)) == 200
+    assert key not in done.stderr + rightly.stdout + rightly.stderr
+    assert not [path for path in run.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
 
 
 def test_a_server_that_is_down_ends_the_run_and_what_failed_is_asked_again(run, server):

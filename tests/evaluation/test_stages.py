@@ -7,7 +7,7 @@ from data_sets import write_data_set
 from safetensors.torch import load_file, save_file
 
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
-from diffusers_r1.evaluation.runs import read_arms, read_edits, read_plans, read_scores
+from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants
 
 
 @pytest.mark.tiny
@@ -32,10 +32,10 @@ def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
     }
     report = evaluate(**options)
     run = tmp_path / "run"
-    arms = [(arm["method"], arm["editor"], arm["turns"]) for arm in read_arms(run)]
+    variants = [(variant["method"], variant["editor"], variant["turns"]) for variant in read_variants(run)]
     planned = [(name, "tiny", turns) for name in ("untrained", "r1", "oracle") for turns in ("single", "multi")]
-    assert arms == [("base", "tiny", "single"), *planned, ("remote", "closed", "single")]
-    assert len(read_edits(run)) == 4 * len(arms) and all(row["picture"] for row in read_edits(run))
+    assert variants == [("base", "tiny", "single"), *planned, ("remote", "closed", "single")]
+    assert len(read_edits(run)) == 4 * len(variants) and all(row["picture"] for row in read_edits(run))
     settings = {row["method"]: row["plans"] for row in read_edits(run)}
     assert all(len(read_plans(run, method, plans)) == 4 for method, plans in settings.items())
     pictures = {row["picture"] for row in read_edits(run)}
@@ -105,8 +105,8 @@ def test_another_editor_and_another_method_are_added_to_a_run(bundle, tmp_path):
         editor_arguments={"num_inference_steps": 1},
         **common,
     )
-    arms = [(arm["method"], arm["editor"]) for arm in read_arms(tmp_path / "run")]
-    assert arms == [("base", "tiny"), ("oracle", "tiny"), ("oracle", "other-editor")]
+    variants = [(variant["method"], variant["editor"]) for variant in read_variants(tmp_path / "run")]
+    assert variants == [("base", "tiny"), ("oracle", "tiny"), ("oracle", "other-editor")]
 
 
 @pytest.mark.tiny
@@ -116,13 +116,13 @@ def test_two_editors_whose_folders_have_one_name_are_two(bundle, tmp_path):
     save_file({name: tensor * 0 for name, tensor in load_file(weights).items()}, weights)
     common = {"model": str(bundle), "limit": 2, "device": "cpu", "editor_arguments": {"num_inference_steps": 1}}
     evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editors=[str(one), str(two)], **common)
-    assert [arm["editor"] for arm in read_arms(tmp_path / "run")] == ["x1/pipeline", "x2/pipeline"]
+    assert [variant["editor"] for variant in read_variants(tmp_path / "run")] == ["x1/pipeline", "x2/pipeline"]
     pictures = {row["editor"]: row["picture"] for row in read_edits(tmp_path / "run")}
     assert len({(tmp_path / "run" / picture).read_bytes() for picture in pictures.values()}) == 2
     # One after the other comes to the same: the first keeps the name that it has.
     for editor in (one, two):
         evaluate(tmp_path / "again", ["scenes-simple"], ["base"], editors=[str(editor)], **common)
-    assert [arm["editor"] for arm in read_arms(tmp_path / "again")] == ["pipeline", "x2/pipeline"]
+    assert [variant["editor"] for variant in read_variants(tmp_path / "again")] == ["pipeline", "x2/pipeline"]
     assert len(read_edits(tmp_path / "again")) == 4
 
 

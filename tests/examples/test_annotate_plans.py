@@ -214,6 +214,7 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
         assert line["instruction"] == instructions[line["row"]] and line["model"].startswith(str(babbler))
         assert len(line["raw"]) == len(set(line["raw"])) == 3  # the first greedy, the others sampled
         assert line["faults"] == [read_without_reasoning(text) for text in line["raw"]]
+        assert line["endings"] == ["cut at --max_new_tokens"] * 3
 
     assert run(folder, *babble, status=1).stdout == done.stdout
     assert len(read(folder / "failed.jsonl")) == 3
@@ -474,7 +475,9 @@ def test_ctrl_c_ends_it_and_a_second_run_in_the_folder_is_refused(server, photos
         assert process.poll() is None
         time.sleep(0.02)
     second = run(folder, *options, status=1)
-    assert re.fullmatch(r"annotate_plans.py: error: .* is in use by process .*", second.stderr.splitlines()[-1])
+    assert re.fullmatch(
+        f"annotate_plans.py: error: .* is in use by process {process.pid}\\. .*", second.stderr.splitlines()[-1]
+    )
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130 and time.monotonic() - begun < 2

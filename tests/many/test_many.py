@@ -220,7 +220,7 @@ def write(begun: Path, *indices: int, instructions=INSTRUCTIONS) -> dict:
 
 
 def test_a_file_that_was_finished_just_before_a_crash_counts(begun):
-    folder.keep(begun, write(begun, 0))
+    folder.record_shard(begun, write(begun, 0))
     name = write(begun, 1, 2)["file"]
     assert folder.edited_rows(begun, INSTRUCTIONS) == {0, 1, 2}
     assert read(begun / "files.jsonl")[-1] == {"file": name, "rows": [1, 2]}
@@ -228,7 +228,7 @@ def test_a_file_that_was_finished_just_before_a_crash_counts(begun):
 
 
 def test_no_row_is_in_two_files(begun):
-    folder.keep(begun, write(begun, 0, 1))
+    folder.record_shard(begun, write(begun, 0, 1))
     kept = files(begun)
     write(begun, 1, 2)  # of a worker that died after writing, its rows having come out otherwise
     assert len(files(begun)) == 2
@@ -236,7 +236,7 @@ def test_no_row_is_in_two_files(begun):
 
 
 def test_a_file_that_was_taken_away_is_made_again(begun):
-    folder.keep(begun, write(begun, 0, 1))
+    folder.record_shard(begun, write(begun, 0, 1))
     (begun / "data" / files(begun)[0]).unlink()
     assert folder.edited_rows(begun, INSTRUCTIONS) == set()
 
@@ -247,7 +247,7 @@ def test_a_batch_written_twice_is_one_file(begun):
 
 
 def test_other_rows_in_the_same_folder_are_refused(begun):
-    folder.keep(begun, write(begun, 0, 1))
+    folder.record_shard(begun, write(begun, 0, 1))
     with pytest.raises(ValueError, match="is of other rows"):
         folder.edited_rows(begun, ["one", "another", "three"])
     assert folder.edited_rows(begun, ["one"]) == {0, 1}  # fewer of the same
@@ -262,7 +262,7 @@ def test_other_settings_in_the_same_folder_are_refused(begun):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(begun):
-    with only_one_in(begun), pytest.raises(ValueError, match="is in use by process"):
+    with only_one_in(begun), pytest.raises(BlockingIOError, match="is in use by process"):
         edit_data_set(load_rows("scenes:simple=1", limit=1), settings(begun))
 
 

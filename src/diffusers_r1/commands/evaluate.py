@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         del options["planners"]
         print(evaluate(**options))
-    except (TypeError, ValueError) as error:
+    except (BlockingIOError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     missing, results = unscored(args.output_dir)
     if missing:

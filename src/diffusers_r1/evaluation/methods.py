@@ -121,7 +121,7 @@ class Job:
     seed: int
 
 
-class Editor(Protocol):
+class MeasuredEditor(Protocol):
     """What makes pictures: a name for tables, where it is, all that the pictures depend on beside the job, and `make`."""
 
     name: str
@@ -202,7 +202,7 @@ class ServedEditor:
 
 
 def editor_names(
-    editors: Mapping[str, Mapping[str, Any]], arms: Iterable[Mapping[str, Any]] = (), taken: Iterable[str] = ()
+    editors: Mapping[str, Mapping[str, Any]], variants: Iterable[Mapping[str, Any]] = (), taken: Iterable[str] = ()
 ) -> list[str]:
     """What editors are called in tables: the last part of a folder or Hub name, and as many more as tell it from others.
 
@@ -211,14 +211,14 @@ def editor_names(
     Args:
         editors (`Mapping`): Folders, Hub names or shipped bundles, each with what tells its weights from others, see
             [`fingerprint`].
-        arms (`Iterable`): The run's, as `read_arms` reads them.
+        variants (`Iterable`): The run's, as `read_variants` reads them.
         taken (`Iterable` of `str`): Names that something else has.
 
     Example:
         >>> editor_names({"x1/pipeline": {}, "x2/pipeline": {}, "org/flux": {}})
         ['x1/pipeline', 'x2/pipeline', 'flux']
     """
-    known = {arm["editor"]: arm["details"] for arm in arms}
+    known = {variant["editor"]: variant["details"] for variant in variants}
     names: dict[str, str] = {}
     for source, weights in editors.items():
         same = (name for name, details in known.items() if details.get("source") == place_of(source))

@@ -14,7 +14,7 @@ import numpy as np
 from .. import records
 from ..images import load_picture
 from ..plan import EditPlan
-from .runs import BENCHMARKS, PLANS, read_arms, read_edits, read_judges, read_lines, read_scores, unscored
+from .runs import BENCHMARKS, PLANS, read_edits, read_judges, read_lines, read_scores, read_variants, unscored
 
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write_report(folder: str | Path) -> Path:
 def compare(one: str | Path, other: str | Path) -> str:
     """Two runs side by side, as a Markdown table: what the second gains over the first on the samples that both have.
 
-    Arms are paired by method, editor, turns and seed; where that pairs nothing and each run has one editor, by method, turns
+    Variants are paired by method, editor, turns and seed; where that pairs nothing and each run has one editor, by method, turns
     and seed.
 
     Raises:
@@ -64,7 +64,7 @@ def compare(one: str | Path, other: str | Path) -> str:
     """
     runs = Results(Path(one)), Results(Path(other))
     keys = [("method", "editor", "turns", "seed"), ("method", "turns", "seed")]
-    if any(len({arm["editor"] for arm in run.arms}) > 1 for run in runs):
+    if any(len({variant["editor"] for variant in run.variants}) > 1 for run in runs):
         keys.pop()
     rows = next(filter(None, (_common(runs, key) for key in keys)), [])
     if not rows:
@@ -137,8 +137,8 @@ class Results:
         self.folder = folder
         self.lines = read_lines(folder)
         self.benchmarks = {line["benchmark"]: line for line in records.read(folder / BENCHMARKS)}
-        self.arms, self.judges = read_arms(folder), read_judges(folder)
-        self.edits: dict[tuple, dict[str, dict]] = {_key(arm): {} for arm in self.arms}
+        self.variants, self.judges = read_variants(folder), read_judges(folder)
+        self.edits: dict[tuple, dict[str, dict]] = {_key(variant): {} for variant in self.variants}
         for row in read_edits(folder):
             self.edits[_key(row)][row["sample"]] = row
         self.scores: dict[str, dict[str, dict]] = {judge["judge"]: {} for judge in self.judges}
@@ -154,10 +154,10 @@ class Results:
             for key, rows in self.edits.items()
         }
 
-    def values(self, arm: Mapping[str, Any], judge: str, metric: str) -> Values:
-        """The figures that there are of an arm, by benchmark and sample."""
+    def values(self, variant: Mapping[str, Any], judge: str, metric: str) -> Values:
+        """The figures that there are of a variant, by benchmark and sample."""
         values: Values = {}
-        rows = self.edits[_key(arm)]
+        rows = self.edits[_key(variant)]
         for sample, line in self.lines.items():
             verdict = self.scores[judge].get(rows[sample]["picture"]) if sample in rows else None
             if verdict and verdict["values"]:
@@ -169,28 +169,28 @@ class Results:
         shares = {one["judge"]: one.get("shares", ()) for one in self.judges}
         return estimate_share if metric in shares[judge] else estimate
 
-    def base_of(self, arm: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The bare editor that an arm is compared with; `None` for the bare editor, or where it was not run."""
-        same = [one for one in self.arms if (one["editor"], one["seed"]) == (arm["editor"], arm["seed"])]
-        return next((one for one in same if one["method"] == BASE and one is not arm), None)
+    def base_of(self, variant: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The bare editor that a variant is compared with; `None` for the bare editor, or where it was not run."""
+        same = [one for one in self.variants if (one["editor"], one["seed"]) == (variant["editor"], variant["seed"])]
+        return next((one for one in same if one["method"] == BASE and one is not variant), None)
 
-    def failures(self, arm: Mapping[str, Any], judge: str) -> int:
+    def failures(self, variant: Mapping[str, Any], judge: str) -> int:
         """How many samples have no figure, since the editor made no picture or the judge's answers could not be read."""
-        rows, verdicts = self.edits[_key(arm)].values(), self.scores[judge]
+        rows, verdicts = self.edits[_key(variant)].values(), self.scores[judge]
         return sum(
             row["picture"] is None or (row["picture"] in verdicts and verdicts[row["picture"]]["values"] is None)
             for row in rows
         )
 
-    def counts(self, arm: Mapping[str, Any]) -> dict[str, Any]:
-        """How many samples an arm has, and what went wrong on the way to their figures."""
-        rows = self.edits[_key(arm)]
+    def counts(self, variant: Mapping[str, Any]) -> dict[str, Any]:
+        """How many samples a variant has, and what went wrong on the way to their figures."""
+        rows = self.edits[_key(variant)]
         pictures = [row["picture"] for row in rows.values() if row["picture"]]
         counts = {
-            "samples": arm["samples"],
-            "not edited yet": arm["samples"] - len(rows),
+            "samples": variant["samples"],
+            "not edited yet": variant["samples"] - len(rows),
             "editor failed": len(rows) - len(pictures),
-            "plan fell back": sum(plan.fallback for plan in self.plans[_key(arm)].values()),
+            "plan fell back": sum(plan.fallback for plan in self.plans[_key(variant)].values()),
         }
         for judge, scores in self.scores.items():
             verdicts = [scores[picture] for picture in pictures if picture in scores]
@@ -207,16 +207,16 @@ def summarize(results: Results) -> dict[str, Any]:
     for judge in results.judges:
         main = next(iter(judge["metrics"]))
         for metric, more_is_better in judge["metrics"].items():
-            about = {"judge": judge["judge"], "metric": metric, "more is better": more_is_better}
-            about["interval"] = "Wilson" if metric in judge.get("shares", ()) else "bootstrap"
+            figure = {"judge": judge["judge"], "metric": metric, "more is better": more_is_better}
+            figure["interval"] = "Wilson" if metric in judge.get("shares", ()) else "bootstrap"
             rows = table_rows(results, judge["judge"], metric)
             if not rows:
                 continue
-            tables.append({**about, "main": metric == main, "rows": rows})
+            tables.append({**figure, "main": metric == main, "rows": rows})
             if metric == main:
-                paired.append({**about, "rows": paired_rows(results, judge["judge"], metric, more_is_better)})
+                paired.append({**figure, "rows": paired_rows(results, judge["judge"], metric, more_is_better)})
                 if rows := request_rows(results, judge["judge"], metric):
-                    by_requests.append({**about, "rows": rows})
+                    by_requests.append({**figure, "rows": rows})
     missing, expected = unscored(results.folder)
     return {
         "results": expected,
@@ -228,26 +228,28 @@ def summarize(results: Results) -> dict[str, Any]:
         "tables": tables,
         "paired": paired,
         "by_requests": by_requests,
-        "counts": [{**_label(arm), **results.counts(arm)} for arm in results.arms],
-        "arms": results.arms,
+        "counts": [{**_label(variant), **results.counts(variant)} for variant in results.variants],
+        "variants": results.variants,
         "judges": results.judges,
     }
 
 
 def table_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]]:
-    """A row for each arm: an estimate for each benchmark, their average, and how much that is above the bare editor's."""
+    """A row for each variant: an estimate for each benchmark, their average, and how much that is above the bare editor's."""
     interval = results.interval(judge, metric)
-    each = [(arm, results.values(arm, judge, metric)) for arm in results.arms]
+    each = [(variant, results.values(variant, judge, metric)) for variant in results.variants]
     columns = [name for name in results.benchmarks if any(name in values for _, values in each)]
     rows = []
-    for arm, values in each:
+    for variant, values in each:
         if not values:
             continue
         by_benchmark = {name: interval([list(values[name].values())]) for name in columns if name in values}
         complete = set(by_benchmark) == set(columns)
         average = interval([list(values[name].values()) for name in columns]) if complete else None
-        failed = results.failures(arm, judge)
-        rows.append({**_label(arm), "benchmarks": by_benchmark, "average": average, "gain": None, "failed": failed})
+        failed = results.failures(variant, judge)
+        rows.append(
+            {**_label(variant), "benchmarks": by_benchmark, "average": average, "gain": None, "failed": failed}
+        )
     averages = {tuple(row[name] for name in _label(row)): row["average"] for row in rows}
     for row in rows:
         base = averages.get((row["editor"], BASE, "single", row["seed"]))
@@ -257,13 +259,13 @@ def table_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]
 
 
 def paired_rows(results: Results, judge: str, metric: str, more_is_better: bool) -> list[dict[str, Any]]:
-    """Sample by sample, what an arm gains over the bare editor, for each benchmark and, as `average`, over all of them."""
+    """Sample by sample, what a variant gains over the bare editor, for each benchmark and, as `average`, over all of them."""
     rows = []
-    for arm in results.arms:
-        base = results.base_of(arm)
+    for variant in results.variants:
+        base = results.base_of(variant)
         if base is None:
             continue
-        values, others = results.values(arm, judge, metric), results.values(base, judge, metric)
+        values, others = results.values(variant, judge, metric), results.values(base, judge, metric)
         gains = {
             name: [
                 figure - others[name][sample] for sample, figure in figures.items() if sample in others.get(name, {})
@@ -278,16 +280,16 @@ def paired_rows(results: Results, judge: str, metric: str, more_is_better: bool)
             signs = np.sign(np.concatenate(group)) * (1 if more_is_better else -1)
             counts = {"better": signs > 0, "equal": signs == 0, "worse": signs < 0}
             counts = {word: int(count.sum()) for word, count in counts.items()}
-            rows.append({**_label(arm), "benchmark": name, **estimate(group), **counts})
+            rows.append({**_label(variant), "benchmark": name, **estimate(group), **counts})
     return rows
 
 
 def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]]:
     """Single-turn against multi-turn, sample by sample, by the number of sub-requests in the plan."""
     rows = []
-    for arm in results.arms:
-        other = next((o for o in results.arms if _label(o) == {**_label(arm), "turns": "multi"}), None)
-        if arm["turns"] != "single" or other is None:
+    for variant in results.variants:
+        other = next((o for o in results.variants if _label(o) == {**_label(variant), "turns": "multi"}), None)
+        if variant["turns"] != "single" or other is None:
             continue
         single, multi = (
             {
@@ -295,15 +297,20 @@ def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, An
                 for figures in results.values(a, judge, metric).values()
                 for sample, figure in figures.items()
             }
-            for a in (arm, other)
+            for a in (variant, other)
         )
         groups: dict[int, list[str]] = {}
         for sample in single:
             if sample in multi:
-                count = min(len(results.plans[_key(arm)][sample].requests), MOST_REQUESTS)
+                count = min(len(results.plans[_key(variant)][sample].requests), MOST_REQUESTS)
                 groups.setdefault(count, []).append(sample)
         for count, samples in sorted(groups.items()):
-            row = {"editor": arm["editor"], "method": arm["method"], "seed": arm["seed"], "sub-requests": count}
+            row = {
+                "editor": variant["editor"],
+                "method": variant["method"],
+                "seed": variant["seed"],
+                "sub-requests": count,
+            }
             for name, values in (("single", single), ("multi", multi)):
                 row[name] = results.interval(judge, metric)([[values[sample] for sample in samples]])
             row["single - multi"] = estimate([[single[sample] - multi[sample] for sample in samples]])
@@ -317,19 +324,19 @@ def _common(runs: tuple[Results, Results], key: Sequence[str]) -> list[list[Any]
     metrics = [{judge["judge"]: judge["metrics"] for judge in run.judges} for run in runs]
     for judge in (judge for judge in metrics[0] if judge in metrics[1]):
         for metric in (metric for metric in metrics[0][judge] if metric in metrics[1][judge]):
-            for arm in runs[0].arms:
-                other = next((o for o in runs[1].arms if all(o[name] == arm[name] for name in key)), None)
+            for variant in runs[0].variants:
+                other = next((o for o in runs[1].variants if all(o[name] == variant[name] for name in key)), None)
                 if other is None:
                     continue
-                values = runs[0].values(arm, judge, metric), runs[1].values(other, judge, metric)
+                values = runs[0].values(variant, judge, metric), runs[1].values(other, judge, metric)
                 for benchmark in values[0]:
                     first, second = values[0][benchmark], values[1].get(benchmark, {})
                     shared = [sample for sample in first if sample in second]
                     if shared:
                         means = [f"{np.mean([side[sample] for sample in shared]):.3f}" for side in (first, second)]
                         gain = estimate([[second[sample] - first[sample] for sample in shared]])
-                        editor = " / ".join(dict.fromkeys((arm["editor"], other["editor"])))
-                        place = [judge, metric, arm["method"], editor, arm["turns"], benchmark]
+                        editor = " / ".join(dict.fromkeys((variant["editor"], other["editor"])))
+                        place = [judge, metric, variant["method"], editor, variant["turns"], benchmark]
                         rows.append([*place, len(shared), *means, _figure(gain, sign="+")])
     return rows
 
@@ -348,7 +355,7 @@ def _label(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
     """The report as a page; `charts` are file names beside it."""
-    seeds = {arm["seed"] for arm in figures["arms"]}
+    seeds = {variant["seed"] for variant in figures["variants"]}
     who = ["editor", "method", "turns", *(["seed"] if len(seeds) > 1 else [])]
     missing, of_all = figures["unscored"], f"{figures['results']} results"
     scored = f"{missing} of {of_all} have no score" if missing else f"all {of_all} have a score"
@@ -426,7 +433,7 @@ def _shown(chart: str, charts: Sequence[str]) -> list[str]:
 
 
 def bars(table: Mapping[str, Any]) -> Figure:
-    """A chart of a table: for each benchmark and the average, a bar for each arm with its interval."""
+    """A chart of a table: for each benchmark and the average, a bar for each variant with its interval."""
     columns = _columns(table)
     figure, axis = _axes(max(6, 0.35 * (len(columns) + 1) * (len(table["rows"]) + 1)))
     width = 0.85 / len(table["rows"])
@@ -443,12 +450,14 @@ def bars(table: Mapping[str, Any]) -> Figure:
 def lines(table: Mapping[str, Any]) -> Figure:
     """A chart of single-turn against multi-turn by the number of sub-requests."""
     figure, axis = _axes(6)
-    arms = dict.fromkeys((row["editor"], row["method"], row["seed"]) for row in table["rows"])
-    for number, arm in enumerate(arms):
-        rows = [row for row in table["rows"] if (row["editor"], row["method"], row["seed"]) == arm]
+    variants = dict.fromkeys((row["editor"], row["method"], row["seed"]) for row in table["rows"])
+    for number, variant in enumerate(variants):
+        rows = [row for row in table["rows"] if (row["editor"], row["method"], row["seed"]) == variant]
         for turns, style in (("single", {"ls": "-", "marker": "o"}), ("multi", {"ls": "--", "marker": "x"})):
             places, values = [row["sub-requests"] for row in rows], [row[turns] for row in rows]
-            _marks(axis.errorbar, places, values, label=f"{arm[1]}, {turns}", color=f"C{number}", capsize=2, **style)
+            _marks(
+                axis.errorbar, places, values, label=f"{variant[1]}, {turns}", color=f"C{number}", capsize=2, **style
+            )
     axis.set_xticks(sorted({row["sub-requests"] for row in table["rows"]}))
     axis.set(xlabel="sub-requests", ylabel=f"{table['judge']}: {table['metric']}")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -456,20 +465,22 @@ def lines(table: Mapping[str, Any]) -> Figure:
 
 
 def examples(results: Results) -> Figure:
-    """A sheet of samples, evenly spread over the run and not chosen: before, what each arm made of it and was asked, and
+    """A sheet of samples, evenly spread over the run and not chosen: before, what each variant made of it and was asked, and
     the target where there is one."""
     ids = list(results.lines)
     ids = [ids[place] for place in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).round().astype(int)]
     has_target = any(results.lines[id]["target"] for id in ids)
-    titles = ["before", *map(_name, results.arms), *(["target"] if has_target else [])]
+    titles = ["before", *map(_name, results.variants), *(["target"] if has_target else [])]
     figure, grid = _axes(1.9 * len(titles), 2.6 * len(ids), len(ids), len(titles))
     for id, row in zip(ids, grid):
         line = results.lines[id]
         shown = [(line["image"], line["instruction"])]
-        for arm in results.arms:
-            edit, plan = (found[_key(arm)].get(id) for found in (results.edits, results.plans))
+        for variant in results.variants:
+            edit, plan = (found[_key(variant)].get(id) for found in (results.edits, results.plans))
             said = (
-                "\n".join(f"{n}. {prompt}" for n, prompt in enumerate(plan.prompts(arm["turns"]), 1)) if plan else ""
+                "\n".join(f"{n}. {prompt}" for n, prompt in enumerate(plan.prompts(variant["turns"]), 1))
+                if plan
+                else ""
             )
             shown.append((edit and edit["picture"], said))
         if has_target:

@@ -3,7 +3,7 @@
     samples.jsonl, samples/     what was asked, with the pictures before (and after, where they are known)
     benchmarks.jsonl            which samples each benchmark was measured on
     plans.jsonl                 what each method made of each instruction
-    arms.jsonl                  method x editor x turns x seed, with all that its pictures depend on
+    variants.jsonl              method x editor x turns x seed, with all that its pictures depend on
     edits.jsonl, pictures/      a line for each result, and the pictures
     judges.jsonl, scores.jsonl  the judges, and a line for each verdict
 
@@ -29,13 +29,13 @@ from ..images import load_picture, to_png
 from ..plan import Edit, EditPlan, Turns
 from .benchmarks import SAMPLE_SEED, Sample, read_samples, short_name
 from .judges import Judge, Verdict
-from .methods import Editor, Job, Method
+from .methods import Job, MeasuredEditor, Method
 
 
 SAMPLES, BENCHMARKS = "samples.jsonl", "benchmarks.jsonl"
-PLANS, ARMS, EDITS = "plans.jsonl", "arms.jsonl", "edits.jsonl"
+PLANS, VARIANTS, EDITS = "plans.jsonl", "variants.jsonl", "edits.jsonl"
 JUDGES, SCORES = "judges.jsonl", "scores.jsonl"
-ARM = ("method", "editor", "turns", "seed", "settings")
+VARIANT = ("method", "editor", "turns", "seed", "settings")
 PACKAGES = ("torch", "diffusers", "transformers")
 
 
@@ -53,13 +53,13 @@ def write_samples(folder: Path, name: str, limit: int | None = None, seed: int =
     Raises:
         ValueError: If the folder has other samples under the same ids.
     """
-    about = {"benchmark": short_name(name), "limit": limit, "sample_seed": seed}
-    if any(about.items() <= line.items() for line in _last(folder / BENCHMARKS, "benchmark")):
+    benchmark = {"benchmark": short_name(name), "limit": limit, "sample_seed": seed}
+    if any(benchmark.items() <= line.items() for line in _last(folder / BENCHMARKS, "benchmark")):
         return
-    (folder / "samples" / about["benchmark"]).mkdir(parents=True, exist_ok=True)
+    (folder / "samples" / benchmark["benchmark"]).mkdir(parents=True, exist_ok=True)
     there = {line["id"]: line for line in records.read(folder / SAMPLES)}
     ids = []
-    for sample in tqdm(read_samples(name, limit, seed), f"reading {about['benchmark']}", unit="sample"):
+    for sample in tqdm(read_samples(name, limit, seed), f"reading {benchmark['benchmark']}", unit="sample"):
         ids.append(sample.id)
         if sample.id not in there:
             _write_sample(folder, sample)
@@ -68,7 +68,7 @@ def write_samples(folder: Path, name: str, limit: int | None = None, seed: int =
                 f"{sample.id} is {sample.instruction!r} here and {there[sample.id]['instruction']!r} in {folder}: "
                 "another data set of that name. Take another folder."
             )
-    records.append(folder / BENCHMARKS, {**about, "ids": ids})
+    records.append(folder / BENCHMARKS, {**benchmark, "ids": ids})
 
 
 def write_plans(folder: Path, method: Method) -> None:
@@ -84,7 +84,9 @@ def write_plans(folder: Path, method: Method) -> None:
         records.append(folder / PLANS, row)
 
 
-def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = "single", seed: int = 0) -> None:
+def write_pictures(
+    folder: Path, method: Method, editor: MeasuredEditor, turns: Turns = "single", seed: int = 0
+) -> None:
     """Has an editor carry out a method's plans, those that were not carried out yet.
 
     Args:
@@ -97,20 +99,22 @@ def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = 
         EndpointError: If a remote editor refuses to work for us, or is out of order ten times in a row. What it fails at
             otherwise is written down, and tried again at the next start.
     """
-    arm = {"method": method.name, "editor": editor.name, "turns": turns, "seed": seed}
+    variant = {"method": method.name, "editor": editor.name, "turns": turns, "seed": seed}
     plans_from = digest(method.settings)
-    arm |= {"settings": digest([plans_from, editor.settings]), "plans": plans_from}
+    variant |= {"settings": digest([plans_from, editor.settings]), "plans": plans_from}
     lines = {id: line for id, line in read_lines(folder).items() if method.applies_to(line)}
     details = {"method": dict(method.settings), "editor": dict(editor.settings), "source": editor.source}
-    records.append(folder / ARMS, {**arm, "samples": len(lines), "details": details, "versions": _versions()})
+    records.append(folder / VARIANTS, {**variant, "samples": len(lines), "details": details, "versions": _versions()})
 
-    done = {row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == arm[n] for n in ARM)}
+    done = {
+        row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == variant[n] for n in VARIANT)
+    }
     left = {id: line for id, line in lines.items() if id not in done}
     plans = read_plans(folder, method.name, plans_from)
     names = {id: _picture_name(id, editor, plans[id].prompts(turns), seed) for id in left}
     there = {id for id, name in names.items() if (folder / name).exists()}
     for id in there:
-        records.append(folder / EDITS, {"sample": id, **arm, "picture": names[id]})
+        records.append(folder / EDITS, {"sample": id, **variant, "picture": names[id]})
 
     jobs = (
         Job(open_sample(folder, line), plans[id], _noise_seed(seed, id))
@@ -119,7 +123,7 @@ def write_pictures(folder: Path, method: Method, editor: Editor, turns: Turns = 
     )
     title = f"{method.name}, {editor.name}, {turns}: editing"
     for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
-        row = {"sample": job.sample.id, **arm, "picture": None}
+        row = {"sample": job.sample.id, **variant, "picture": None}
         if isinstance(result, Exception):
             row |= _failure(result)
         else:
@@ -137,14 +141,14 @@ def write_scores(folder: Path, judge: Judge) -> None:
             otherwise is written down, counted as failed, and tried again at the next start.
     """
     by = {"judge": judge.name, "settings": digest(judge.settings)}
-    about = {
+    identity = {
         **by,
         "metrics": dict(judge.metrics),
         "shares": [*judge.shares],
         "details": dict(judge.settings),
         "versions": _versions(),
     }
-    records.append(folder / JUDGES, about)
+    records.append(folder / JUDGES, identity)
     lines = read_lines(folder)
     pictures = {row["picture"]: lines[row["sample"]] for row in read_edits(folder) if row["picture"]}
     pictures = {picture: line for picture, line in pictures.items() if judge.applies_to(line)}
@@ -198,17 +202,17 @@ def read_plans(folder: Path, method: str, settings: str) -> dict[str, EditPlan]:
     }
 
 
-def read_arms(folder: Path) -> list[dict[str, Any]]:
+def read_variants(folder: Path) -> list[dict[str, Any]]:
     """Each method x editor x turns x seed, with its last settings, in the order in which they came first."""
-    return _last(folder / ARMS, *ARM[:-1])
+    return _last(folder / VARIANTS, *VARIANT[:-1])
 
 
 def read_edits(folder: Path) -> list[dict[str, Any]]:
-    """The last result of each arm, under its last settings, for each sample that the run has now."""
-    arms = {tuple(arm[name] for name in ARM) for arm in read_arms(folder)}
+    """The last result of each variant, under its last settings, for each sample that the run has now."""
+    variants = {tuple(variant[name] for name in VARIANT) for variant in read_variants(folder)}
     there = read_lines(folder)
-    rows = _last(folder / EDITS, "sample", *ARM)
-    return [row for row in rows if tuple(row[name] for name in ARM) in arms and row["sample"] in there]
+    rows = _last(folder / EDITS, "sample", *VARIANT)
+    return [row for row in rows if tuple(row[name] for name in VARIANT) in variants and row["sample"] in there]
 
 
 def read_judges(folder: Path) -> list[dict[str, Any]]:
@@ -226,16 +230,16 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 def unscored(folder: Path) -> tuple[int, int]:
     """How many results of the run have no picture or lack a judge's figure, and how many results there are.
 
-    A result is a sample of one arm. Before any judge has been asked, it only needs its picture.
+    A result is a sample of one variant. Before any judge has been asked, it only needs its picture.
     """
-    arms, scores = read_arms(folder), read_scores(folder)
+    variants, scores = read_variants(folder), read_scores(folder)
     figures: dict[str, list[bool]] = {}
     for row in scores:
         figures.setdefault(row["picture"], []).append(row["values"] is not None)
     scored = [row for row in read_edits(folder) if row["picture"]]
     if scores:
         scored = [row for row in scored if all(figures.get(row["picture"], [False]))]
-    results = sum(arm["samples"] for arm in arms)
+    results = sum(variant["samples"] for variant in variants)
     return results - len(scored), results
 
 
@@ -250,7 +254,7 @@ def _last(path: Path, *key: str) -> list[dict[str, Any]]:
     return list({tuple(row[name] for name in key): row for row in records.read(path)}.values())
 
 
-def _picture_name(sample_id: str, editor: Editor, prompts: list[str], seed: int) -> str:
+def _picture_name(sample_id: str, editor: MeasuredEditor, prompts: list[str], seed: int) -> str:
     recipe = {"editor": [editor.name, editor.settings], "prompts": prompts, "seed": seed}
     return f"pictures/{sample_id}-{digest(recipe)}.png"
 

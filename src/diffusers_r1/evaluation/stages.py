@@ -19,8 +19,8 @@ from . import methods as known_methods
 from .benchmarks import SAMPLE_SEED, expand, short_name
 from .judges import Judge, LocalModel, Pixels, ScenesExact, VIEScore
 from .methods import (
-    Editor,
     LocalEditor,
+    MeasuredEditor,
     Method,
     ServedEditor,
     agents,
@@ -31,7 +31,7 @@ from .methods import (
     place_of,
 )
 from .report import write_report
-from .runs import read_arms, read_edits, read_lines, write_pictures, write_plans, write_samples, write_scores
+from .runs import read_edits, read_lines, read_variants, write_pictures, write_plans, write_samples, write_scores
 
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def evaluate(
 
     Raises:
         ModuleNotFoundError: Without the packages of the extra `eval`.
-        OSError, TypeError, ValueError: If something does not fit together, or another run is at work in the folder. No
-            model has run then.
+        OSError, TypeError, ValueError: If something does not fit together, or another run is at work in the folder
+            (`BlockingIOError`). No model has run then.
         EndpointError: If a server refuses to work for us, or is out of order ten times in a row.
     """
     # 1. Refuse what cannot work
@@ -157,7 +157,7 @@ def evaluate(
                 write_plans(folder, method)
                 _free_memory()
             weights = {source: bundle.editor_fingerprint(source) for source in sources}
-            called = editor_names(weights, read_arms(folder), [editor.name for editor in served])
+            called = editor_names(weights, read_variants(folder), [editor.name for editor in served])
             for name, source in zip(called, sources):
                 editor = bundle.editor(name, source, batch_size, arguments)
                 _carry_out(folder, [plan for key, plan in plans.items() if key != "remote"], editor, turns, seed)
@@ -242,7 +242,9 @@ def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, 
     return agents(name, lambda: bundle.agents(planner), settings, batch_size, max_new_tokens)
 
 
-def _carry_out(folder: Path, methods: Sequence[Method], editor: Editor, turns: Sequence[Turns], seed: int) -> None:
+def _carry_out(
+    folder: Path, methods: Sequence[Method], editor: MeasuredEditor, turns: Sequence[Turns], seed: int
+) -> None:
     for method in methods:
         for one in turns if method.plans else ("single",):
             write_pictures(folder, method, editor, one, seed)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .. import records
 from ..records import Failure
-from .folder import FAILED, TRIES, Summary, edited_rows, keep, make_folder, summarize, write_file
+from .folder import FAILED, TRIES, Summary, edited_rows, make_folder, record_shard, summarize, write_file
 from .settings import Settings
 from .shards import RowFailed, RowState
 from .vllm import plan_with_vllm
@@ -44,7 +44,8 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
         [`~folder.Summary`]: Of all rows, those of earlier runs included.
 
     Raises:
-        ValueError: If the folder is of another run or is being worked in, or the cluster has no place for the workers.
+        ValueError: If the folder is of another run, or the cluster has no place for the workers.
+        BlockingIOError: If another run is at work in the folder.
         RuntimeError: If a worker cannot start, as with an argument that the editor does not take.
         RowFailed: The error of the row at which the run gave up.
     """
@@ -104,7 +105,7 @@ def edited_or_failed(
     """Each row as it is kept, with why it failed. A shard over which workers died is one failure, not one of each row."""
     failed = 0
     for written in shards(dataset, left, settings):
-        keep(settings.output_dir, written)
+        record_shard(settings.output_dir, written)
         failed += len(written["failed"])
         bar.set_postfix(failed=failed, refresh=False)
         bar.update(len(written["rows"]) + len(written["failed"]))

@@ -164,7 +164,7 @@ def read_row_numbers(path: Path) -> list[int]:
     return pyarrow.parquet.read_table(path, columns=["row"])["row"].to_pylist()
 
 
-def keep(folder: Path, written: dict[str, Any]) -> None:
+def record_shard(folder: Path, written: dict[str, Any]) -> None:
     """Lists the file, then the rows that failed: those that a crash leaves out are tried again."""
     if written["rows"]:
         records.append(folder / FILES, {"file": written["file"], "rows": written["rows"]})

@@ -94,7 +94,7 @@ def run_folder(
     Every process has to call this; the first one looks.
 
     Raises:
-        ValueError: If another run is in the folder.
+        BlockingIOError: If another run is in the folder.
         ValueError: In one line, if the folder holds another run's checkpoints or results; if what is resumed was started
             with other settings, another base or adapter; if a checkpoint that is named is not there or cut off.
     """
