@@ -64,10 +64,10 @@ def _guidance(name: str) -> str:
 
 def _tested(name: str) -> str:
     """Tiny random weights of the class, where `tests/pipelines/test_editors_by_name.py` has a case of that name."""
-    cases = (DOCS.parent / "tests" / "pipelines" / "test_editors_by_name.py").read_text()
+    cases = (DOCS.parent / "tests" / "pipelines" / "test_editors_by_name.py").read_text(encoding="utf-8")
     return "tiny random weights" if f'"{name}": Case(' in cases else "-"
 
 
 if __name__ == "__main__":
     for name, table in PAGES.items():
-        write_whole(DOCS / name, with_table((DOCS / name).read_text(), table()))
+        write_whole(DOCS / name, with_table((DOCS / name).read_text(encoding="utf-8"), table()))

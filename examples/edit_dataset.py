@@ -166,7 +166,7 @@ def make_folder(args: argparse.Namespace) -> None:
     settings = json.loads(json.dumps({name: getattr(args, name) for name in SETTINGS}))
     path = args.output_dir / RUN
     if path.exists():
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             f"--{name} was {before[name]!r}, not {settings[name]!r}"
             for name in settings
@@ -242,7 +242,7 @@ class Worker:
     def __call__(self, shard: dict[str, Sequence[Row]]) -> dict[str, list[Row]]:
         rows = list(shard["row"])
         tries = self.args.output_dir / TRIES / f"{self.step}-{rows[0].index}"
-        deaths = int(tries.read_text()) if tries.exists() else 0
+        deaths = int(tries.read_text(encoding="utf-8")) if tries.exists() else 0
         if deaths == MOST_DEATHS:
             error = f"{self.step}: the worker died {deaths} times over this row or another one of its shard"
             return {"row": [replace(row, error=row.error or error) for row in rows]}

@@ -80,4 +80,4 @@ class Prompts:
     def load(cls, folder: str | Path) -> Prompts:
         """What `save` wrote to `folder`; the default prompts where there is no `prompts.json`."""
         path = Path(folder) / FILE_NAME
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()

@@ -38,12 +38,14 @@ def load_planner(
     """
     folder = find(str(name)) or name
     if adapter := find_adapter_config_file(folder):
-        model, processor, _ = load_planner(json.loads(Path(adapter).read_text())["base_model_name_or_path"], **kwargs)
+        model, processor, _ = load_planner(
+            json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"], **kwargs
+        )
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     index = Path(folder) / "model_index.json"
     if index.exists():
-        words = json.loads(index.read_text()).get("prompts") or {}
+        words = json.loads(index.read_text(encoding="utf-8")).get("prompts") or {}
         model, processor, prompts = Path(folder) / "planner", Path(folder) / "processor", Prompts(**words)
     else:
         model, processor, prompts = folder, folder, Prompts.load(folder)
