@@ -148,10 +148,10 @@ def _guidance(name: str) -> str:
 
 def _tested(name: str) -> str:
     """Tiny random weights of the class, where `tests/tiny_editors.py` has a case of that name."""
-    cases = (DOCS.parent / "tests" / "tiny_editors.py").read_text()
+    cases = (DOCS.parent / "tests" / "tiny_editors.py").read_text(encoding="utf-8")
     return "tiny random weights" if f'"{name}": Case(' in cases else "-"
 
 
 if __name__ == "__main__":
     for name, tables in PAGES.items():
-        write_whole(DOCS / name, with_tables((DOCS / name).read_text(), tables()))
+        write_whole(DOCS / name, with_tables((DOCS / name).read_text(encoding="utf-8"), tables()))

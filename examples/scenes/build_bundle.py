@@ -32,7 +32,7 @@ EDITOR_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 1.0, "image_guida
 def forget_local_paths(folder: Path) -> None:
     """Take out of the configs where on this machine the parts were loaded from."""
     for path in folder.rglob("*.json"):
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         if config.pop("_name_or_path", None):
             write_whole(path, json.dumps(config, indent=2) + "\n")
 

@@ -1,5 +1,7 @@
 import csv
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,6 +28,16 @@ HISTORY = [
     {"step": 1, "val/exact": 0.1},
     {"step": 2, "reward": 0.75, "rewards/FormatReward/mean": 0.5},
 ]
+
+
+def test_drawing_curves_leaves_a_notebook_its_figures(tmp_path):
+    """pyplot, once imported, has chosen where all figures are shown."""
+    program = (
+        "import sys; from diffusers_r1.training.callbacks import save_curves\n"
+        f"save_curves({HISTORY!r}, {str(tmp_path)!r}); print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n" and (tmp_path / "training_curves.png").exists()
 
 
 def test_curves_have_one_row_per_step(tmp_path):

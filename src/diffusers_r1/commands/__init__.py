@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: 0; 1 after a failure, 2 after bad use, 130 after an interrupt.
     """
+    _speak_utf_8()
     parser = _make_parser()
     try:
         args = parser.parse_args(argv)
@@ -54,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"{parser.prog} {args.verb}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _speak_utf_8() -> None:
+    """Whatever the machine's own encoding is: a plan goes through pipes and files, and its words are of any language."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -154,7 +154,9 @@ def make_rewards(
     """
     if weights is not None and len(weights) != len(arguments.rewards):
         raise ValueError(f"There are {len(weights)} `reward_weights` for {len(arguments.rewards)} `rewards`.")
-    synonyms = json.loads(Path(arguments.action_synonyms).read_text()) if arguments.action_synonyms else None
+    synonyms = None
+    if arguments.action_synonyms:
+        synonyms = json.loads(Path(arguments.action_synonyms).read_text(encoding="utf-8"))
     makers = {
         "format": FormatReward,
         "action": lambda: ActionReward(synonyms),

@@ -136,10 +136,7 @@ def save_curves(log_history: list[dict[str, Any]], folder: str | Path) -> None:
 
     The picture shows what the paper's figure 3 does: the rewards over the steps, and beside them the greedy marks.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # pyplot would choose where a notebook's own figures are shown
 
     rows = curve_rows(log_history)
     names = ["step", *sorted({name for row in rows for name in row} - {"step"})]
@@ -153,7 +150,8 @@ def save_curves(log_history: list[dict[str, Any]], folder: str | Path) -> None:
         "rewards": [n for n in names if n == "reward" or (n.startswith("rewards/") and n.endswith("/mean"))],
         "validation, greedy": [n for n in names if n.startswith("val/")],
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4), constrained_layout=True)
+    figure = Figure(figsize=(11, 4), constrained_layout=True)
+    axes = figure.subplots(1, len(panels))
     for axis, (title, shown) in zip(axes, panels.items()):
         for name in shown:
             points = [(row["step"], row[name]) for row in rows if name in row]
@@ -163,5 +161,4 @@ def save_curves(log_history: list[dict[str, Any]], folder: str | Path) -> None:
             axis.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    plt.close(figure)
     write_whole(Path(folder) / "training_curves.png", picture.getvalue())

@@ -69,7 +69,7 @@ def log_row(path: str | Path, **values: float) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(values))
         if new:
             writer.writeheader()
