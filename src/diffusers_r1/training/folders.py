@@ -185,14 +185,14 @@ def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
     if saved != wanted:
         kinds = {True: "a LoRA adapter", False: "a whole model"}
         raise ValueError(f"{checkpoint} holds {kinds[saved]}, and this run trains {kinds[wanted]} (--use_peft).")
-    if saved and (rank := json.loads(path.read_text())["r"]) != model.lora_r:
+    if saved and (rank := json.loads(path.read_text(encoding="utf-8"))["r"]) != model.lora_r:
         raise ValueError(f"{checkpoint} holds an adapter of rank {rank}, and this run trains one of {model.lora_r}.")
 
 
 def _check_identity(checkpoint: Path, now: dict[str, Any], allow_changes: bool) -> None:
     path = checkpoint.parent / IDENTITY
     if path.exists():
-        changes = differences(json.loads(path.read_text()), now)
+        changes = differences(json.loads(path.read_text(encoding="utf-8")), now)
         said = f"was started with other settings ({'; '.join(changes)})"
     else:
         changes, said = ["unknown"], f"does not say what it was started with: there is no {path}"
