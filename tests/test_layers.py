@@ -1,4 +1,4 @@
-"""The floors of the house: nothing imports upward, nor sideways within a floor; the lower floors do without torch."""
+"""The layers of the house: nothing imports upward, nor sideways within a layer; the lower layers do without torch."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import diffusers_r1
 
 
 PACKAGE = Path(diffusers_r1.__file__).parent
-FLOORS = (
+LAYERS = (
     ("schema", "names", "belongings"),
     ("plan", "languages", "records"),
     ("images", "tags", "matching", "scenes", "sentences"),
@@ -25,7 +25,7 @@ FLOORS = (
     ("app",),
     ("commands",),
 )
-FLOOR_OF = {room: number for number, floor in enumerate(FLOORS, start=-1) for room in floor}
+LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 WITHOUT_TORCH = (
     "schema",
     "names",
@@ -104,17 +104,17 @@ def test_imports_are_found(path, source, rooms):
     assert list(imported_rooms(Path(path), source)) == rooms
 
 
-def test_every_room_has_a_floor():
+def test_every_room_has_a_layer():
     rooms = {room_of(path) for path in python_files()} - {"__init__", "__main__"}
-    assert rooms <= set(FLOOR_OF)
+    assert rooms <= set(LAYER_OF)
 
 
-@pytest.mark.parametrize("path", [path for path in python_files() if room_of(path) in FLOOR_OF], ids=str)
+@pytest.mark.parametrize("path", [path for path in python_files() if room_of(path) in LAYER_OF], ids=str)
 def test_nothing_imports_upward_or_sideways(path):
     room = room_of(path)
     others = set(imported_rooms(path, (PACKAGE / path).read_text(encoding="utf-8"))) - {room}
-    wrong = sorted(other for other in others if FLOOR_OF[other] >= FLOOR_OF[room])
-    assert not wrong, f"{room} (floor {FLOOR_OF[room]}) imports {wrong}"
+    wrong = sorted(other for other in others if LAYER_OF[other] >= LAYER_OF[room])
+    assert not wrong, f"{room} (layer {LAYER_OF[room]}) imports {wrong}"
 
 
 @pytest.mark.parametrize("room", WITHOUT_TORCH)
