@@ -7,6 +7,8 @@ weights and nobody is told.
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -105,7 +107,13 @@ def adapted_models(pipeline: Any, but: torch.nn.Module | None = None) -> dict[st
 
 
 def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = None) -> None:
-    """Write the adapters of a nested pipeline, and how strongly each is on, into the pipeline's own folder."""
+    """Write the adapters of a nested pipeline, and how strongly each is on, into the pipeline's own folder.
+
+    Those that an earlier save has left there go.
+    """
+    (folder / ADAPTERS_FILE).unlink(missing_ok=True)
+    for left in folder.glob("adapter-[0-9]*"):
+        shutil.rmtree(left)
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -146,7 +154,9 @@ def load_adapters(pipeline: Any, folder: Path) -> None:
         model, source = models[adapter.component], folder / adapter.folder
         config = PeftConfig.from_pretrained(str(source))
         config.inference_mode = True
-        inject_adapter_in_model(config, model, adapter_name=adapter.name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant to be there
+            inject_adapter_in_model(config, model, adapter_name=adapter.name)
         set_peft_model_state_dict(model, load_file(source / _WEIGHTS), adapter_name=adapter.name)
         model._hf_peft_config_loaded = True
     for component in {adapter.component for adapter in saved}:

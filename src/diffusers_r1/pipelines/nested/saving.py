@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -61,6 +62,7 @@ class SavingMixin:
         self.register_to_config(_base_models=cards.base_models(self))
 
         # 1. The adapter of a planner that is a part of the editor; transformers saves nothing else of a model with one
+        shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)  # of what was saved here before
         if planner is not None and adapter_layers(planner):
             planner.save_pretrained(folder / ADAPTER_FOLDER)
             self.prompts.save(folder / ADAPTER_FOLDER)

@@ -1,0 +1,284 @@
+"""What belongs to a component goes and comes with it, by whatever way it is replaced: a table of ways and of things."""
+
+import itertools
+
+import pytest
+import tiny_models
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.attention_processor import SlicedAttnProcessor
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from tiny_loras import adapters_of, with_loras
+from transformers import AutoProcessor
+
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.belongings import belongings, keep
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.prompts import Prompts
+
+
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's way of asking
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),  # of `load_lora_weights`, for a second one
+]
+
+PROMPTS = Prompts(decompose="Own: {instruction}", sequence="own order", system="own system")
+DEFAULTS = {"num_inference_steps": 3, "guidance_scale": 2.5}
+MADE_FOR = {"pictures": "pictures of one thing", "size": [32, 48]}
+
+
+def others() -> dict[str, object]:
+    """Components with belongings of their own, which none of the new ones may get."""
+    planner, processor = tiny_models.tiny_planner(seed=7)
+    keep(
+        planner,
+        prompts=Prompts(decompose="Other: {instruction}").to_dict(),
+        made_for={"pictures": "x", "size": [1, 1]},
+    )
+    editor = tiny_models.tiny_pix2pix(seed=7)
+    keep(editor, defaults={"num_inference_steps": 9, "image_guidance_scale": 7.0})
+    return {"planner": planner, "processor": processor, "editor": editor}
+
+
+# Each way brings the components of `pipe` into a pipeline. In `folder` there is room, and a bundle of others in `others`.
+
+
+def assignment(pipe, folder):
+    target = ImageEditR1Pipeline(**others())
+    target.planner, target.processor, target.editor = pipe.planner, pipe.processor, pipe.editor
+    return target
+
+
+def register_modules(pipe, folder):
+    target = ImageEditR1Pipeline(**others())
+    target.register_modules(planner=pipe.planner, processor=pipe.processor, editor=pipe.editor)
+    return target
+
+
+def argument_of_from_pretrained(pipe, folder):
+    components = {"planner": pipe.planner, "processor": pipe.processor, "editor": pipe.editor}
+    return ImageEditR1Pipeline.from_pretrained(folder / "others", **components)
+
+
+def from_pipe(pipe, folder):
+    return ImageEditR1Pipeline.from_pipe(pipe)
+
+
+def argument_of_from_pipe(pipe, folder):
+    components = {"planner": pipe.planner, "processor": pipe.processor, "editor": pipe.editor}
+    return ImageEditR1Pipeline.from_pipe(ImageEditR1Pipeline(**others()), **components)
+
+
+def components(pipe, folder):
+    return ImageEditR1Pipeline(**pipe.components)
+
+
+def saved(pipe, folder):
+    pipe.save_pretrained(folder / "saved")
+    return ImageEditR1Pipeline.from_pretrained(folder / "saved")
+
+
+def saved_over_another(pipe, folder):
+    pipe.save_pretrained(folder / "others")
+    return ImageEditR1Pipeline.from_pretrained(folder / "others")
+
+
+def saved_and_loaded_by_plain_diffusers(pipe, folder):
+    pipe.save_pretrained(folder / "saved")
+    return DiffusionPipeline.from_pretrained(folder / "saved", trust_remote_code=True)
+
+
+def parts_of_a_saved_one(pipe, folder):
+    """The folders in a bundle, each loaded by what reads such a folder alone."""
+    pipe.save_pretrained(folder / "saved")
+    bundle = ImageEditR1Pipeline.from_pretrained(folder / "saved", planner=None, processor=None)
+    planner, processor, _ = load_planner(folder / "saved", dtype=torch.float32)
+    return ImageEditR1Pipeline(planner, processor, bundle.editor)
+
+
+WAYS = [
+    assignment,
+    register_modules,
+    argument_of_from_pretrained,
+    from_pipe,
+    argument_of_from_pipe,
+    components,
+    saved,
+    saved_over_another,
+    saved_and_loaded_by_plain_diffusers,
+    parts_of_a_saved_one,
+]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """The folder of a LoRA adapter of a tiny planner; the base lies beside it."""
+    folder = tmp_path_factory.mktemp("adapted")
+    save_planner(folder / "base", *tiny_models.tiny_planner(), Prompts())
+    base, processor, _ = load_planner(folder / "base", dtype=torch.float32)
+    settings = LoraConfig(
+        r=2, lora_alpha=64, target_modules=r".*language_model.*(q_proj|v_proj)", init_lora_weights=False
+    )
+    torch.manual_seed(0)
+    get_peft_model(base, settings).save_pretrained(folder / "adapter")
+    processor.save_pretrained(folder / "adapter")
+    PROMPTS.save(folder / "adapter")
+    return folder / "adapter"
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory):
+    return tmp_path_factory.mktemp("loras")
+
+
+@pytest.fixture
+def room(tmp_path):
+    ImageEditR1Pipeline(**others()).save_pretrained(tmp_path / "others")
+    return tmp_path
+
+
+def facts(pipe: ImageEditR1Pipeline) -> dict[str, object]:
+    """All that belongs to planner and editor, as a caller sees it."""
+    return {
+        "prompts": pipe.prompts,
+        "sequence_without_adapter": pipe.sequence_without_adapter,
+        "made_for of the planner": belongings(pipe.planner).get("made_for"),
+        "editor_defaults": pipe.editor_defaults,
+        "made_for of the editor": belongings(pipe.editor).get("made_for"),
+        "adapters of the editor": adapters_of(pipe.editor),
+    }
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("planner", ["plain", "adapter"])
+def test_everything_goes_along(way, planner, adapted, loras, room):
+    if planner == "plain":
+        agent, processor = tiny_models.tiny_planner()
+        pipe = ImageEditR1Pipeline(agent, processor, with_loras(loras, "pix2pix"), prompts=PROMPTS)
+    else:
+        agent, processor, _ = load_planner(adapted, dtype=torch.float32)
+        pipe = ImageEditR1Pipeline(agent, processor, with_loras(loras, "pix2pix"), sequence_without_adapter=True)
+        keep(pipe.planner, made_for=MADE_FOR)
+    pipe.editor_defaults = DEFAULTS
+    keep(pipe.editor, made_for=MADE_FOR)
+    expected = facts(pipe)
+    assert expected["prompts"] == PROMPTS and expected["editor_defaults"] == DEFAULTS
+    assert expected["made_for of the editor"] == MADE_FOR and len(expected["adapters of the editor"]["unet"]) == 2
+    assert expected["sequence_without_adapter"] == (planner == "adapter")
+    image = Image.new("RGB", (48, 48), "red")
+    plan = pipe.plan(image, "make it blue", max_new_tokens=6)
+
+    result = way(pipe, room)
+    assert facts(result) == expected
+    assert result.plan(image, "make it blue", max_new_tokens=6) == plan
+    assert facts(pipe) == expected  # and whoever gave loses nothing
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_what_another_component_had_stays_with_that(way, room):
+    """A planner without prompts has the default ones, an editor without defaults has none; nothing is inherited."""
+    agent, processor = tiny_models.tiny_planner()
+    result = way(ImageEditR1Pipeline(agent, processor, tiny_models.tiny_pix2pix()), room)
+    assert (result.prompts, result.editor_defaults, result.sequence_without_adapter) == (Prompts(), {}, False)
+    assert not belongings(result.planner).get("made_for") and not belongings(result.editor).get("made_for")
+
+
+def test_the_shipped_bundle_with_another_editor_keeps_no_defaults():
+    editor = tiny_models.tiny_pix2pix()
+    editor.set_progress_bar_config(disable=True)
+    pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", editor=editor)
+    assert pipe.editor_defaults == {} and pipe.prompts.decompose == " {instruction}"
+    steps = []
+    count = lambda *args: steps.append(args[1]) or args[3]  # noqa: E731
+    plan = EditPlan("", (), ("make it blue",))
+    pipe(Image.new("RGB", (32, 32)), plan=plan, callback_on_step_end=count)
+    assert len(steps) == 100  # InstructPix2Pix's own default
+    kontext = ImageEditR1Pipeline.from_pretrained(
+        "imageedit-r1-scenes", planner=None, processor=None, editor=tiny_models.tiny_kontext()
+    )
+    kontext.check_inputs(Image.new("RGB", (32, 32)), plan=plan)  # no argument that nobody gave
+
+
+def test_the_shipped_bundles_editor_has_its_defaults_everywhere():
+    pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
+    assert pipe.editor_defaults == {"num_inference_steps": 1, "guidance_scale": 1.0, "image_guidance_scale": 1.0}
+    agent, processor = tiny_models.tiny_planner()
+    assert ImageEditR1Pipeline(agent, processor, pipe.editor).editor_defaults == pipe.editor_defaults
+
+
+# What was asked of the pipeline about its editor
+# -----------------------------------------------
+
+SETTINGS = {
+    "progress bar": (
+        lambda pipe: pipe.set_progress_bar_config(disable=True, desc="own"),
+        lambda editor: getattr(editor, "_progress_bar_config", None) == {"disable": True, "desc": "own"},
+    ),
+    "tiling": (lambda pipe: pipe.enable_vae_tiling(), lambda editor: editor.vae.use_tiling),
+    "slicing": (lambda pipe: pipe.enable_vae_slicing(), lambda editor: editor.vae.use_slicing),
+    "attention slices": (
+        lambda pipe: pipe.enable_attention_slicing(1),
+        lambda editor: any(isinstance(p, SlicedAttnProcessor) for p in editor.unet.attn_processors.values()),
+    ),
+    "attention backend": (
+        lambda pipe: pipe.set_attention_backend("native"),
+        lambda editor: any(
+            getattr(getattr(module, "processor", None), "_attention_backend", None) for module in editor.unet.modules()
+        ),
+    ),
+}
+
+
+def replaced_by_assignment(pipe, editor):
+    pipe.editor = editor
+    return pipe
+
+
+def replaced_by_register_modules(pipe, editor):
+    pipe.register_modules(editor=editor)
+    return pipe
+
+
+def replaced_in_from_pipe(pipe, editor):
+    return ImageEditR1Pipeline.from_pipe(pipe, editor=editor)
+
+
+def replaced_after_from_pipe(pipe, editor):
+    pipe = ImageEditR1Pipeline.from_pipe(pipe)
+    pipe.editor = editor
+    return pipe
+
+
+REPLACED = [replaced_by_assignment, replaced_by_register_modules, replaced_in_from_pipe, replaced_after_from_pipe]
+
+
+@pytest.mark.parametrize(
+    ("name", "replace"), list(itertools.product(SETTINGS, REPLACED)), ids=lambda value: getattr(value, "__name__", value)
+)
+def test_what_was_asked_of_the_pipeline_holds_for_the_next_editor(name, replace):
+    ask, holds = SETTINGS[name]
+    agent, processor = tiny_models.tiny_planner()
+    pipe = ImageEditR1Pipeline(agent, processor, tiny_models.tiny_pix2pix())
+    editor = tiny_models.tiny_pix2pix(seed=1)
+    assert not holds(pipe.editor) and not holds(editor)
+    ask(pipe)
+    assert holds(pipe.editor)
+    assert holds(replace(pipe, editor).editor)
+
+
+def test_the_last_wish_counts():
+    agent, processor = tiny_models.tiny_planner()
+    pipe = ImageEditR1Pipeline(agent, processor, tiny_models.tiny_pix2pix())
+    pipe.enable_vae_tiling()
+    pipe.disable_vae_tiling()
+    pipe.enable_attention_slicing()
+    pipe.disable_attention_slicing()
+    pipe.editor = tiny_models.tiny_pix2pix()
+    assert not pipe.editor.vae.use_tiling
+    assert not any(isinstance(p, SlicedAttnProcessor) for p in pipe.editor.unet.attn_processors.values())
+
+
+def test_the_processor_of_a_bundle_is_the_planners(room):
+    assert type(AutoProcessor.from_pretrained(room / "others/processor")) is type(others()["processor"])
