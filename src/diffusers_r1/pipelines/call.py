@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ from PIL import Image
 
 from ..belongings import belongings
 from ..editors import Upscaler, check_composed, check_editor, share_out
-from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
+from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
 from .nested.remote import is_remote
 from .selection import Selector
 
@@ -27,7 +26,6 @@ logger = logging.get_logger(__name__)
 
 Generators = torch.Generator | list[torch.Generator] | None
 
-TURNS = ("single", "multi", "auto", "composed")
 OUTPUT_TYPES = ("pil", "np", "pt")
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
 
@@ -102,8 +100,7 @@ def check_call(
         ValueError: If a number, a length or a choice does not fit.
         TypeError: If a value has the wrong type, or the editor does not take an argument.
     """
-    if (instruction is None) == (plan is None):
-        raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
+    check_either(instruction, plan)
     settings = {
         "turns": turns,
         "num_images_per_prompt": num_images_per_prompt,
@@ -183,8 +180,7 @@ def check_settings(
     """Refuse what no picture and no instruction could make right; raises as `check_call` does."""
     if pipeline.editor is None:
         raise ValueError("This pipeline has no editor; set `pipe.editor`.")
-    if turns not in TURNS:
-        raise ValueError(f'`turns` must be "single", "multi", "auto" or "composed", not {turns!r}.')
+    check_turns(turns)
     arguments = {**pipeline.editor_defaults, **editor_arguments}
     check_editor(pipeline.editor, arguments, False, max_pixels)
     if turns == "composed":
@@ -212,32 +208,9 @@ def check_settings(
     check_generation(max_new_tokens, generation)
 
 
-def check_count(name: str, number: Any) -> None:
-    """Refuse what is no whole number from 1 on; raises as `check_call` does."""
-    if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
-
-
-def check_generation(max_new_tokens: Any, generation: Any) -> None:
-    """Refuse settings of the agents' answers that cannot be; raises as `check_call` does."""
-    check_count("max_new_tokens", max_new_tokens)
-    if generation is not None and not isinstance(generation, Mapping):
-        raise TypeError(f'`generation` is a `dict` such as {{"do_sample": True}}, not {type(generation).__name__}.')
-    for name in ("max_new_tokens", "num_plans"):
-        if name in (generation or {}):
-            raise TypeError(f"`{name}` is an argument of its own, not one of `generation`.")
-
-
 def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[str]:
     """The instructions as a list, all of which can be planned; raises as `check_call` does."""
-    instructions = _as_list("instruction", instruction)
-    for one in instructions:
-        if not isinstance(one, str):
-            raise TypeError(f"An instruction is text, not {type(one).__name__}; a plan is an `EditPlan`.")
-        if not one.strip():
-            raise ValueError("An instruction is empty.")
-        if not _is_text(one):
-            raise ValueError("An instruction holds half of a surrogate pair, which is no text.")
+    instructions = check_texts(instruction)
     check_agents(pipeline)
     return instructions
 
@@ -251,30 +224,6 @@ def check_agents(pipeline: ImageEditR1Pipeline) -> None:
         raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
     if pipeline.sequence_without_adapter and not has_adapter(pipeline.planner):
         raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
-
-
-def check_plans(plan: Any) -> list[EditPlan]:
-    """The plans as a list; raises as `check_call` does."""
-    plans = _as_list("plan", plan)
-    for one in plans:
-        if not isinstance(one, EditPlan):
-            raise TypeError(
-                f"A plan is an `EditPlan`, not {type(one).__name__}; `EditPlan.from_dict` and `EditPlan.from_json` make"
-                " one."
-            )
-    return plans
-
-
-def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:
-    """Pictures, their references, and what goes with each, as lists of one length; one is for all where the other is many."""
-    images, references = load_samples(image)
-    if len(images) == 1:
-        images, references = images * len(given), references * len(given)
-    elif len(given) == 1:
-        given = given * len(images)
-    if len(given) != len(images):
-        raise ValueError(f"{len(images)} pictures do not go with {len(given)} instructions or plans.")
-    return images, references, given
 
 
 def share_out_generators(generator: Generators, pictures: int, made_of_each: int) -> list[list[torch.Generator]]:
@@ -326,18 +275,3 @@ def within_size(component: Any, size: tuple[int, int]) -> tuple[int, int]:
         return size
     scale = (known[0] * known[1] / (size[0] * size[1])) ** 0.5
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _as_list(name: str, value: Any) -> list:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not values:
-        raise ValueError(f"`{name}` is an empty list.")
-    return values
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
