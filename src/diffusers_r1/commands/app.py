@@ -8,7 +8,7 @@ import sys
 from contextlib import redirect_stdout
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
-from .shared import SCENES, UsageError, add_model_arguments, checking, load_pipeline
+from .shared import UsageError, add_model_arguments, checking, is_scenes, load_pipeline
 
 
 PASSWORD = "DIFFUSERS_R1_PASSWORD"
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
         pipe = load_pipeline(args)
         pipe.set_progress_bar_config(disable=True)
-        about = (page.scenes_examples(), page.SCENES_NOTICE) if args.model == SCENES else ()
+        about = (page.scenes_examples(), page.SCENES_NOTICE) if is_scenes(args) else ()
         blocks = page.make_page(pipe, *about, max_pixels=args.max_pixels, max_waiting=args.max_waiting)
         with checking():
             address = page.launch(blocks, args.host, args.port, args.share, auth)

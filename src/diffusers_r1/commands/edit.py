@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 from .. import schema
-from ..bundles import AGENTS
 from ..images import check_writable, load_with_metadata, write_picture
 from ..plan import EditPlan, Turns
 from .shared import (
@@ -18,6 +17,7 @@ from .shared import (
     add_model_arguments,
     checking,
     load_pipeline,
+    pipe_seed,
     seed,
 )
 
@@ -64,25 +64,21 @@ def run(args: argparse.Namespace) -> None:
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
-        import torch
-
-        from ..editors import check_editor
-
-        pipe = load_pipeline(args, **({} if plan is None else dict.fromkeys(AGENTS)))
-        generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
+        pipe = load_pipeline(args, planning=plan is None)
         call = {
             "image": picture,
             "instruction": args.instruction,
             "plan": plan,
             "turns": args.turns,
             "num_images_per_prompt": args.num_images_per_prompt,
-            "generator": generator,
             "callback_on_plan": _show,
             "max_new_tokens": args.max_new_tokens,
-            **dict(args.set),
+            **pipe_seed(pipe, args.seed),
         }
         with checking():
-            check_editor(pipe.editor, dict(args.set))  # by itself: `--set turns=...` is not for the pipeline
+            if taken := sorted(set(call) & {name for name, _ in args.set}):
+                raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
+            call |= dict(args.set)
             pipe.check_inputs(**call)
 
         # 3. Edit

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..images import load_picture
-from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
+from .shared import UsageError, add_model_arguments, checking, load_pipeline, pipe_seed, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, metavar="T")
     parser.add_argument("--top_p", type=float, metavar="P")
     parser.add_argument("--seed", type=seed, metavar="N")
-    add_model_arguments(parser)
+    add_model_arguments(parser, edits=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,13 +27,11 @@ def run(args: argparse.Namespace) -> None:
     with checking():
         picture = load_picture(args.image)
     with redirect_stdout(sys.stderr):
-        import torch
-
-        pipe = load_pipeline(args, editor=None)
-        generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
+        pipe = load_pipeline(args, editing=False)
         with checking():
             pipe.check_planning(picture, args.instruction, args.max_new_tokens)
-        plan = pipe.plan(picture, args.instruction, generator, args.max_new_tokens, **sampling)
+        about = {**pipe_seed(pipe, args.seed), "max_new_tokens": args.max_new_tokens, **sampling}
+        plan = pipe.plan(picture, args.instruction, **about)
     print(plan.to_json())
 
 

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..bundles import AGENTS
+
 
 if TYPE_CHECKING:
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+    from ..pipelines.remote import RemotePipeline
 
 SCENES = "imageedit-r1-scenes"
 
@@ -36,14 +39,29 @@ def seed(text: str) -> int:
     return number
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default=SCENES, help="a folder, a name on the Hub, or a shipped bundle (default: %(default)s)"
+def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> None:
+    """The options that choose planner and editor.
+
+    Args:
+        edits (`bool`): Whether the verb takes an editor.
+    """
+    models = parser.add_argument_group("models", "a saved bundle, or its parts")
+    models.add_argument("--model", help=f"a folder, a name on the Hub, or a shipped bundle (default: {SCENES})")
+    models.add_argument(
+        "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
     )
-    parser.add_argument(
+    models.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
+    if edits:
+        models.add_argument(
+            "--editor",
+            metavar="NAME",
+            help="an editor's name, folder or address (http://...), in place of the bundle's",
+        )
+        models.add_argument("--editor_model", metavar="NAME", help="of an editor's address: the model there")
+    models.add_argument(
         "--device", help="where the models run: cuda, cpu, ... (default: an accelerator if there is one)"
     )
-    parser.add_argument(
+    models.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
     )
 
@@ -70,31 +88,120 @@ def editor_argument(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"the value in {text!r} is no JSON; text stands in double quotes") from None
 
 
-def load_pipeline(args: argparse.Namespace, **components: Any) -> ImageEditR1Pipeline:
-    """The pipeline that `add_model_arguments` asks for.
+def is_scenes(args: argparse.Namespace) -> bool:
+    """Whether the shipped bundle of scenes is meant, whole."""
+    return args.model in (None, SCENES) and args.planner is None and args.editor is None
+
+
+def is_address(name: str | None) -> bool:
+    """Whether a planner or an editor is behind an address."""
+    return name is not None and name.lower().startswith(("http://", "https://"))
+
+
+def load_pipeline(
+    args: argparse.Namespace, planning: bool = True, editing: bool = True
+) -> ImageEditR1Pipeline | RemotePipeline:
+    """The pipeline that `add_model_arguments` asks for. Without torch, where all that it needs is behind addresses.
 
     Args:
         args (`argparse.Namespace`): Parsed.
-        components: Replaces components; one that is `None` is neither downloaded nor loaded.
+        planning, editing (`bool`): What it is for; other parts are neither downloaded nor loaded.
 
     Raises:
-        UsageError: If there is no such device or pipeline.
+        UsageError: If there is no such device, pipeline or part.
     """
+    planner, editor = (getattr(args, name, None) for name in ("planner", "editor"))
+    with checking():
+        check_parts(args, planning, editing)
+    if args.model is None and all(is_address(n) for n, used in ((planner, planning), (editor, editing)) if used):
+        from ..pipelines.remote import RemotePipeline
+
+        parts = {**_planner(args, planning, {}), **_editor(args, editing, {})}
+        return RemotePipeline(parts.get("planner"), parts.get("editor"))
+
     import torch
     from diffusers.utils.torch_utils import get_device
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     from .. import ImageEditR1Pipeline
 
     with checking():
         device = torch.device(args.device or get_device())
     settings = {} if args.dtype is None else {"dtype": getattr(torch, args.dtype)}
+    with naming():
+        parts = {**_planner(args, planning, settings), **_editor(args, editing, settings)}
+        if {"planner", "editor"} <= set(parts):
+            pipe = ImageEditR1Pipeline(**parts)
+        else:
+            pipe = ImageEditR1Pipeline.from_pretrained(args.model or SCENES, **settings, **parts)
+    return pipe.to(device)
+
+
+def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None:
+    """Refuse parts that make no whole.
+
+    Raises:
+        ValueError: If a part is named without the other one, or a model without an address.
+    """
+    planner, editor = (getattr(args, name, None) for name in ("planner", "editor"))
+    for name, part in (("planner", planner), ("editor", editor)):
+        if getattr(args, f"{name}_model", None) and not is_address(part):
+            raise ValueError(f"--{name}_model goes with --{name} http://..., an address")
+    if is_address(editor) and args.editor_model is None:
+        raise ValueError("--editor http://... needs --editor_model, the model's name there")
+    if args.model is None and planning and editing and (planner is None) != (editor is None):
+        other = "editor" if editor is None else "planner"
+        raise ValueError(f"name the --{other} too, or the --model whose {other} is to be taken")
+
+
+def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The components that plan, as far as they are not the bundle's."""
+    if not wanted:
+        return dict.fromkeys(AGENTS)
+    if args.planner is None:
+        return {}
+    from ..bundles.planners import load_planner
+
+    planner, processor, _ = load_planner(args.planner, args.planner_model, **settings)
+    return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
+
+
+def _editor(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The component that edits, unless it is the bundle's."""
+    name = getattr(args, "editor", None)
+    if not wanted:
+        return {"editor": None}
+    if name is None:
+        return {}
+    if is_address(name):
+        from ..remote_editor import RemoteEditor
+
+        return {"editor": RemoteEditor(name, args.editor_model)}
+    from ..pipelines.nested.loading import load_editor
+
+    return {"editor": load_editor(name, **settings)}
+
+
+def pipe_seed(pipe: ImageEditR1Pipeline | RemotePipeline, seed: int | None) -> dict[str, Any]:
+    """The seed as the pipeline takes it; one without models takes the number."""
+    from ..pipelines.remote import RemotePipeline
+
+    if isinstance(pipe, RemotePipeline) or seed is None:
+        return {"seed": seed} if isinstance(pipe, RemotePipeline) else {}
+    import torch
+
+    return {"generator": torch.Generator().manual_seed(seed)}
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """A name inside the block that nothing has is the user's to mend."""
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
     try:
-        pipe = ImageEditR1Pipeline.from_pretrained(args.model, **settings, **components)
+        yield
     except (OSError, ValueError) as error:
         # A disk or a network that fails raises subclasses of OSError, or sets its errno: those are failures.
         misnamed = isinstance(error, (HFValidationError, RepositoryNotFoundError))
         if misnamed or (type(error) is OSError and error.errno is None):
             raise UsageError(str(error)) from error
         raise
-    return pipe.to(device)

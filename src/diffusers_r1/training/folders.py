@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..bundles import find
+from ..names import local
 from ..records import only_one_in, write_whole
 
 
@@ -70,8 +70,8 @@ def fingerprint(name: str | None, revision: str | None = None) -> str | None:
 
     `None` where nothing is on this machine yet.
     """
-    folder = find(str(name)) or Path(str(name))
-    if not folder.is_dir():
+    folder = local(str(name))
+    if folder is None:
         config = name and try_to_load_from_cache(name, "config.json", revision=revision)
         return Path(config).parent.name if isinstance(config, str) else None
     found = hashlib.sha256()

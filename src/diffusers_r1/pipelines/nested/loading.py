@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from ...belongings import keep
 from ...bundles.cards import PIPELINE_MODULE
 from ...bundles.planners import ADAPTER_FOLDER, load_adapter
-from ...names import HUB_SETTINGS, files_to_load, resolve
+from ...names import HUB_SETTINGS, files_to_load, local, only_indexes, resolve
 from .adapters import adapter_layers, load_adapters
 from .parts import SHARED, models_of, nested_names, read_index
 from .remote import REMOTE, load_remote
@@ -22,6 +22,8 @@ from .settings import settings_of_nested, settings_of_outer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ...remote_editor import RemoteEditor
 
 NO_DTYPE_ASKED = "_loaded_without_dtype"
 
@@ -128,6 +130,32 @@ class LoadingMixin:
         if any(vars(pipeline).pop(NO_DTYPE_ASKED, False) for pipeline in self.nested_pipelines.values()):
             for model in models_of(self).values():
                 model.to(torch.float32)
+
+
+def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | RemoteEditor:
+    """An editor by its name: a pipeline of diffusers, or the editor of a bundle.
+
+    Args:
+        name (`str` or `os.PathLike`): A folder, a shipped bundle, or a repository on the Hub.
+        kwargs: As in `DiffusionPipeline.from_pretrained`. In float32 if no dtype is asked for.
+
+    Raises:
+        OSError: If nothing has that name.
+        ValueError: If a file is not what it should be; the message names it.
+    """
+    kwargs = {"dtype": torch.float32, **kwargs}
+    hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
+    folder = resolve(name, only_indexes, **hub)
+    index = read_index(folder)
+    if "editor" not in index:
+        where = str(name) if local(name) is None else str(folder)
+        return DiffusionPipeline.from_pretrained(where, **kwargs, **hub)
+    folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
+    if (remote := _remote_in(index).get("editor")) is not None:
+        return load_remote(remote, folder / "editor")
+    editor = DiffusionPipeline.from_pretrained(str(folder / "editor"), **kwargs)
+    load_adapters(editor, folder / "editor")
+    return editor
 
 
 class NestedPipeline(torch.nn.Module):
