@@ -13,7 +13,7 @@ from ..images import write_picture
 from ..plan import EditPlan
 from ..records import write_whole
 from ..scenes import TEST_SEEDS, sample_task
-from .shared import add_model_arguments, load_pipeline
+from .shared import add_bundle_arguments, load_pipeline
 
 
 TASK_SEED = TEST_SEEDS + 16  # of the seeds that are kept from training
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="made if not there (default: %(default)s)",
     )
-    add_model_arguments(parser)
+    add_bundle_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .shared import UsageError, add_editor_arguments, add_model_arguments
+from .shared import UsageError, add_bundle_arguments, add_editor_arguments
 
 
 PLANNER_OPTIONS = (
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     models = parser.add_argument_group("models")
-    add_model_arguments(models)
+    add_bundle_arguments(models)
     models.add_argument(
         "--untrained",
         metavar="NAME",

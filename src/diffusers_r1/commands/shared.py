@@ -39,14 +39,29 @@ def seed(text: str) -> int:
     return number
 
 
+def add_bundle_arguments(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = SCENES
+) -> None:
+    """The options that choose a bundle, and where and how its models run."""
+    parser.add_argument(
+        "--model", default=default, help=f"a folder, a name on the Hub, or a shipped bundle (default: {SCENES})"
+    )
+    parser.add_argument(
+        "--device", help="where the models run: cuda, cpu, ... (default: an accelerator if there is one)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> None:
-    """The options that choose planner and editor.
+    """The options that choose a bundle, or planner and editor apart.
 
     Args:
         edits (`bool`): Whether the verb takes an editor.
     """
     models = parser.add_argument_group("models", "a saved bundle, or its parts")
-    models.add_argument("--model", help=f"a folder, a name on the Hub, or a shipped bundle (default: {SCENES})")
+    add_bundle_arguments(models, default=None)
     models.add_argument(
         "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
     )
@@ -58,12 +73,6 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
             help="an editor's name, folder or address (http://...), in place of the bundle's",
         )
         models.add_argument("--editor_model", metavar="NAME", help="of an editor's address: the model there")
-    models.add_argument(
-        "--device", help="where the models run: cuda, cpu, ... (default: an accelerator if there is one)"
-    )
-    models.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
-    )
 
 
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -157,7 +166,7 @@ def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -
     """The components that plan, as far as they are not the bundle's."""
     if not wanted:
         return dict.fromkeys(AGENTS)
-    if args.planner is None:
+    if getattr(args, "planner", None) is None:
         return {}
     from ..bundles.planners import load_planner
 
