@@ -37,6 +37,7 @@ WITHOUT_TORCH = (
     "rewards",
     "planners.plans",
     "planners.remote",
+    "bundles.planners",
     "remote_editor",
 )
 
