@@ -15,6 +15,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import transformers
@@ -35,7 +36,8 @@ def result(family: str, cell: str) -> str:
     model, processor = build(family)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            CELLS[cell](model, processor, Path(folder))
+            with redirect_stdout(sys.stderr):  # trainers print their logs
+                CELLS[cell](model, processor, Path(folder))
         except ValueError as error:
             return str(error).split(". ")[0].rstrip(".")
         except Exception as error:  # whatever a class makes of it

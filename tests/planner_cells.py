@@ -23,6 +23,7 @@ from diffusers_r1.planners.control_tokens import control_tokens
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.planners.encoded import encode_pictures_once, with_pictures_encoded
 from diffusers_r1.planners.plans import make_plans
+from diffusers_r1.planners.templates import check_trainable
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.tags import read_decomposition, read_sequence
 
@@ -46,7 +47,7 @@ def printable(processor: Any, tokens: int = 10) -> dict[str, Any]:
     return {"max_new_tokens": tokens, "suppress_tokens": [i for i in range(len(tokenizer)) if i not in keep]}
 
 
-def read_plainly(processor: Any, messages: list[dict[str, Any]], image: Image.Image) -> dict[str, Any]:
+def read_plainly(processor: Any, messages: list[dict[str, Any]], images: Any) -> dict[str, Any]:
     """A conversation as the processor itself encodes it, or its tokenizer where that has the template."""
     owner = processor if processor.chat_template else processor.tokenizer
     options = {"enable_thinking": False} if "enable_thinking" in str(owner.chat_template) else {}
@@ -58,7 +59,7 @@ def read_plainly(processor: Any, messages: list[dict[str, Any]], image: Image.Im
         for m in messages
     ]
     text = owner.apply_chat_template(texts, add_generation_prompt=True, tokenize=False)
-    return dict(processor(text=[text], images=[image], return_tensors="pt"))
+    return dict(processor(text=[text], images=images if isinstance(images, list) else [images], return_tensors="pt"))
 
 
 class Ending:
@@ -227,6 +228,7 @@ def sft_step(model: Any, processor: Any, folder: Path) -> None:
     """TRL's supervised trainer makes a step, and the language model's weights change."""
     from trl import SFTConfig, SFTTrainer
 
+    check_trainable(processor)
     row = {"role": "assistant", "content": [{"type": "text", "text": "<action>a</action>"}]}
     columns = {"image": pictures(2), "prompt": [_asked(text) for text in INSTRUCTIONS[:2]], "completion": [[row]] * 2}
     rows = Dataset.from_dict(columns)
@@ -240,6 +242,7 @@ def grpo_step(model: Any, processor: Any, folder: Path) -> None:
     """TRL's GRPO trainer makes a step, equal pictures being encoded once, and the language model's weights change."""
     from trl import GRPOConfig, GRPOTrainer
 
+    check_trainable(processor)
     processor.tokenizer.padding_side = "left"
     rows = Dataset.from_dict({"image": pictures(1), "prompt": [_asked(INSTRUCTIONS[0])]})
     before = _first_weight(model).clone()

@@ -43,6 +43,8 @@ WITHOUT_TORCH = (
     "grammar",
     "rewards",
     "planners.plans",
+    "planners.remote",
+    "bundles.planners",
     "remote_editor",
 )
 

@@ -15,10 +15,12 @@ import torch
 from transformers import PreTrainedModel
 
 
+VISION_TOWERS = ("visual", "vision_tower", "vision_model", "image_embed")  # what the families call it
+
+
 def vision_tower(planner: PreTrainedModel) -> torch.nn.Module | None:
     """The module that encodes pictures, or `None` in a planner that does not see."""
-    names = ("visual", "vision_tower", "vision_model", "image_embed")
-    return next((module for name, module in planner.named_modules() if name.endswith(names)), None)
+    return next((module for name, module in planner.named_modules() if name.endswith(VISION_TOWERS)), None)
 
 
 def encoder_of(planner: PreTrainedModel) -> torch.nn.Module | None:

@@ -63,5 +63,18 @@ def template_owner(
     )
 
 
+def check_trainable(processor: ProcessorMixin | PreTrainedTokenizerBase) -> None:
+    """Refuse what TRL's trainers cannot ask.
+
+    Raises:
+        ValueError: If there is no chat template, or only the tokenizer of a processor has one.
+    """
+    if template_owner(processor) is not processor:
+        raise ValueError(
+            f"{type(processor).__name__} leaves the chat template to its tokenizer, which knows no pictures: it plans, but "
+            "TRL's trainers cannot ask it"
+        )
+
+
 def _as_text(processor: ProcessorMixin | PreTrainedTokenizerBase, part: dict[str, Any]) -> str:
     return part["text"] if part["type"] == "text" else processor.image_token

@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..data import is_made, load_rows, to_prompts
 from ..planners.control_tokens import control_tokens
-from ..planners.templates import fitting_prompts
+from ..planners.templates import check_trainable, fitting_prompts
 from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 
@@ -140,6 +140,7 @@ def as_prompts(
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     sees = hasattr(processor, "image_processor")
+    check_trainable(processor)
     prompts = fitting_prompts(prompts, processor)
     return to_prompts(rows, prompts, image_size, sees, control_tokens(processor), answered)
 
