@@ -9,6 +9,7 @@ the YAML file or on the command line. The planner, the curves and a model card a
 from __future__ import annotations
 
 from accelerate import PartialState
+from transformers import ProgressCallback
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from diffusers_r1.data import check_apart
@@ -20,7 +21,7 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import GreedyValidation, VarianceWatch
+from diffusers_r1.training.callbacks import GreedyValidation, LearningWatch, RewardBar, VarianceWatch
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.grouped import GroupedGRPOTrainer
 from diffusers_r1.training.models import (
@@ -29,7 +30,7 @@ from diffusers_r1.training.models import (
     restore_weights,
     without_control_tokens,
 )
-from diffusers_r1.training.results import check_editor_name, save_results
+from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
@@ -53,14 +54,18 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             train_dataset=rows,
             reward_funcs=rewards,
             peft_config=lora_settings(model, planner, script.freeze_vision),
-            callbacks=[VarianceWatch()],
+            callbacks=[VarianceWatch(), LearningWatch()],
         )
         if held_out is not None:
             length = training.max_completion_length
             trainer.add_callback(
                 GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
             )
+        if not training.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(RewardBar())
         restore_weights(trainer, checkpoint)
+        PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
 
         summary = {
@@ -74,7 +79,11 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             "beta": training.beta,
             "temperature": training.temperature,
         }
+        if held_out is not None:
+            summary[HELD_OUT] = len(held_out)
         save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        if held_out is not None:
+            PartialState().print(marks_table(trainer.state.log_history, len(held_out)))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ planner, the curves and a model card are in `output_dir` afterwards.
 from __future__ import annotations
 
 from accelerate import PartialState
+from transformers import ProgressCallback
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
 from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
-from diffusers_r1.training.callbacks import GreedyValidation
+from diffusers_r1.training.callbacks import GreedyValidation, RewardBar
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights
-from diffusers_r1.training.results import check_editor_name, save_results
+from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
 
 
 ANSWER_TOKENS = 512
@@ -47,7 +48,11 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
             trainer.add_callback(
                 GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
             )
+        if not training.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(RewardBar())
         restore_weights(trainer, checkpoint)
+        PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
 
         summary = {
@@ -58,7 +63,11 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
             "rows a step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
             "learning rate": training.learning_rate,
         }
+        if held_out is not None:
+            summary[HELD_OUT] = len(held_out)
         save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        if held_out is not None:
+            PartialState().print(marks_table(trainer.state.log_history, len(held_out)))
 
 
 if __name__ == "__main__":

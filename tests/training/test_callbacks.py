@@ -19,7 +19,15 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import PATIENCE, GreedyValidation, VarianceWatch, curve_rows, save_curves
+from diffusers_r1.training.callbacks import (
+    PATIENCE,
+    GreedyValidation,
+    LearningWatch,
+    RewardBar,
+    VarianceWatch,
+    curve_rows,
+    save_curves,
+)
 from diffusers_r1.training.validation import decompose_all
 
 
@@ -61,6 +69,54 @@ def test_a_run_without_variance_is_warned_of_once(share, warned, caplog):
             watch.on_log(None, TrainerState(), None, logs={"loss": 0.0})
     assert len(caplog.records) == warned
     assert not warned or "--num_generations" in caplog.text
+
+
+def logs_of(reward: float = 1.0, cut: float = 0.0, kept: float = 1.0) -> dict[str, float]:
+    return {"reward": reward, "completions/clipped_ratio": cut, "rewards/format/mean": kept}
+
+
+def marks(exact: float, f1: float = 0.5) -> dict[str, float]:
+    return {"val/exact": exact, "val/action_f1": f1}
+
+
+LOGS = {
+    "all is well": ([logs_of()] * 9, None),
+    "every answer is cut": ([logs_of(cut=1.0, kept=0.0)] * 9, "--max_completion_length"),
+    "most are": ([logs_of(cut=0.99)] * 9, None),
+    "only now and then": ([logs_of(cut=1.0), logs_of(cut=1.0), logs_of()] * 3, None),
+    "no format": ([logs_of(kept=0.0)] * 9, "train_sft_planner.py"),
+    "the reward is pleased": (
+        [entry for step in range(8) for entry in (marks(0.2), logs_of(reward=step / 8))],
+        "--log_completions",
+    ),
+    "one mark rises": (
+        [entry for step in range(8) for entry in (marks(0.2, 0.5 + step / 20), logs_of(reward=step / 8))],
+        None,
+    ),
+    "the reward stands still": ([entry for _ in range(8) for entry in (marks(0.2), logs_of())], None),
+}
+
+
+@pytest.mark.parametrize(("logs", "said"), LOGS.values(), ids=LOGS)
+def test_what_cannot_be_learned_from_is_said_once(logs, said, caplog):
+    watch = LearningWatch()
+    with caplog.at_level(logging.WARNING):
+        for entry in logs:
+            watch.on_log(None, TrainerState(), None, logs=entry)
+    assert len(caplog.records) == (said is not None)
+    assert said is None or said in caplog.text
+
+
+def test_the_bar_shows_reward_and_exact(capsys):
+    bar = RewardBar()
+    state = TrainerState(max_steps=4)
+    bar.on_log(None, state, None, logs={"reward": 1.0})  # before there is a bar
+    bar.on_train_begin(None, state, None)
+    bar.on_log(None, state, None, logs={"reward": 2.75, "grad_norm": 3.0})
+    bar.on_log(None, state, None, logs={"val/exact": 0.125})
+    bar.on_train_end(None, state, None)
+    said = capsys.readouterr().err
+    assert "reward=2.75, exact=0.125" in said and "grad_norm" not in said
 
 
 NOT_TIMES = ("reward", "loss", "grad_norm", "entropy")

@@ -4,6 +4,10 @@ import copy
 import hashlib
 import inspect
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -360,6 +364,56 @@ def test_groups_are_shuffled_whole():
     assert all(order[start : start + 4] == list(range(order[start], order[start] + 4)) for start in (0, 4, 8))
     assert shuffled["names"] == [str(number) for number in order]
     assert shuffled["items"] == 3 and shuffled["absent"] is None
+
+
+# Two processes
+# -------------
+
+IN_TWO = """
+import sys
+import tempfile
+from pathlib import Path
+
+import tiny_models
+import torch
+from test_grouped import GROUP, assert_close, batch_of, make
+from trl import GRPOTrainer
+
+from diffusers_r1.training.grouped import GroupedGRPOTrainer
+
+planner = tiny_models.tiny_planner()
+inputs, moved = None, []
+for cls in (GRPOTrainer, GroupedGRPOTrainer):
+    trainer = make(cls, *planner, sys.argv[1], loss_type=sys.argv[2])
+    rank = trainer.accelerator.process_index
+    model = trainer.accelerator.prepare(trainer.model)
+    if inputs is None:
+        inputs = batch_of(trainer, seed=rank)
+        if rank == 1:
+            inputs["advantages"][:] = 0
+    trainer._compute_loss(model, inputs).backward()
+    moved.append(torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad]))
+assert moved[0].norm() > 0
+assert_close(moved[1], moved[0])
+Path(sys.argv[1], f"{rank}.done").touch()
+"""
+
+
+def test_two_processes_share_their_gradients_as_trls_do(tmp_path):
+    """One of them has nothing to learn from."""
+    script = tmp_path / "in_two.py"
+    script.write_text(IN_TWO)
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    done = subprocess.run(
+        [*launch, str(script), str(tmp_path), "dapo"],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.glob("*.done")) == ["0.done", "1.done"]
 
 
 # What is overridden

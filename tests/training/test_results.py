@@ -30,10 +30,12 @@ def test_the_last_marks_are_the_last_that_were_given():
 
 
 def test_the_card_shows_settings_and_marks(tmp_path):
-    summary = {"method": "GRPO", "steps": 2, **last_validation(HISTORY)}
+    summary = {"method": "GRPO", "steps": 2, "held-out rows": 92, **last_validation(HISTORY)}
     card = planner_card("mine", "Qwen/Qwen2.5-VL-7B-Instruct", summary, HISTORY)
     assert "base_model: Qwen/Qwen2.5-VL-7B-Instruct\n" in card and "# mine\n" in card
-    assert "| steps | 2 |" in card and "| exact | 0.250 | 0.750 |" in card and "| val/exact" not in card
+    assert (
+        "| steps | 2 |" in card and "| exact | 0.250 | 0.750 | 0.653 to 0.827 |" in card and "| val/exact" not in card
+    )
     assert "base_model" not in planner_card("mine", "imageedit-r1-scenes", summary, HISTORY)
     assert "base_model" not in planner_card("mine", str(tmp_path), summary, HISTORY)
     assert "Held-out" not in planner_card("mine", "a/b", {"steps": 2}, HISTORY[1:2])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate.utils import gather_object
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from ..data.rows import EDIT_COLUMNS, fit, true_edits
 from ..prompts import Prompts
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 NO_VARIANCE = 0.95
 PATIENCE = 20
+FEW = 3
+RISE = 0.1  # of the sum of all rewards
 
 
 class VarianceWatch(TrainerCallback):
@@ -48,6 +50,81 @@ class VarianceWatch(TrainerCallback):
                 100 * np.mean(self.shares),
             )
             self.shares = []
+
+
+class LearningWatch(TrainerCallback):
+    """Warn, once each, of three ways to learn nothing that look like training.
+
+    - Every answer is cut before it ends: none can be right.
+    - The format is never kept: there is no better answer to learn from.
+    - The reward rises, and no mark of the held-out rows does: what is learned is to please the reward.
+    """
+
+    def __init__(self):
+        self.cut = self.unformatted = 0
+        self.rewards: list[float] = []
+        self.marks: list[dict[str, float]] = []
+        self.said: set[str] = set()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        logs = logs or {}
+        if "reward" in logs:
+            self.rewards.append(float(logs["reward"]))
+        if "completions/clipped_ratio" in logs:
+            self.cut = self.cut + 1 if float(logs["completions/clipped_ratio"]) == 1 else 0
+        if "rewards/format/mean" in logs:
+            self.unformatted = self.unformatted + 1 if float(logs["rewards/format/mean"]) == 0 else 0
+        if "val/exact" in logs:
+            self.marks.append({name: value for name, value in logs.items() if name.startswith("val/")})
+        if not state.is_world_process_zero:
+            return
+        if self.cut >= FEW:
+            self._say(
+                "cut",
+                f"For {FEW} logs every answer was cut before its end, so none could be right: raise "
+                "--max_completion_length, or take a planner that answers in fewer words.",
+            )
+        elif self.unformatted >= FEW:  # what is cut keeps no format
+            self._say(
+                "format",
+                f"For {FEW} logs no answer kept the format, so there is none to learn from: start from a planner that was "
+                "trained supervised first (examples/train_sft_planner.py).",
+            )
+        if "val/exact" in logs and self._only_pleases():
+            self._say(
+                "reward",
+                f"The reward has risen from {np.mean(self.rewards[:FEW]):.2f} to {np.mean(self.rewards[-FEW:]):.2f}, and no "
+                "mark of the held-out rows has: read the answers (--log_completions) for what the reward is paid for.",
+            )
+
+    def _only_pleases(self) -> bool:
+        first, *later = self.marks
+        if len(later) < FEW or len(self.rewards) < 2 * FEW:
+            return False
+        risen = np.mean(self.rewards[-FEW:]) - np.mean(self.rewards[:FEW]) > RISE
+        return risen and not any(mark[name] > first[name] + RISE / 10 for mark in later for name in first)
+
+    def _say(self, what: str, text: str) -> None:
+        if what not in self.said:
+            self.said.add(what)
+            logger.warning("%s", text)
+
+
+class RewardBar(ProgressCallback):
+    """The progress bar with the reward and the held-out rows' `exact` beside it, in place of all that is logged."""
+
+    shown = {"reward": "reward", "val/exact": "exact", "loss": "loss"}
+
+    def __init__(self):
+        super().__init__()
+        self.values: dict[str, str] = {}
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and self.training_bar is not None:
+            self.values |= {
+                short: f"{float(logs[name]):.3g}" for name, short in self.shown.items() if name in (logs or {})
+            }
+            self.training_bar.set_postfix(self.values)
 
 
 class GreedyValidation(TrainerCallback):
