@@ -126,7 +126,7 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
         at_work = (other, height) if height else (width, other)
         return traits.size(editor, at_work) if traits.snaps else at_work
     most = traits.pixels(editor) if callable(traits.pixels) else traits.pixels
-    at_work = traits.size(editor, bounded(size, max_pixels or most))
+    at_work = traits.size(editor, size if _has_own_sizes(editor) else bounded(size, max_pixels or most))
     # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
     while "height" not in arguments_of(editor) and at_work != (settled := traits.size(editor, at_work)):
         at_work = settled
