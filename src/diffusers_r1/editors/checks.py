@@ -15,14 +15,8 @@ from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
 
-GIVEN_BY_THE_PLAN = (
-    "prompt",
-    "prompt_embeds",
-    "generator",
-    "output_type",
-    "return_dict",
-    "num_images_per_prompt",
-)
+GIVEN_BY_THE_PLAN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
+EMBEDDED_PROMPT = ("prompt_embeds", "pooled_prompt_embeds")  # and what begins so: classes refuse them beside a prompt
 
 
 def check_editor(
@@ -49,7 +43,7 @@ def check_editor(
     if lacking:
         raise TypeError(f"{name} cannot be an editor: it takes no `{'` and no `'.join(lacking)}`.")
     for argument in arguments:
-        if argument in planned:
+        if argument in planned or argument.startswith(EMBEDDED_PROMPT):
             raise TypeError(f"`{argument}` is not for the caller to give to the editor: plan and pipeline do.")
         if argument not in accepted:
             raise TypeError(
