@@ -19,7 +19,7 @@ REQUESTS = ("remove the star", "make it blue", "add a hat")
 PLAN = EditPlan("", (), REQUESTS)
 GIVEN: dict[str, dict[str, Any]] = {
     "StableDiffusionInstructPix2PixPipeline": {"num_inference_steps": 2, "guidance_scale": 3.0},
-    "StableDiffusionXLInstructPix2PixPipeline": {**CASES["StableDiffusionXLInstructPix2PixPipeline"].given, "guidance_scale": 3.0},
+    "StableDiffusionXLInstructPix2PixPipeline": {**CASES["StableDiffusionXLInstructPix2PixPipeline"].given, "num_inference_steps": 2, "guidance_scale": 15.0},
     "QwenImageEditPipeline": {**CASES["QwenImageEditPipeline"].given, "true_cfg_scale": 3.0},
     "QwenImageEditPlusPipeline": {**CASES["QwenImageEditPlusPipeline"].given, "true_cfg_scale": 3.0},
 }  # fmt: skip
@@ -65,7 +65,7 @@ def test_the_first_step_is_the_sum_of_the_guidances(name):
     if COMPOSERS[name].denoiser == "unet":
         rows = [passes[0].chunk(3) for passes in alone]
         text, (_, shown, nothing) = [row[0] for row in rows], rows[0]
-        scale, picture_scale = 3.0, 1.5
+        scale, picture_scale = GIVEN[name]["guidance_scale"], 1.5
         expected = nothing + scale * sum(one - shown for one in text) + picture_scale * (shown - nothing)
     else:
         tokens = composed[0].shape[1]

@@ -19,8 +19,6 @@ pytestmark = [
     pytest.mark.tiny,
     # The processor of FLUX.2's and GLM-Image's text encoder, as diffusers calls it.
     pytest.mark.filterwarnings("ignore:Kwargs passed to `processor.__call__`:UserWarning"),
-    # Chroma's transformer, as diffusers builds it.
-    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
 ]
 
 ONE, TWO = EditPlan("", (), ("make it blue",)), EditPlan("", (), ("remove the star", "make it blue"))

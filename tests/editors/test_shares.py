@@ -173,7 +173,9 @@ def test_in_a_stream(planner, prompts):
     pipe = ImageEditR1Pipeline(*planner, editor_of(KONTEXT), prompts=prompts)
     sources = [picture((64, 64)), picture((64, 64), 1)]
     scales = [1.5, 4.0]
-    streamed = list(pipe.stream(sources, "make it blue", seeded(1), max_new_tokens=4, guidance_scale=scales, **SMALL))
+    streamed = list(
+        pipe.stream(sources, "make it blue", [seeded(1), seeded(1)], max_new_tokens=4, guidance_scale=scales, **SMALL)
+    )
     for one, source, scale in zip(streamed, sources, scales):
         alone = pipe(source, plan=one.plans[0], generator=seeded(1), guidance_scale=scale, **SMALL)
         assert difference(one.images[0], alone.images[0]) <= 1

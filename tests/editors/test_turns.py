@@ -86,7 +86,6 @@ def test_each_rule_counts_and_has_a_limit(name):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Kwargs passed to `processor.__call__`:UserWarning")
-@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 def test_the_limit_is_where_the_pictures_stop_to_differ(name):
     """The truth: two prompts that differ only beyond the limit give one picture, and within it two."""
     editor = editor_of(name)

@@ -66,7 +66,7 @@ def call_editor(
         sized = {"width": width, "height": height, "max_area": width * height} if told else {}
         beside = [_brought_to(traits, editor, references[row]) if references else [] for row in rows]
         pictures = [[images[row], *others] for row, others in zip(rows, beside)]
-        wanted = [traits.prompt(asked[row].prompt, len(shown)) for row, shown in zip(rows, pictures)]
+        wanted = [traits.prompt(asked[row].first, len(shown)) for row, shown in zip(rows, pictures)]
         given = {
             **{name: value for name, value in sized.items() if name in accepted},
             **{name: value for name, value in traits.always.items() if name in accepted},

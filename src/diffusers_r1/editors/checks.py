@@ -16,14 +16,8 @@ from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
 
-GIVEN_BY_THE_PLAN = (
-    "prompt",
-    "prompt_embeds",
-    "generator",
-    "output_type",
-    "return_dict",
-    "num_images_per_prompt",
-)
+GIVEN_BY_THE_PLAN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
+EMBEDDED_PROMPT = ("prompt_embeds", "pooled_prompt_embeds")  # and what begins so: classes refuse them beside a prompt
 
 
 def check_editor(
@@ -53,7 +47,7 @@ def check_editor(
     if lacking:
         raise TypeError(f"{name} cannot be an editor: it takes no `{'` and no `'.join(lacking)}`.")
     for argument in arguments:
-        if argument in planned:
+        if argument in planned or argument.startswith(EMBEDDED_PROMPT):
             raise TypeError(f"`{argument}` is not for the caller to give to the editor: plan and pipeline do.")
         if argument not in accepted:
             raise TypeError(
@@ -130,7 +124,7 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
         at_work = (other, height) if height else (width, other)
         return traits.size(editor, at_work) if traits.snaps else at_work
     most = traits.pixels(editor) if callable(traits.pixels) else traits.pixels
-    at_work = traits.size(editor, bounded(size, max_pixels or most))
+    at_work = traits.size(editor, size if _has_own_sizes(editor) else bounded(size, max_pixels or most))
     # A rule that rounds need not keep what it gave. An editor that cannot be told a size would change it every turn.
     while "height" not in arguments_of(editor) and at_work != (settled := traits.size(editor, at_work)):
         at_work = settled

@@ -27,6 +27,11 @@ class Asked:
     unread: tuple[str, ...] = ()
     composed: bool = False
 
+    @property
+    def first(self) -> str:
+        """What the class itself is called with: all of it, or the first of the sub-requests that are composed."""
+        return self.requests[0] if self.composed else self.prompt
+
 
 def asked_of(editor: Editor, plan: EditPlan, turns: str, arguments: Mapping[str, Any] | None = None) -> list[Asked]:
     """The turns of a plan.
