@@ -38,8 +38,20 @@ def test_prompts_are_one_string_or_one_for_each_request():
     plan = EditPlan("", (), ("remove the man.", "make the coat red", "brighten it."))
     assert plan.prompts("single") == ["remove the man. make the coat red. brighten it."]
     assert plan.prompts("multi") == ["remove the man.", "make the coat red", "brighten it."]
-    with pytest.raises(ValueError, match="single"):
-        plan.prompts("both")
+    for other in ("both", "two", "Multi", ""):
+        with pytest.raises(ValueError, match="single"):
+            plan.prompts(other)
+
+
+def test_what_is_handed_on_does_not_change():
+    plan = EditPlan("", (Edit("a", "b", "c"),), ("d",), faults=(Fault(FaultKind.NO_EDIT),))
+    for thing, field in ((plan, "requests"), (plan.edits[0], "goal"), (plan.faults[0], "tag")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, field, "x")
+
+
+def test_json_is_for_people_to_read():
+    assert EditPlan("é", (), ("a",)).to_json().splitlines()[1] == '  "instruction": "é",'
 
 
 FAULT = {"kind": "lost_item", "tag": "action", "detail": "sharpen"}

@@ -74,6 +74,7 @@ ALL_ACTIONS = ("recolor", "remove", "add", "replace", "background")
         # every action at once, on one subject each or in one item
         (answer("; ".join(ALL_ACTIONS), "; ".join(["coat"] * 5), "; ".join(["red"] * 5)), 1, 0, 0, 0),
         (answer(" ".join(ALL_ACTIONS), "coat", "red"), 1, 0, 2 / 3, 2 / 3),
+        (answer("; ".join(ALL_ACTIONS[:4]), "; ".join(["coat"] * 4), "; ".join(["red"] * 4)), 1, 2 / 3, 1 / 3, 1 / 3),
         # the instruction copied whole
         (answer("recolor", INSTRUCTION, INSTRUCTION), 1, 0, 0, 0),
         (answer(INSTRUCTION, INSTRUCTION, INSTRUCTION), 1, 0, 0, 0),
