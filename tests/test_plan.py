@@ -30,7 +30,7 @@ def test_a_plan_survives_dict_and_json(seed):
 
 def test_a_plan_can_be_written_by_hand_and_changed():
     plan = EditPlan.from_dict({"requests": ["make it snow"]})
-    assert plan == EditPlan("", (), ("make it snow",))
+    assert plan == EditPlan("", (), ("make it snow",)) and not plan.fallback
     assert dataclasses.replace(plan, requests=("make it rain",)).prompts() == ["make it rain"]
 
 
@@ -124,6 +124,7 @@ def test_faults_in_words_name_each_kind_once():
     faults = [Fault(FaultKind.TEXT_OUTSIDE)] * 74 + [Fault(FaultKind.MISSING_TAG, tag) for tag in ("action", "goal")]
     assert describe_faults(faults) == "text outside the tags (74 times), no <action> and <goal>"
     assert describe_faults([]) == ""
+    assert describe_faults([Fault(FaultKind.UNEQUAL_LISTS, detail=d) for d in "ab"]) == "lists of a items (2 times)"
     assert str(Fault(FaultKind.UNEQUAL_LISTS, detail="3, 2 and 3")) == "lists of 3, 2 and 3 items"
     assert set(FAULT_WORDS) == set(FaultKind)
     assert len({str(Fault(kind, "goal", "1")) for kind in FaultKind}) == len(FaultKind)
