@@ -30,7 +30,7 @@ def test_a_plan_survives_dict_and_json(seed):
 
 def test_a_plan_can_be_written_by_hand_and_changed():
     plan = EditPlan.from_dict({"requests": ["make it snow"]})
-    assert plan == EditPlan("", (), ("make it snow",))
+    assert plan == EditPlan("", (), ("make it snow",)) and not plan.fallback
     assert dataclasses.replace(plan, requests=("make it rain",)).prompts() == ["make it rain"]
 
 
@@ -38,8 +38,20 @@ def test_prompts_are_one_string_or_one_for_each_request():
     plan = EditPlan("", (), ("remove the man.", "make the coat red", "brighten it."))
     assert plan.prompts("single") == ["remove the man. make the coat red. brighten it."]
     assert plan.prompts("multi") == ["remove the man.", "make the coat red", "brighten it."]
-    with pytest.raises(ValueError, match="single"):
-        plan.prompts("both")
+    for other in ("both", "two", "Multi", ""):
+        with pytest.raises(ValueError, match="single"):
+            plan.prompts(other)
+
+
+def test_what_is_handed_on_does_not_change():
+    plan = EditPlan("", (Edit("a", "b", "c"),), ("d",), faults=(Fault(FaultKind.NO_EDIT),))
+    for thing, field in ((plan, "requests"), (plan.edits[0], "goal"), (plan.faults[0], "tag")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, field, "x")
+
+
+def test_json_is_for_people_to_read():
+    assert EditPlan("é", (), ("a",)).to_json().splitlines()[1] == '  "instruction": "é",'
 
 
 FAULT = {"kind": "lost_item", "tag": "action", "detail": "sharpen"}
@@ -112,6 +124,7 @@ def test_faults_in_words_name_each_kind_once():
     faults = [Fault(FaultKind.TEXT_OUTSIDE)] * 74 + [Fault(FaultKind.MISSING_TAG, tag) for tag in ("action", "goal")]
     assert describe_faults(faults) == "text outside the tags (74 times), no <action> and <goal>"
     assert describe_faults([]) == ""
+    assert describe_faults([Fault(FaultKind.UNEQUAL_LISTS, detail=d) for d in "ab"]) == "lists of a items (2 times)"
     assert str(Fault(FaultKind.UNEQUAL_LISTS, detail="3, 2 and 3")) == "lists of 3, 2 and 3 items"
     assert set(FAULT_WORDS) == set(FaultKind)
     assert len({str(Fault(kind, "goal", "1")) for kind in FaultKind}) == len(FaultKind)

@@ -74,6 +74,7 @@ ALL_ACTIONS = ("recolor", "remove", "add", "replace", "background")
         # every action at once, on one subject each or in one item
         (answer("; ".join(ALL_ACTIONS), "; ".join(["coat"] * 5), "; ".join(["red"] * 5)), 1, 0, 0, 0),
         (answer(" ".join(ALL_ACTIONS), "coat", "red"), 1, 0, 2 / 3, 2 / 3),
+        (answer("; ".join(ALL_ACTIONS[:4]), "; ".join(["coat"] * 4), "; ".join(["red"] * 4)), 1, 2 / 3, 1 / 3, 1 / 3),
         # the instruction copied whole
         (answer("recolor", INSTRUCTION, INSTRUCTION), 1, 0, 0, 0),
         (answer(INSTRUCTION, INSTRUCTION, INSTRUCTION), 1, 0, 0, 0),
@@ -147,6 +148,7 @@ def test_a_truth_that_holds_an_edit_twice_or_the_instruction_can_be_answered():
     two_birds = {"actions": ["add", "add"], "subjects": ["bird", "bird"], "goals": ["sky", "sky"]}
     completion = answer("add; add", "bird; bird", "sky; sky")
     assert [score(reward, completion, **two_birds) for reward in REWARDS[1:]] == [[1.0]] * 3
+    assert score(SubjectReward(), answer("add", "bird", "sky"), **two_birds) == [2 / 3]
     assert score(
         SubjectReward(), answer("add; " * 2 + "add", "bird; " * 2 + "bird", "sky; " * 2 + "sky"), **two_birds
     ) == [0]
@@ -189,6 +191,15 @@ def test_marks_are_what_the_rewards_pay():
     assert all(value == 1.0 for value in reworded.values())
     zapped = answer("zap; recolor", "man; coat", "nothing; red")
     assert marks(zapped, truth, synonyms={"zap": "remove"})["exact"] == 1.0 == 1.0 - marks(zapped, truth)["exact"]
+
+
+@pytest.mark.parametrize(("true", "most"), [(1, 2), (3, 6)])
+def test_twice_as_many_edits_as_there_are_is_the_most_that_is_paid(true, most):
+    letters = "abcdefgh"
+    row = {"actions": list(letters[:true]), "subjects": list(letters[:true]), "goals": list(letters[:true])}
+    for count in (most, most + 1):
+        found = score(ActionReward(), answer(*["; ".join(letters[:count])] * 3), **row)
+        assert found == [pytest.approx(2 * true / (true + count)) if count == most else 0.0]
 
 
 def test_truths_are_told_apart_row_by_row():

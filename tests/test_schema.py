@@ -1,5 +1,4 @@
 import doctest
-import json
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -7,7 +6,6 @@ from typing import Any, Literal
 import pytest
 
 from diffusers_r1 import schema
-from diffusers_r1.prompts import Prompts
 
 
 class Colour(Enum):
@@ -147,33 +145,3 @@ def test_a_file_is_named_whatever_is_wrong_with_it(tmp_path):
     assert schema.read_file(path) == {"r": 8}
     with pytest.raises(OSError):
         schema.read_file(tmp_path / "none.json")
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ([], "prompts.json must be an object"),
-        ({"decompose": None}, "prompts.json: `decompose` must be text, not null"),
-        ({"decompose": "no place"}, "prompts.json: The decomposition prompt has no {instruction}"),
-        (
-            {"words": "x"},
-            "prompts.json has no `words`; it has `decompose`, `sequence`, `system`, `edited`, `reference` and `examples`",
-        ),
-        ({"system": ["x"]}, "prompts.json: `system` must be text, not a list of 1"),
-    ],
-)
-def test_prompts_are_read_through_the_schema(tmp_path, data, said):
-    (tmp_path / "prompts.json").write_text(json.dumps(data), encoding="utf-8")
-    with pytest.raises(ValueError, match=said) as caught:
-        Prompts.load(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    with pytest.raises(ValueError, match=said):
-        Prompts.from_dict(data, "prompts.json")
-
-
-def test_prompts_survive_their_file(tmp_path):
-    assert Prompts.load(tmp_path) == Prompts()
-    prompts = Prompts("é {instruction}", "in order", "漢")
-    prompts.save(tmp_path)
-    assert Prompts.load(tmp_path) == prompts
-    assert Prompts.from_dict({}) == Prompts()

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from diffusers_r1.prompts import Prompts
+from diffusers_r1.tags import ESCAPES
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "prompts.json must be an object"),
+        ({"decompose": None}, "prompts.json: `decompose` must be text, not null"),
+        ({"decompose": "no place"}, "prompts.json: The decomposition prompt has no {instruction}"),
+        ({"words": "x"}, "prompts.json has no `words`; it has `decompose`, `sequence` and `system`"),
+        ({"system": ["x"]}, "prompts.json: `system` must be text, not a list of 1"),
+    ],
+)
+def test_prompts_are_read_through_the_schema(tmp_path, data, said):
+    (tmp_path / "prompts.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match=said) as caught:
+        Prompts.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(ValueError, match=said):
+        Prompts.from_dict(data, "prompts.json")
+
+
+def test_prompts_survive_their_file(tmp_path):
+    assert Prompts.load(tmp_path) == Prompts()
+    prompts = Prompts("é {instruction}", "in order", "漢")
+    prompts.save(tmp_path)
+    assert Prompts.load(tmp_path) == prompts
+    assert Prompts.from_dict({}) == Prompts()
+
+
+def test_the_default_prompts_say_how_the_format_is_written():
+    prompts = Prompts()
+    assert ESCAPES[";"] in prompts.decompose and ESCAPES["<"] in prompts.decompose and ESCAPES[";"] in prompts.sequence
+
+
+def test_the_two_turns():
+    prompts = Prompts("Plan: {instruction}", "in order", "You plan.")
+    first = prompts.first_turn("a {instruction}", "picture")
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert first[1]["content"] == [
+        {"type": "image", "image": "picture"},
+        {"type": "text", "text": "Plan: a {instruction}"},
+    ]
+    assert Prompts("{instruction}").first_turn("a") == [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+    second = prompts.second_turn(first, "answer")
+    assert second[:2] == first and [message["role"] for message in second[2:]] == ["assistant", "user"]
+    assert [message["content"][0]["text"] for message in second[2:]] == ["answer", "in order"]
