@@ -196,7 +196,7 @@ def test_a_key_does_not_go_to_an_address_that_a_file_names(tmp_path):
 )
 def test_a_file_that_names_no_editor(tmp_path, content):
     (tmp_path / "remote_editor.json").write_text(content)
-    with pytest.raises(ValueError, match="remote_editor.json names no editor") as caught:
+    with pytest.raises(ValueError, match="remote_editor.json names no model") as caught:
         RemoteEditor.from_pretrained(tmp_path)
     assert KEY not in str(caught.value)
     with pytest.raises(OSError, match="remote_editor.json"):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
@@ -30,7 +31,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from PIL import Image
 
 from .images import FORMATS, load_picture, to_png
-from .records import Failure
+from .records import Failure, write_whole
 
 
 if TYPE_CHECKING:
@@ -484,6 +485,31 @@ def key_env_for(base_url: str) -> str | None:
     at_home = _origin(base_url) == _origin(os.environ.get(KEY_HOME) or "https://api.openai.com/v1")
     here = urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
     return KEY if at_home or here else None
+
+
+def save_address(path: Path, class_name: str, endpoint: Endpoint) -> None:
+    """Writes a component behind an address to a JSON file, whose folder is made if not there: never a key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = {"_class_name": class_name, "base_url": endpoint.base_url, "model": endpoint.model}
+    write_whole(path, json.dumps(config, indent=2) + "\n")
+
+
+def load_address(path: Path) -> dict[str, str | None]:
+    """What `save_address` wrote, with the key that may go there, as arguments of an [`Endpoint`].
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it does not hold an address and a model.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        base_url, model = config["base_url"], config["model"]
+        if not isinstance(base_url, str) or not isinstance(model, str):
+            raise TypeError("they are text")
+        check_address(base_url)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} names no model by `base_url` and `model`: {error}.") from None
+    return {"base_url": base_url, "model": model, "api_key_env": key_env_for(base_url)}
 
 
 # Many at once

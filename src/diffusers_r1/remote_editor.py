@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import KEY, Endpoint, EndpointError, check_address, key_env_for, map_in_order
-from .records import write_whole
+from .endpoints import KEY, Endpoint, EndpointError, load_address, map_in_order, save_address
 
 
 if TYPE_CHECKING:
@@ -151,10 +150,7 @@ class RemoteEditor:
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Writes address and model to `remote_editor.json` in a folder, which is made if not there; never a key."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"_class_name": type(self).__name__, "base_url": self.base_url, "model": self.model}
-        write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+        save_address(Path(save_directory) / CONFIG_NAME, type(self).__name__, self.endpoint)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemoteEditor:
@@ -171,16 +167,7 @@ class RemoteEditor:
             OSError: If there is no such file.
             ValueError: If it does not hold an address and a model.
         """
-        path = Path(folder) / CONFIG_NAME
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            base_url, model = config["base_url"], config["model"]
-            if not isinstance(base_url, str) or not isinstance(model, str):
-                raise TypeError("they are text")
-            check_address(base_url)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} names no editor by `base_url` and `model`: {error}.") from None
-        return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
+        return cls(**{**load_address(Path(folder) / CONFIG_NAME), **settings})
 
     def __repr__(self) -> str:
         return f"RemoteEditor({self.base_url!r}, {self.model!r})"

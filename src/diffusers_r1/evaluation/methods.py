@@ -229,13 +229,14 @@ def editor_names(
     for source in [source for source in editors if source not in names]:
         others = {tail for other in editors if other != source for tail in _tails(other)}
         free = (tail for tail in _tails(source) if tail not in {*others, *known, *taken, *names.values()})
-        names[source] = next(free, place_of(source))
+        names[source] = next(free, source)
     return [names[source] for source in editors]
 
 
 def place_of(source: str) -> str:
-    """A folder's absolute path; a name as it is."""
-    return os.path.abspath(source) if Path(source).is_dir() else source
+    """A name as it is; of a folder a digest of its path, which is nobody else's business."""
+    path = os.path.abspath(source)
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16] if Path(path).is_dir() else source
 
 
 def _tails(source: str) -> list[str]:

@@ -159,7 +159,7 @@ def evaluate(
             weights = {source: bundle.editor_fingerprint(source) for source in sources}
             called = editor_names(weights, read_variants(folder), [editor.name for editor in served])
             for name, source in zip(called, sources):
-                editor = bundle.editor(name, source, batch_size, arguments)
+                editor = bundle.editor(name, source, weights[source], batch_size, arguments)
                 _carry_out(folder, [plan for key, plan in plans.items() if key != "remote"], editor, turns, seed)
                 del editor
                 _free_memory()
@@ -200,7 +200,9 @@ class _Bundle:
     def editor_fingerprint(self, source: str) -> dict[str, str]:
         return fingerprint(source, (lambda part: part == "editor") if source == self.name else (lambda part: True))
 
-    def editor(self, name: str, source: str, batch_size: int, arguments: Mapping[str, Any]) -> LocalEditor:
+    def editor(
+        self, name: str, source: str, weights: Mapping[str, str], batch_size: int, arguments: Mapping[str, Any]
+    ) -> LocalEditor:
         """The bundle's own editor, or another pipeline, in a pipeline without agents."""
         from diffusers import DiffusionPipeline
 
@@ -212,8 +214,7 @@ class _Bundle:
             other = DiffusionPipeline.from_pretrained(source, dtype=self.dtype)
             pipe = ImageEditR1Pipeline(None, None, other)
         pipe.set_progress_bar_config(disable=True)
-        settings = self.editor_fingerprint(source)
-        return LocalEditor(name, pipe.to(self.device), settings, batch_size, place_of(source), **arguments)
+        return LocalEditor(name, pipe.to(self.device), weights, batch_size, place_of(source), **arguments)
 
 
 def _free_memory() -> None:
