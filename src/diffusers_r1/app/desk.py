@@ -84,7 +84,8 @@ class Desk:
             if "callback_on_step_end" in arguments_of(self.pipeline.editor):
                 watched["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
             report(0, desc="Editing")
-            return picture, metadata, self.pipeline(picture, plan=plan, turns=turns, generator=generator, **watched)
+            output: Any = self.pipeline(picture, plan=plan, turns=turns, generator=generator, **watched)
+            return picture, metadata, output
 
 
 class _Steps:

@@ -37,7 +37,7 @@ def load_planner(
         the default ones where the folder has none.
     """
     folder = find(str(name)) or name
-    if adapter := find_adapter_config_file(folder):
+    if adapter := find_adapter_config_file(str(folder)):
         model, processor, _ = load_planner(
             json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"], **kwargs
         )

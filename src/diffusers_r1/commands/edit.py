@@ -6,6 +6,7 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from ..bundles import AGENTS
 from ..images import check_writable, load_with_metadata, write_picture
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             )
 
         # 3. Edit
-        out = pipe(
+        out: Any = pipe(
             picture,
             args.instruction,
             plan=plan,

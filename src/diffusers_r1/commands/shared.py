@@ -39,7 +39,7 @@ def seed(text: str) -> int:
     return number
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--model", default=SCENES, help="a folder, a name on the Hub, or a shipped bundle (default: %(default)s)"
     )

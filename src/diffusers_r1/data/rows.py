@@ -60,17 +60,17 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(reasoning, str | None):
         raise ValueError(f"the reasoning is {reasoning!r}")
     texts = {"instruction": instruction.strip(), "reasoning": reasoning and reasoning.strip()}
-    lists = {name: cells.get(name) for name in EDIT_COLUMNS}
+    lists: dict[str, Any] = {name: cells.get(name) for name in EDIT_COLUMNS}
     if all(items is None for items in lists.values()):
         return {**texts, **lists}
     for name, items in lists.items():
         if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
             raise ValueError(f"`{name}` is no list of texts: {items!r}")
+        lists[name] = [item.strip() for item in items]
     lengths = [len(items) for items in lists.values()]
     if len(set(lengths)) > 1 or not lengths[0]:
         raise ValueError("there are {} actions, {} subjects and {} goals".format(*lengths))
-    stripped = {name: [item.strip() for item in items] for name, items in lists.items()}
-    return {**texts, **stripped}
+    return {**texts, **lists}
 
 
 def true_edits(row: Mapping[str, Any]) -> list[Edit]:
@@ -164,7 +164,7 @@ def _to_prompt(
     instruction = row["instruction"]
     for token in control_tokens:
         instruction = instruction.replace(token, " ")
-    columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
+    columns: dict[str, Any] = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
     if answered:
         answer = write_decomposition(true_edits(row), row["reasoning"] or "")
         columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]

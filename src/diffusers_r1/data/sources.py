@@ -13,7 +13,7 @@ it and give the folder as `path`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -182,9 +182,9 @@ def _open(where: str, split: str, options: dict[str, Any]) -> Dataset:
     import datasets
 
     if (Path(where) / "state.json").exists():
-        return datasets.load_from_disk(where)
+        return datasets.Dataset.load_from_disk(where)
     if (Path(where) / "dataset_dict.json").exists():
-        return datasets.load_from_disk(where)[split]
+        return datasets.DatasetDict.load_from_disk(where)[split]
     return datasets.load_dataset(where, split=split, **options)
 
 
@@ -314,7 +314,7 @@ def _pictures(dataset: Dataset, theirs: str, ours: str, where: str) -> Dataset:
     return column.cast_column(ours, Picture())
 
 
-def _pictures_in(cells: list[str | None], name: str) -> Dataset:
+def _pictures_in(cells: Sequence[str | None], name: str) -> Dataset:
     from datasets import Dataset, Features
 
     from .pictures import Picture

@@ -61,21 +61,22 @@ def load_with_metadata(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image
     Raises:
         TypeError, ValueError: As in [`load_picture`].
     """
-    name, picture = "The picture", None
-    if isinstance(source, Image.Image):
-        picture = source
-    elif isinstance(source, (str, Path)):
+    name = "The picture"
+    if isinstance(source, (str, Path)):
         name = f"The picture {_short(source)}"
     elif _is_array(source):
-        picture = _from_array(_to_numpy(source), max_pixels)
-    elif not hasattr(source, "read"):
+        source = _from_array(_to_numpy(source), max_pixels)
+    elif not isinstance(source, Image.Image) and not hasattr(source, "read"):
         raise TypeError(f"A picture is {_TAKEN}, not {type(source).__name__}.")
 
     try:
-        if picture is not None:
-            return _to_rgb(picture, max_pixels), metadata_of(picture)
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, max_pixels), metadata_of(source)
         # A file that the caller has opened is the caller's to close.
-        with nullcontext(source) if hasattr(source, "read") else _file(source) as file, _opened(file) as picture:
+        with (
+            _file(source) if isinstance(source, (str, Path)) else nullcontext(source) as file,
+            _opened(file) as picture,
+        ):
             return _to_rgb(picture, max_pixels), metadata_of(picture)
     # Pillow answers a damaged file with OSError, SyntaxError, EOFError, struct.error and others of its own.
     except Exception as error:
