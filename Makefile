@@ -18,7 +18,7 @@ test: $(VENV)/test.stamp
 quality: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 style: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CHECKED)

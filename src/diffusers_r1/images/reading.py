@@ -18,6 +18,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 2**26  # 8192 x 8192, below the size at which Pillow begins to warn of a decompression bomb
 MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
+_HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _TAKEN = "a PIL picture, a numpy array, a torch tensor, a path, a URL or an open binary file"
 _TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
 
@@ -172,6 +173,8 @@ def _opened(file: BinaryIO) -> Image.Image:
     except Image.UnidentifiedImageError:
         if b"<svg" in head.lower():
             raise ValueError("SVG is a drawing, not a picture; export it as PNG first.") from None
+        if head[4:12] in _HEIC:
+            raise ValueError("HEIC, in which phones store photos, is not read; export it as JPEG first.") from None
         raise ValueError(f"this is no picture of a known format: {', '.join(FORMATS)}.") from None
 
 
