@@ -1,20 +1,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CHECKED := src tests examples benchmarks docs setup.py
+CHECKED := src tests examples benchmarks docs tools setup.py
+ALL := test,train,eval,app,docs,quality,ray
+INSTALL := $(BIN)/python -m pip install -c constraints.txt
+TESTS := -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test quality style docs
+.PHONY: demo test quality style docs upgrade test-oldest
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/diffusers-r1 demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python $(TESTS)
 	$(MAKE) quality
 
 quality: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 style: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CHECKED)
@@ -24,18 +28,36 @@ docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "The site: site/index.html"
 
+# The newest versions, in an environment of their own. Where the tests pass with them, constraints.txt says so.
+upgrade: NEWEST := build/newest
+upgrade:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install -e ".[$(ALL)]"
+	$(NEWEST)/bin/python $(TESTS)
+	$(NEWEST)/bin/python tools/constraints.py > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+# The oldest versions that setup.py allows. What only the tests need may be new.
+test-oldest: OLDEST := build/oldest
+test-oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[train,eval,app,constrained,ray]"
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python -e ".[test]"
+	$(OLDEST)/bin/python $(TESTS)
+
 # A stamp says that the environment has what a target needs; it is made again when the requirements change.
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e .
+$(VENV)/demo.stamp: setup.py constraints.txt | $(VENV)/pyvenv.cfg
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/test.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e ".[test,train,eval,app,docs,quality,ray]"
+$(VENV)/test.stamp: setup.py constraints.txt | $(VENV)/pyvenv.cfg
+	$(INSTALL) -e ".[$(ALL)]"
 	touch $@
 
-$(VENV)/docs.stamp: setup.py | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install -e ".[docs]"
+$(VENV)/docs.stamp: setup.py constraints.txt | $(VENV)/pyvenv.cfg
+	$(INSTALL) -e ".[docs]"
 	touch $@

@@ -6,15 +6,16 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 
+# A lower bound is the oldest version with which `make test-oldest` passes; what has none is only for the tests and the site.
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
-    "train": ["trl>=1.16", "peft", "transformers<5.24", "datasets>=4", "scipy", "matplotlib"],
+    "train": ["trl>=1.16", "peft>=0.18", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.9"],
     "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
-    "eval": ["torchmetrics", "matplotlib", "datasets>=4", "scipy>=1.15", "openai>=3"],
-    "app": ["gradio>=6"],
-    "constrained": ["llguidance"],
+    "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
+    "app": ["gradio>=6.0"],
+    "constrained": ["llguidance>=1.0"],
     "languages": ["simplemma"],  # inflected verbs of other languages than English in rewards and marks
-    "ray": ["ray[data]>=2.49", "datasets>=4"],
+    "ray": ["ray[data]>=2.49", "datasets>=4.7"],
     "test": [
         "pytest",
         "pytest-timeout",
@@ -40,7 +41,7 @@ EXTRAS = {
         "mkdocstrings[python]",
         "ipywidgets",  # without it tqdm warns in notebooks
     ],
-    "quality": ["ruff"],
+    "quality": ["ruff", "basedpyright"],  # pyright in a package that holds all it needs: the one called so downloads
 }
 
 setup(
@@ -63,21 +64,22 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={
+        "diffusers_r1": ["py.typed"],  # the types are for others, too
         "diffusers_r1.bundles": [
             f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")
         ],
         "diffusers_r1.sentences": ["data/*.jsonl"],
     },
     install_requires=[
-        "accelerate",
+        "accelerate>=1.4",
         "diffusers>=0.42",
-        "huggingface_hub",
-        "numpy",
+        "huggingface_hub>=1.32",
+        "numpy>=1.26",
         "pillow>=11.3",  # opens AVIF
-        "requests",
-        "safetensors",
+        "requests>=2.32",
+        "safetensors>=0.8",
         "torch>=2.4",
-        "torchvision",  # the processor of Qwen2.5-VL does not load without it
+        "torchvision>=0.19",  # the processor of Qwen2.5-VL does not load without it
         "transformers>=5.0",
         "urllib3>=2.2",  # under requests; the first that hands over what has come
     ],

@@ -150,9 +150,10 @@ class GrammarProcessor:
 
     def _matcher(self, row: int, said: list[int], vocabulary: int) -> Any:
         """The state of the grammar after what a row has said."""
-        before, matcher = self.rows.get(row, (None, None))
-        if before is None or said[: len(before)] != before:  # the first token, or a draft was dropped
-            before, matcher = [], self._start(vocabulary)
+        state = self.rows.get(row)
+        if state is None or said[: len(state[0])] != state[0]:  # the first token, or a draft was dropped
+            state = [], self._start(vocabulary)
+        before, matcher = state
         new = said[len(before) :]
         # What a draft holds beyond the grammar is rejected by the tokens before it, and what follows the end is padding.
         taken = 0 if matcher.is_stopped() else matcher.try_consume_tokens(new)
@@ -179,7 +180,7 @@ def _llguidance() -> Any:
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Any:
+def _tokenizer(tokenizer: Any, vocabulary: int) -> Any:
     """llguidance's form of a tokenizer, which takes a second to make for a large vocabulary."""
     from llguidance.hf import from_tokenizer
 

@@ -20,7 +20,7 @@ from diffusers_r1.images.colour import srgb_profile
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-INKS = Image.fromarray(RNG.integers(0, 256, (40, 50, 4), dtype=np.uint8), "CMYK")
+INKS = Image.frombytes("CMYK", (50, 40), RNG.integers(0, 256, (40, 50, 4), dtype=np.uint8).tobytes())
 
 
 def values(picture):

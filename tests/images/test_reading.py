@@ -193,6 +193,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(file, side):
         (b"", "the file is empty"),
         (b"<?xml version='1.0'?>\n<svg width='9' height='9'></svg>", "SVG"),
         (b"plain text", "no picture of a known format"),
+        (struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC.*export it as JPEG"),
         (png_bytes()[:60], "cannot be used"),
         (png_bytes()[:20], "cannot be used"),
         (b"\x89PNG\r\n\x1a\n", "cannot be used"),

@@ -21,14 +21,21 @@ RNG = np.random.default_rng(0)
 # Smooth, as photos are: on noise JPEG says little about its quality.
 PICTURE = Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((160, 120), Image.Resampling.BICUBIC)
 ORIENTATION, ARTIST, EXIF, GPS = 0x0112, 0x013B, 0x8769, 0x8825
-TAKEN, MAKER_NOTE, COLOUR_SPACE, WIDTH = 0x9003, 0x927C, 0xA001, 0xA002
+TAKEN, MAKER_NOTE, COLOUR_SPACE, WIDTH, INTEROP = 0x9003, 0x927C, 0xA001, 0xA002, 0xA005
 FIRST_THUMBNAIL = ExifTags.IFD.IFD1
 
 
 def camera_exif(more=()):
     exif = Image.Exif()
     exif[ORIENTATION], exif[ARTIST], exif[0x0110] = 6, "Ann Other", "Camera 1"
-    exif[EXIF] = {TAKEN: "2024:05:01 10:00:00", MAKER_NOTE: b"abc", COLOUR_SPACE: 0xFFFF, WIDTH: 160, **dict(more)}
+    exif[EXIF] = {
+        TAKEN: "2024:05:01 10:00:00",
+        MAKER_NOTE: b"abc",
+        COLOUR_SPACE: 0xFFFF,
+        WIDTH: 160,
+        INTEROP: {1: "R03"},
+        **dict(more),
+    }
     exif[GPS] = {1: "N", 2: (52.0, 30.0, 0.0)}
     return exif
 
@@ -57,7 +64,7 @@ def test_what_a_photographer_expects_is_kept(tmp_path, photo, name):
     assert exif[ARTIST] == "Ann Other" and exif[0x0110] == "Camera 1" and exif.get(ORIENTATION, 1) == 1
     taken = exif.get_ifd(EXIF)
     assert taken[TAKEN] == "2024:05:01 10:00:00" and taken[MAKER_NOTE] == b"abc" and taken[COLOUR_SPACE] == 1
-    assert WIDTH not in taken and exif.get_ifd(GPS)[2] == (52.0, 30.0, 0.0)
+    assert WIDTH not in taken and INTEROP not in taken and exif.get_ifd(GPS)[2] == (52.0, 30.0, 0.0)
     dpi = after.info.get("dpi") or (exif[0x011A], exif[0x011B])
     assert [round(float(value)) for value in dpi] == [300, 240] and exif[0x0128] == 2
     if not name.lower().endswith(("jpg", "jpeg", "webp", "avif")):
@@ -154,6 +161,13 @@ def test_a_resolution_that_is_none_is_left_out(dpi):
     picture = PICTURE.copy()
     picture.info["dpi"] = dpi
     assert load_with_metadata(picture)[1].dpi is None
+
+
+def test_a_resolution_in_centimetres_is_turned_into_inches(tmp_path):
+    exif = Image.Exif()
+    exif[0x011A], exif[0x011B], exif[0x0128] = 100.0, 50.0, 3
+    PICTURE.save(tmp_path / "a.webp", exif=exif)
+    assert load_with_metadata(tmp_path / "a.webp")[1].dpi == (254, 127)
 
 
 def test_the_source_is_left_alone(photo):

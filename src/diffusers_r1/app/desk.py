@@ -84,7 +84,8 @@ class Desk:
             if "callback_on_step_end" in arguments_of(self.pipeline.editor):
                 call["callback_on_step_end"] = _Steps(report, len(plan.prompts(turns)))
             report(0, desc="Editing")
-            return picture, metadata, self.pipeline(**call)
+            output: Any = self.pipeline(**call)
+            return picture, metadata, output
 
 
 class _Steps:

@@ -24,7 +24,7 @@ MAX_FILE_SIZE = 32 * 2**20  # bytes of an upload
 KEPT = 24 * 3600  # seconds that an upload stays on the disk
 ONE_AT_A_TIME = {"concurrency_id": "models", "concurrency_limit": 1}
 # Values arrive as they were sent. Gradio would open a picture on the way, and its own refusals tell people nothing.
-AS_SENT = {"preprocess": False}
+AS_SENT: dict[str, Any] = {"preprocess": False}
 
 INTRODUCTION = f"""# {TITLE}
 Say in one sentence everything that should change. A planner takes the sentence apart; you read its plan, change it, and
@@ -105,7 +105,7 @@ def make_page(
             headers=list(table.COLUMNS),
             datatype=["str", "str", "str", "number", "str"],
             type="array",
-            column_count=(len(table.COLUMNS), "fixed"),  # what replaces this form, `column_limits`, does nothing yet
+            column_count=(len(table.COLUMNS), "fixed"),  # pyright: ignore[reportArgumentType] # `column_limits` does nothing yet
             column_widths=["12%", "22%", "18%", "8%", "40%"],
             wrap=True,
             interactive=True,
@@ -188,12 +188,12 @@ def make_page(
         def on_history(history: list[Run], chosen: gr.SelectData) -> list[Any]:
             return show_run(history[chosen.index])
 
-        private = {"api_visibility": "private"}
-        quick = {**private, "queue": False, "show_progress": "hidden"}
-        works = {**private, **ONE_AT_A_TIME, **AS_SENT}
+        private: dict[str, Any] = {"api_visibility": "private"}
+        quick: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
+        works: dict[str, Any] = {**private, **ONE_AT_A_TIME, **AS_SENT}
         finished = [*run_view, history, history_gallery]
         # In a queue of its own: the page does not show what goes wrong outside of queues.
-        checks = {"concurrency_id": "checks", "concurrency_limit": 4, "show_progress": "hidden"}
+        checks: dict[str, Any] = {"concurrency_id": "checks", "concurrency_limit": 4, "show_progress": "hidden"}
         picture.upload(desk.check_picture, picture, **private, **checks, **AS_SENT)
         dice.click(None, None, seed, js=NEW_SEED, **private)
         plan_button.click(on_plan, [picture, instruction], plan_view, show_progress_on=plan_table, **works)
@@ -238,14 +238,15 @@ def _add_api(desk: Desk, picture: gr.Image, instruction: gr.Textbox, turns: gr.R
     def edit(image, plan, turns, seed, report=gr.Progress()) -> tuple[Image.Image, list]:  # noqa: B008
         """The picture after a plan was carried out, and after each turn; of the plan only `requests` is needed."""
         _, _, output = desk.edit(image, desk.read_plan(plan), turns, seed, report)
-        return output.images[0], [(turn.image, turn.prompt) for turn in output.turns[0]]
+        edited: Any = output.images[0]
+        return edited, [(turn.image, turn.prompt) for turn in output.turns[0]]
 
     def plan_and_edit(image, instruction, turns, seed, report=gr.Progress()) -> tuple:  # noqa: B008
         """The picture after an instruction was planned and carried out, after each turn, and the plan."""
         planned = plan(image, instruction, report)
         return *edit(image, planned, turns, seed, report), planned
 
-    call = {"triggers": [], **ONE_AT_A_TIME, **AS_SENT}
+    call: dict[str, Any] = {"triggers": [], **ONE_AT_A_TIME, **AS_SENT}
     gr.on(fn=plan, inputs=[picture, instruction], outputs=plan_json, api_name="plan", **call)
     pictures = [edited, turn_pictures]
     gr.on(fn=edit, inputs=[picture, plan_json, turns, seed], outputs=pictures, api_name="edit", **call)

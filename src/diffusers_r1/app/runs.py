@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -45,7 +46,8 @@ def keep(root: Path, before: Image.Image, metadata: Metadata, output: ImageEditR
         (folder / f"turn-{number}.png").write_bytes(to_png(turn.image))
         turns.append((folder / f"turn-{number}.png", turn.prompt))
     (folder / "before.png").write_bytes(to_png(before))
-    write_picture(folder / "edited.png", output.images[0], metadata)
+    edited: Any = output.images[0]  # a PIL picture, since nothing else was asked for
+    write_picture(folder / "edited.png", edited, metadata)
     (folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
     return Run(plan, folder / "before.png", folder / "edited.png", tuple(turns), folder / "plan.json")
 

@@ -145,8 +145,9 @@ def _reworded(request: str, before: Edit, after: Edit) -> str:
     said = set()
 
     def put(found: re.Match) -> str:
-        said.add(found.lastgroup)
-        return getattr(after, found.lastgroup)
+        name = str(found.lastgroup)  # one of the two: a match is always of one of them
+        said.add(name)
+        return getattr(after, name)
 
     reworded = re.sub(rf"(?<!\w)(?:{either})(?!\w)", put, request, flags=re.IGNORECASE)
     changed = {name for name in fields if getattr(before, name) != getattr(after, name)}

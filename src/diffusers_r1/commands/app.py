@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
 
         pipe = load_pipeline(args)
         pipe.set_progress_bar_config(disable=True)
-        about = (page.scenes_examples(), page.SCENES_NOTICE) if is_scenes(args) else ()
-        blocks = page.make_page(pipe, *about, max_pixels=args.max_pixels, max_waiting=args.max_waiting)
+        examples, notice = (page.scenes_examples(), page.SCENES_NOTICE) if is_scenes(args) else ([], "")
+        blocks = page.make_page(pipe, examples, notice, max_pixels=args.max_pixels, max_waiting=args.max_waiting)
         with checking():
             address = page.launch(blocks, args.host, args.port, args.share, auth)
     print(address, flush=True)

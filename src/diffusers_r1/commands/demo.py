@@ -6,6 +6,7 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         import torch
 
         pipe = load_pipeline(args)
-        out = pipe(task.image, task.instruction, generator=torch.Generator().manual_seed(0))
+        out: Any = pipe(task.image, task.instruction, generator=torch.Generator().manual_seed(0))
     after, plan = out.images[0], out.plans[0]
 
     folder = args.output_dir
@@ -127,7 +128,7 @@ def _table(plan: EditPlan) -> Image.Image:
     return table
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 

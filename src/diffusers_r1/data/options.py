@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from .sources import is_made, load_rows
 
@@ -41,7 +41,7 @@ def check_row_options(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 def rows_of(args: argparse.Namespace, on_bad_row: Literal["error", "skip", "keep"]) -> Dataset:
     """The rows that the options name; raises as [`load_rows`] does."""
-    return load_rows(
+    rows = load_rows(
         args.dataset_name,
         args.dataset_split,
         on_bad_row=on_bad_row,
@@ -50,6 +50,7 @@ def rows_of(args: argparse.Namespace, on_bad_row: Literal["error", "skip", "keep
         columns=args.dataset_columns,
         path=args.dataset_path,
     )
+    return cast("Dataset", rows)  # without an end are only scenes without a limit, which the options refuse
 
 
 def positive(text: str) -> int:

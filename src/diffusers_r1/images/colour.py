@@ -35,11 +35,13 @@ def to_srgb(picture: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
         pixels = _without_palette(picture)
-        if pixels.mode not in _MODES.get(profile.profile.xcolor_space, ()):
+        space = profile.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue] # taken for the file by Pillow's types
+        if pixels.mode not in _MODES.get(space, ()):
             return picture
         alpha = pixels.getchannel("A") if pixels.mode in ("LA", "RGBA") else None
         pixels = pixels.convert(pixels.mode.removesuffix("A"))
-        result = ImageCms.profileToProfile(pixels, profile, io.BytesIO(srgb_profile()), outputMode="RGB")
+        target = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
+        result = ImageCms.buildTransform(profile, target, pixels.mode, "RGB").apply(pixels)
     except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):  # the last, where the name of the colour space is none
         return picture
     if alpha is not None:

@@ -18,6 +18,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 2**26  # 8192 x 8192, below the size at which Pillow begins to warn of a decompression bomb
 MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
+_HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _TAKEN = "a PIL picture, a numpy array, a torch tensor, a path, a URL or an open binary file"
 _TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
 
@@ -61,21 +62,22 @@ def load_with_metadata(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image
     Raises:
         TypeError, ValueError: As in [`load_picture`].
     """
-    name, picture = "The picture", None
-    if isinstance(source, Image.Image):
-        picture = source
-    elif isinstance(source, (str, Path)):
+    name = "The picture"
+    if isinstance(source, (str, Path)):
         name = f"The picture {_short(source)}"
     elif _is_array(source):
-        picture = _from_array(_to_numpy(source), max_pixels)
-    elif not hasattr(source, "read"):
+        source = _from_array(_to_numpy(source), max_pixels)
+    elif not isinstance(source, Image.Image) and not hasattr(source, "read"):
         raise TypeError(f"A picture is {_TAKEN}, not {type(source).__name__}.")
 
     try:
-        if picture is not None:
-            return _to_rgb(picture, max_pixels), metadata_of(picture)
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, max_pixels), metadata_of(source)
         # A file that the caller has opened is the caller's to close.
-        with nullcontext(source) if hasattr(source, "read") else _file(source) as file, _opened(file) as picture:
+        with (
+            _file(source) if isinstance(source, (str, Path)) else nullcontext(source) as file,
+            _opened(file) as picture,
+        ):
             return _to_rgb(picture, max_pixels), metadata_of(picture)
     # Pillow answers a damaged file with OSError, SyntaxError, EOFError, struct.error and others of its own.
     except Exception as error:
@@ -171,6 +173,8 @@ def _opened(file: BinaryIO) -> Image.Image:
     except Image.UnidentifiedImageError:
         if b"<svg" in head.lower():
             raise ValueError("SVG is a drawing, not a picture; export it as PNG first.") from None
+        if head[4:12] in _HEIC:
+            raise ValueError("HEIC, in which phones store photos, is not read; export it as JPEG first.") from None
         raise ValueError(f"this is no picture of a known format: {', '.join(FORMATS)}.") from None
 
 

@@ -146,13 +146,13 @@ class Author:
             return self._same_color_as()
         if pointer == "correction":
             return self._corrected()
-        candidates = [item for item in self.untouched if self._reference(item, pointer)]
+        candidates = {item: said for item in self.untouched if (said := self._reference(item, pointer))}
         if not candidates:
             return None
-        edit = self._edit(self._pick(("recolor", "remove", "replace")), subject=self._pick(candidates))
+        edit = self._edit(self._pick(("recolor", "remove", "replace")), subject=self._pick(list(candidates)))
         if edit is None:
             return None
-        said = self._reference(Item(*edit.subject.split(" ")), pointer)
+        said = candidates[Item(*edit.subject.split(" "))]
         literal = Edit(edit.action, said, edit.goal)
         return Request(self._word(literal), (edit,), (literal,), pointer)
 
@@ -203,7 +203,7 @@ class Author:
         if not 2 <= len(items) <= most_edits + 1 or len(self.untouched) < len(items):
             return None
         kept = self._pick(items)
-        edits = tuple(self._edit("remove", subject=item) for item in items if item != kept)
+        edits = tuple(Edit("remove", str(item), "nothing") for item in items if item != kept)
         self.untouched.clear()
         said = f"everything but the {kept}"
         literal = Edit("remove", said, "nothing")

@@ -178,9 +178,10 @@ def _sample_requests(kind: str, scene: Scene, random: np.random.Generator) -> tu
     elif kind == "pointed":
         parts = [author.indirect(POINTERS[random.integers(len(POINTERS))], MOST_EDITS)]
     else:
-        count = random.integers(2, MOST_EDITS + 1)
+        count = int(random.integers(2, MOST_EDITS + 1))
         pointers = [POINTERS[random.integers(len(POINTERS))] for _ in range(count)]
         parts = [author.indirect(pointer, MOST_EDITS + 1 - count) for pointer in pointers]
-    if None in parts or sum(len(part.edits) for part in parts) > MOST_EDITS:
+    found = tuple(part for part in parts if part is not None)
+    if len(found) < len(parts) or sum(len(part.edits) for part in found) > MOST_EDITS:
         return None
-    return tuple(parts)
+    return found
