@@ -136,11 +136,19 @@ every setting to the editor as well, not the dtype alone:
     pipe = {name}.from_pretrained(...)
 """
 
+import sys
+
+from diffusers import DiffusionPipeline  # noqa: F401
+
+
 try:
     from {module} import {name}  # noqa: F401
     from diffusers_r1.pipelines.nested import NestedPipeline  # noqa: F401
 except ImportError as error:
     raise ImportError("To load this bundle: pip install diffusers-r1") from error
+
+# Here diffusers looks for the class of a component that is given in place of the bundle's own.
+sys.modules.setdefault("{PIPELINE_MODULE}", sys.modules[__name__])
 '''
 
 

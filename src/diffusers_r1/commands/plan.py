@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         pipe = load_pipeline(args, editor=None)
         generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
         with checking():
-            pipe.check_planning(picture, args.instruction, args.max_new_tokens)
+            pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling)
         plan = pipe.plan(picture, args.instruction, generator, args.max_new_tokens, **sampling)
     print(plan.to_json())
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils import logging
 from PIL import Image
+from transformers import GenerationConfig, GenerationMixin
 
+from .. import schema
 from ..belongings import belongings
-from ..editors import Upscaler, check_composed, check_editor, share_out
+from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
+from ..grammar import decomposition_grammar
 from ..images import load_samples
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
+from ..planners.remote import RemotePlanner, request_fields
 from .selection import Selector
 
 
@@ -29,6 +34,11 @@ Generators = torch.Generator | list[torch.Generator] | None
 TURNS = ("single", "multi", "auto", "composed")
 OUTPUT_TYPES = ("pil", "np", "pt")
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
+NO_INSTRUCTION = "There is no instruction yet, its text is empty: say what to change in the picture."
+
+# Settings of the agents' answers: what `generate` takes, and what is of `make_plans`.
+GENERATION = {*vars(GenerationConfig()), *signature(GenerationMixin.generate).parameters, "constrained", "retries"}
+NOT_OF_GENERATION = ("self", "inputs", "kwargs", "max_new_tokens", "max_length", "num_plans", "num_return_sequences")
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,8 @@ def check_call(
     of_plan = int(num_images_per_prompt if selector is None else num_images_per_plan)
     made_of_each = int(num_plans) * of_plan
     each = share_out(pipeline.editor, arguments, len(images), made_of_each)
+    for share in each:
+        check_values(pipeline.editor, share)
     warn_of_other_pictures(pipeline, images)
     return EditCall(
         images,
@@ -151,7 +163,7 @@ def check_planning(
     generation: Mapping[str, Any] | None = None,
 ) -> tuple[list[Image.Image], list[str]]:
     """Open the pictures, pair them with instructions, and refuse what cannot be planned; raises as `check_call` does."""
-    check_generation(max_new_tokens, generation)
+    check_generation(pipeline.planner, max_new_tokens, generation)
     check_count("num_plans", num_plans)
     images, _, instructions = open_pairs(image, check_instructions(pipeline, instruction))
     if isinstance(generator, (list, tuple)):
@@ -208,7 +220,7 @@ def check_settings(
             raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
     if num_plans > 1 and planned:
         raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
-    check_generation(max_new_tokens, generation)
+    check_generation(None if planned else pipeline.planner, max_new_tokens, generation)
 
 
 def check_count(name: str, number: Any) -> None:
@@ -217,14 +229,44 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
 
 
-def check_generation(max_new_tokens: Any, generation: Any) -> None:
-    """Refuse settings of the agents' answers that cannot be; raises as `check_call` does."""
+def check_generation(planner: Any, max_new_tokens: Any, generation: Any) -> None:
+    """Refuse settings of the agents' answers that cannot be; raises as `check_call` does.
+
+    Args:
+        planner: Whose answers they are; `None` if nothing is planned.
+    """
     check_count("max_new_tokens", max_new_tokens)
     if generation is not None and not isinstance(generation, Mapping):
         raise TypeError(f'`generation` is a `dict` such as {{"do_sample": True}}, not {type(generation).__name__}.')
-    for name in ("max_new_tokens", "num_plans"):
-        if name in (generation or {}):
-            raise TypeError(f"`{name}` is an argument of its own, not one of `generation`.")
+    generation = generation or {}
+    for name, value in generation.items():
+        if name in NOT_OF_GENERATION:
+            raise TypeError(
+                f"`{name}` is not one of `generation`: `max_new_tokens` and `num_plans` are arguments of their own."
+            )
+        if isinstance(planner, torch.nn.Module) and name not in GENERATION:
+            raise TypeError(f"`{name}` is no setting of the planner's `generate`.")
+        fits, said = _FITTING.get(name, (None, ""))
+        if fits is not None and value is not None and not fits(value):
+            raise ValueError(f"`{name}` must be {said}, not {value!r}.")
+    if isinstance(planner, RemotePlanner):
+        request_fields(dict(generation))
+    elif planner is not None and generation.get("constrained"):
+        decomposition_grammar(int(max_new_tokens))  # which says how many tokens it needs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+_FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "do_sample": (lambda value: isinstance(value, bool), "True or False"),
+    "constrained": (lambda value: isinstance(value, bool), "True or False"),
+    "temperature": (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0"),
+    "top_p": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
+    "top_k": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
+    "retries": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
+}
 
 
 def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[str]:
@@ -234,7 +276,7 @@ def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[
         if not isinstance(one, str):
             raise TypeError(f"An instruction is text, not {type(one).__name__}; a plan is an `EditPlan`.")
         if not one.strip():
-            raise ValueError("An instruction is empty.")
+            raise ValueError(NO_INSTRUCTION)
         if not _is_text(one):
             raise ValueError("An instruction holds half of a surrogate pair, which is no text.")
     check_agents(pipeline)
@@ -253,7 +295,7 @@ def check_agents(pipeline: ImageEditR1Pipeline) -> None:
 
 
 def check_plans(plan: Any) -> list[EditPlan]:
-    """The plans as a list; raises as `check_call` does."""
+    """The plans as a list, with nothing in them but what their fields may hold; raises as `check_call` does."""
     plans = _as_list("plan", plan)
     for one in plans:
         if not isinstance(one, EditPlan):
@@ -261,7 +303,7 @@ def check_plans(plan: Any) -> list[EditPlan]:
                 f"A plan is an `EditPlan`, not {type(one).__name__}; `EditPlan.from_dict` and `EditPlan.from_json` make"
                 " one."
             )
-    return plans
+    return [schema.read(EditPlan, asdict(one), "plan") for one in plans]
 
 
 def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:

@@ -186,7 +186,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
         images, instructions = self.check_planning(
-            image, instruction, max_new_tokens, num_plans, generator, generation
+            image, instruction, max_new_tokens, num_plans, generator, {"constrained": constrained, **generation}
         )
         plans = self._make_plans(
             images,
