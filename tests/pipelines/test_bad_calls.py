@@ -60,7 +60,7 @@ def cases() -> list[tuple[str, dict]]:
         "plan", *({"plan": plan} for plan in ({}, {"requests": ["a"]}, "a", 3, [], [PLAN, {}], [PLAN, None], [[PLAN]]))
     )
     wrong = [
-        EditPlan("", (), "remove it"),
+        EditPlan("", (), "remove"),
         EditPlan("", (), ("a\ud800",)),
         EditPlan("\udfff", (), ("a",)),
         EditPlan(3, (), ("a",)),
@@ -82,7 +82,7 @@ def cases() -> list[tuple[str, dict]]:
         floats[0, 0],
         floats[:0],
         np.zeros((16, 16, 5), np.uint8),
-        np.zeros((2, 400), np.uint8),
+        np.zeros((2, 402), np.uint8),
         np.broadcast_to(np.uint8(0), (9000, 9000, 3)),
         torch.full((3, 16, 16), NAN),
         torch.zeros(3, 16, 16, dtype=torch.int64),
@@ -147,10 +147,11 @@ def by_call(pipe, kind, call, room):
 
 
 def by_plan(pipe, kind, call, room):
+    not_of_plan = ("candidates", "generators", "references that are not read")
     own = {"image", "instruction", "generator", "max_new_tokens", "num_plans", "generation"}
     generation = call.get("generation", {})
-    # `plan` has no selector, takes settings by name, and several generators as they come.
-    if not set(call) <= own or not isinstance(generation, dict) or kind in ("candidates", "generators"):
+    # `plan` has no selector and no editor, takes settings by name, and several generators as they come.
+    if not set(call) <= own or not isinstance(generation, dict) or kind in not_of_plan:
         return False
     if call["instruction"] is None or {"max_new_tokens", "num_plans"} & set(generation):
         return False
@@ -163,7 +164,8 @@ def by_stream(pipe, kind, call, room):
 
 def by_stream_of_an_iterator(pipe, kind, call, room):
     several = isinstance(call.get("instruction", call.get("plan")), (list, tuple))
-    if several or not call["image"] or not isinstance(call["image"], list) or isinstance(call.get("generator"), list):
+    one = isinstance(call["image"], list) and len(call["image"]) == 1
+    if several or not one or isinstance(call.get("generator"), list) or call.get("instruction", "") is None:
         return False  # where the number of pictures is not known, there is none that it could not go with
     list(pipe.stream(**{**call, "image": iter(call["image"])}))
 
@@ -174,6 +176,8 @@ def by_page(pipe, kind, call, room):
         return False
     desk, upload = Desk(pipe, 2**24), {"path": str(room / (picture if isinstance(picture, str) else "photo.png"))}
     try:
+        if {"instruction", "plan"} <= set(call):
+            return False
         if "plan" in call:
             if not isinstance(call["plan"], EditPlan):
                 return False  # a program sends a plan as JSON: what is no plan elsewhere is one here
@@ -203,6 +207,8 @@ def by_command_line(pipe, kind, call, room, capsys):
         path = room / "plan.json"
         path.write_text(json.dumps(asdict(call.pop("plan"))), encoding="utf-8")
         words += ["--plan", str(path)]
+    elif "plan" in call:
+        return False
     elif isinstance(call.get("instruction"), str):
         words.append(call.pop("instruction"))
     else:

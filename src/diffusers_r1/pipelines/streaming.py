@@ -131,7 +131,7 @@ def _alone(call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, 
 def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each sample with what goes with it, as an argument of a call."""
     name, given = ("instruction", instruction) if plan is None else ("plan", plan)
-    if isinstance(given, (str, EditPlan)):
+    if given is not None and (isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)):
         yield from ((sample, {name: given}) for sample in samples)
         return
     if given is not None:
