@@ -171,6 +171,8 @@ def by_stream_of_an_iterator(pipe, kind, call, room):
 
 
 def by_page(pipe, kind, call, room):
+    if call.get("turns", "") is None:
+        return False  # nothing to edit after it
     picture = call["image"][0] if isinstance(call["image"], list) and len(call["image"]) == 1 else None
     if not set(call) <= {"image", "instruction", "plan", "turns"} or not isinstance(picture, (str, Image.Image)):
         return False
@@ -184,10 +186,8 @@ def by_page(pipe, kind, call, room):
             desk.edit(
                 upload, desk.read_plan(asdict(call["plan"])), call.get("turns", "single"), 0, lambda *_, **__: None
             )
-        elif "turns" in call:
-            desk.edit(upload, PLAN, call["turns"], 0, lambda *_, **__: None)
         elif isinstance(call["instruction"], str):
-            desk.plan(upload, call["instruction"], lambda *_, **__: None)
+            desk.plan(upload, call["instruction"], lambda *_, **__: None, call.get("turns", "single"))
         else:
             return False
     except gr.Error as error:
@@ -285,6 +285,15 @@ def test_the_same_error_from_every_way_in(pipe, room, capsys, name, call):
 def test_there_are_enough():
     assert len(CASES) >= 200
     assert len({name for name, _ in CASES}) == len(CASES)
+
+
+@pytest.mark.usefixtures("still")
+def test_the_page_refuses_a_bad_seed_before_it_plans(pipe, room):
+    desk, upload = Desk(pipe, 2**24), {"path": str(room / "photo.png")}
+    for seed in (None, "1", -1, 0.5, NAN):
+        with pytest.raises(gr.Error, match="seed is a whole number"):
+            desk.plan(upload, "a", lambda *_, **__: None, "single", seed)
+    desk._folder.cleanup()
 
 
 @pytest.mark.usefixtures("still")
