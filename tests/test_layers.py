@@ -14,7 +14,7 @@ import diffusers_r1
 PACKAGE = Path(diffusers_r1.__file__).parent
 LAYERS = (
     ("schema", "names", "belongings"),
-    ("plan", "languages", "records"),
+    ("plan", "languages", "records", "random_state"),
     ("images", "tags", "matching", "scenes", "sentences"),
     ("endpoints", "prompts", "grammar"),
     ("remote_editor",),
@@ -45,6 +45,7 @@ WITHOUT_TORCH = (
     "planners.plans",
     "planners.remote",
     "bundles.planners",
+    "pipelines.remote",
     "remote_editor",
 )
 

@@ -12,7 +12,10 @@ from diffusers_r1.tags import ESCAPES
         ([], "prompts.json must be an object"),
         ({"decompose": None}, "prompts.json: `decompose` must be text, not null"),
         ({"decompose": "no place"}, "prompts.json: The decomposition prompt has no {instruction}"),
-        ({"words": "x"}, "prompts.json has no `words`; it has `decompose`, `sequence`, `system`, `edited`, `reference` and `examples`"),
+        (
+            {"words": "x"},
+            "prompts.json has no `words`; it has `decompose`, `sequence`, `system`, `edited`, `reference` and `examples`",
+        ),
         ({"system": ["x"]}, "prompts.json: `system` must be text, not a list of 1"),
     ],
 )

@@ -53,12 +53,18 @@ class Desk:
         with plain_words():
             self._open(upload)
 
-    def plan(self, upload: Upload, instruction: Any, report: Report) -> EditPlan:
-        """What an instruction becomes."""
+    def plan(
+        self, upload: Upload, instruction: Any, report: Report, turns: Turns | None = None, seed: Any = 0
+    ) -> EditPlan:
+        """What an instruction becomes. Where an edit is to follow, `turns` and `seed` of that are refused here already."""
         with plain_words():
             picture, _ = self._open(upload)
+            instruction = check_instruction(instruction)
+            if turns is not None:
+                check_seed(seed)
+                self.pipeline.check_inputs(picture, instruction, turns=turns)
             report(None, desc="Planning")
-            return self.pipeline.plan(picture, check_instruction(instruction))
+            return self.pipeline.plan(picture, instruction)
 
     def read_table(
         self, rows: Sequence[table.Row], shown: Sequence[table.Row], planned: EditPlan | None, instruction: str | None

@@ -179,7 +179,7 @@ def make_page(
             return [*show_run(run), *add_to_history(history, run)]
 
         def on_both(upload, instruction, turns, seed, history, report=gr.Progress()) -> Iterator[list[Any]]:  # noqa: B008
-            plan = desk.plan(upload, instruction, report)
+            plan = desk.plan(upload, instruction, report, turns, seed)
             waiting = [gr.skip()] * (len(run_view) - len(plan_view) + 2)
             yield [*show_plan(plan), *waiting]
             run = keep(desk.folder, *desk.edit(upload, plan, turns, seed, report))
@@ -243,7 +243,7 @@ def _add_api(desk: Desk, picture: gr.Image, instruction: gr.Textbox, turns: gr.R
 
     def plan_and_edit(image, instruction, turns, seed, report=gr.Progress()) -> tuple:  # noqa: B008
         """The picture after an instruction was planned and carried out, after each turn, and the plan."""
-        planned = plan(image, instruction, report)
+        planned = desk.plan(image, instruction, report, turns, seed).to_dict()
         return *edit(image, planned, turns, seed, report), planned
 
     call: dict[str, Any] = {"triggers": [], **ONE_AT_A_TIME, **AS_SENT}

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..images import Metadata, load_with_metadata
+from ..pipelines.checks import NO_INSTRUCTION
 from ..plan import EditPlan
 
 
@@ -52,7 +53,7 @@ def open_with_metadata(
 def check_instruction(instruction: Any) -> str:
     """The instruction, if it is text of a usable length; a `ValueError` says what is wrong otherwise."""
     if not isinstance(instruction, str) or not instruction.strip():
-        raise ValueError("There is no instruction yet: say what to change in the picture.")
+        raise ValueError(NO_INSTRUCTION)
     if len(instruction) > MAX_CHARACTERS:
         raise ValueError(f"The instruction has {len(instruction):,} characters; at most {MAX_CHARACTERS:,} are read.")
     return instruction

@@ -136,6 +136,11 @@ every setting to the editor as well, not the dtype alone:
     pipe = {name}.from_pretrained(...)
 """
 
+import sys
+
+from diffusers import DiffusionPipeline  # noqa: F401
+
+
 try:
     from {module} import {name}  # noqa: F401
     from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner  # noqa: F401
@@ -144,6 +149,9 @@ except ImportError as error:
 
 # What the bundle's index calls them.
 RemotePlanner, RemoteEditor = PlainRemotePlanner, PlainRemoteEditor
+
+# Here diffusers looks for the class of a component that is given in place of the bundle's own.
+sys.modules.setdefault("{PIPELINE_MODULE}", sys.modules[__name__])
 '''
 
 

@@ -104,15 +104,24 @@ def _prompts_in(folder: Path, model: Any) -> Prompts:
 
 def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
     """The planner of a bundle, which may be a part of its editor."""
-    index = schema.read_fields({"_shared": dict[str, str] | None}, _read(folder / PIPELINE_INDEX), PIPELINE_INDEX)
+    path = folder / PIPELINE_INDEX
+    kinds = {
+        "_shared": dict[str, str] | None,
+        "prompts": dict[str, Any] | None,
+        "sequence_without_adapter": bool | None,
+    }
+    index = schema.read_fields(kinds, _read(path), str(path))
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
     model, processor, prompts = _load_from(folder / place, settings)
     if (folder / ADAPTER_FOLDER).is_dir():
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
-    if index.get("prompts"):  # of a planner that is an adapter
-        prompts = Prompts.from_dict(index["prompts"], PIPELINE_INDEX)
+    # Of a planner that is an adapter the index keeps what else its config would.
+    if index["prompts"]:
+        prompts = Prompts.from_dict(index["prompts"], str(path))
+    if index["sequence_without_adapter"]:
+        keep(model, sequence_without_adapter=True)
     if not (folder / "processor").is_dir():
         return model, processor, prompts
     from transformers import AutoProcessor

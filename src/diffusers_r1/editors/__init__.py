@@ -4,7 +4,7 @@ Start reading at `table.py`; `call.py` is what is done with it.
 """
 
 from .call import call_editor
-from .checks import check_editor, open_masks, refusal_of, working_size
+from .checks import check_editor, check_values, open_masks, refusal_of, working_size
 from .composed import check_composed
 from .refusals import REFUSALS
 from .shares import share_out
@@ -31,6 +31,7 @@ __all__ = [
     "call_editor",
     "check_composed",
     "check_editor",
+    "check_values",
     "hints_of",
     "open_masks",
     "refusal_of",

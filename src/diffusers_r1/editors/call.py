@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from diffusers import ModularPipeline
 from PIL import Image
 
+from ..random_state import devices_of, seeded
 from ..remote_editor import RemoteEditor, call_remote_editor
 from .composed import composed
 from .positions import with_positions
@@ -90,7 +91,7 @@ def call_editor(
             for name in texts:
                 if isinstance(given.get(name), str):
                     given[name] = [own[row].get(name, given[name]) for row in rows]
-        with _seeded_by(given.get("generator")), with_positions(editor), composed(editor, asked[first], given):
+        with _seeded_by(editor, given.get("generator")), with_positions(editor), composed(editor, asked[first], given):
             if traits.before is not None:
                 given |= traits.before(editor, given)
             answer = editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given)
@@ -157,15 +158,15 @@ def _ignores_guidance(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> 
     return scale > 1 and given.get("negative_prompt") is None and given.get("negative_prompt_embeds") is None
 
 
-@contextmanager
-def _seeded_by(generator: torch.Generator | list[torch.Generator] | None) -> Iterator[None]:
+def _seeded_by(
+    editor: Editor, generator: torch.Generator | list[torch.Generator] | None
+) -> AbstractContextManager[None]:
     """Let the generator's seed cover what an editor draws without asking it, and leave the global state as it was.
 
     OmniGen and JoyImage draw the latents of the picture that they are given so.
     """
     if generator is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed((generator[0] if isinstance(generator, list) else generator).initial_seed())
-        yield
+        return nullcontext()
+    models = [part for part in getattr(editor, "components", {}).values() if isinstance(part, torch.nn.Module)]
+    first = generator[0] if isinstance(generator, list) else generator
+    return seeded(first.initial_seed(), devices_of(*models))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from diffusers import ModularPipeline
@@ -11,13 +12,16 @@ from PIL import Image
 from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
-from .signatures import arguments_of
+from .signatures import arguments_of, hints_of, is_number
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
 
 GIVEN_BY_THE_PLAN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
 EMBEDDED_PROMPT = ("prompt_embeds", "pooled_prompt_embeds")  # and what begins so: classes refuse them beside a prompt
+
+COUNTS = ("num_inference_steps", "height", "width")
+CALLED = ("callback_on_step_end", "callback")
 
 
 def check_editor(
@@ -66,6 +70,28 @@ def check_editor(
             raise ValueError(f"{name} works at a size of its own when it is given a `{traits.mask}`.")
     if max_pixels is not None:
         _check_max_pixels(editor, max_pixels)
+
+
+def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
+    """Refuse values of one picture's arguments that every editor of diffusers would fail on, some only after minutes.
+
+    Args:
+        arguments (`Mapping`): As `share_out` gives them, with names that `check_editor` has let pass.
+
+    Raises:
+        TypeError: If a value is text where a number belongs, or a callback cannot be called.
+        ValueError: If there are fewer than one step, or pixels.
+    """
+    hints = hints_of(editor)
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        if is_number(hints.get(name)) and isinstance(value, (str, bytes, Mapping)):
+            raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not {type(value).__name__}.")
+        if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
+        if name in CALLED and not callable(value):
+            raise TypeError(f"`{name}` is called; {type(value).__name__} cannot be.")
 
 
 def refusal_of(editor: Editor) -> str | None:
@@ -141,7 +167,7 @@ def _has_own_sizes(editor: Editor) -> bool:
 
 
 def _check_max_pixels(editor: Editor, max_pixels: int) -> None:
-    if not isinstance(max_pixels, int) or max_pixels < 1:
+    if not isinstance(max_pixels, Integral) or isinstance(max_pixels, bool) or max_pixels < 1:
         raise ValueError(f"`max_pixels` is a number of pixels, 1 or more, not {max_pixels!r}.")
     if traits_of(editor).snaps or (_has_own_sizes(editor) and "height" not in arguments_of(editor)):
         raise ValueError(f"{type(editor).__name__} works at sizes of its own, so it takes no `max_pixels`.")

@@ -41,7 +41,8 @@ def share_out(editor: Editor, arguments: Mapping[str, Any], pictures: int, each:
     for name, value in arguments.items():
         if name == traits.mask and value is not None:
             value = [mask.convert("L") for mask in load_pictures(value)]
-        values = _values(name, value, None if name in traits.batched else hints.get(name), pictures, pictures * each)
+        hint = None if name in (*traits.batched, traits.mask) else hints.get(name)
+        values = _values(name, value, hint, pictures, pictures * each)
         if name in traits.batched:
             values = [[one] for one in values]
         elif is_picture(hints.get(name)) and name != traits.mask:

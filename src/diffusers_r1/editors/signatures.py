@@ -45,6 +45,12 @@ def is_text(hint: Any) -> bool:
     return str in _alternatives(hint) and any(typing.get_args(one) == (str,) for one in _lists(hint))
 
 
+def is_number(hint: Any) -> bool:
+    """Whether one value is a number and nothing else."""
+    kinds = [one for one in _alternatives(hint) if one is not types.NoneType]
+    return bool(kinds) and all(one in (int, float) for one in kinds)
+
+
 def is_picture(hint: Any) -> bool:
     """Whether one value may be a picture."""
     return Image.Image in _alternatives(hint) or any(Image.Image in typing.get_args(one) for one in _lists(hint))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils import logging
 from PIL import Image
+from transformers import GenerationConfig, GenerationMixin
 
 from ..belongings import belongings
-from ..editors import Upscaler, check_composed, check_editor, share_out
+from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
+from ..grammar import decomposition_grammar
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
+from ..planners.remote import RemotePlanner, request_fields
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
 from .nested.remote import is_remote
 from .selection import Selector
@@ -28,6 +32,9 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
+
+# Settings of the agents' answers: what `generate` takes, and what is of `make_plans`.
+GENERATION = {*vars(GenerationConfig()), *signature(GenerationMixin.generate).parameters, "constrained", "retries"}
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,8 @@ def check_call(
     of_plan = int(num_images_per_prompt if selector is None else num_images_per_plan)
     made_of_each = int(num_plans) * of_plan
     each = share_out(pipeline.editor, arguments, len(images), made_of_each)
+    for share in each:
+        check_values(pipeline.editor, share)
     warn_of_other_pictures(pipeline, images)
     return EditCall(
         images,
@@ -149,7 +158,7 @@ def check_planning(
     generation: Mapping[str, Any] | None = None,
 ) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
     """Pictures, their references and instructions, opened and paired; raises as `check_call` does."""
-    check_generation(max_new_tokens, generation)
+    check_generation_of(pipeline.planner, max_new_tokens, generation)
     check_count("num_plans", num_plans)
     images, references, instructions = open_pairs(image, check_instructions(pipeline, instruction))
     if isinstance(generator, (list, tuple)):
@@ -205,7 +214,24 @@ def check_settings(
             raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
     if num_plans > 1 and planned:
         raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
+    check_generation_of(None if planned else pipeline.planner, max_new_tokens, generation)
+
+
+def check_generation_of(planner: Any, max_new_tokens: Any, generation: Any) -> None:
+    """Refuse settings of the agents' answers that a planner has no use for; raises as `check_call` does.
+
+    Args:
+        planner: Whose answers they are; `None` if nothing is planned.
+    """
     check_generation(max_new_tokens, generation)
+    generation = dict(generation or {})
+    unknown = [name for name in generation if isinstance(planner, torch.nn.Module) and name not in GENERATION]
+    if unknown:
+        raise TypeError(f"`{unknown[0]}` is no setting of the planner's `generate`.")
+    if isinstance(planner, RemotePlanner):
+        request_fields(generation)
+    elif planner is not None and generation.get("constrained"):
+        decomposition_grammar(int(max_new_tokens))  # which says how many tokens it needs
 
 
 def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[str]:

@@ -6,13 +6,19 @@ All of them raise a `ValueError` for a number, a length or a choice that does no
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, get_args
 
 from PIL import Image
 
+from .. import schema
 from ..images import load_samples
 from ..plan import EditPlan, Turns
+
+
+NO_INSTRUCTION = "There is no instruction yet, its text is empty: say what to change in the picture."
+NOT_OF_GENERATION = ("self", "inputs", "kwargs", "max_new_tokens", "max_length", "num_plans", "num_return_sequences")
 
 
 def check_either(instruction: Any, plan: Any) -> None:
@@ -34,13 +40,32 @@ def check_count(name: str, number: Any) -> None:
 
 
 def check_generation(max_new_tokens: Any, generation: Any) -> None:
-    """Refuse settings of the agents' answers that cannot be."""
+    """Refuse settings of the agents' answers that cannot be, whoever answers."""
     check_count("max_new_tokens", max_new_tokens)
     if generation is not None and not isinstance(generation, Mapping):
         raise TypeError(f'`generation` is a `dict` such as {{"do_sample": True}}, not {type(generation).__name__}.')
-    for name in ("max_new_tokens", "num_plans"):
-        if name in (generation or {}):
-            raise TypeError(f"`{name}` is an argument of its own, not one of `generation`.")
+    for name, value in (generation or {}).items():
+        if name in NOT_OF_GENERATION:
+            raise TypeError(
+                f"`{name}` is not one of `generation`: `max_new_tokens` and `num_plans` are arguments of their own."
+            )
+        fits, said = _FITTING.get(name, (None, ""))
+        if fits is not None and value is not None and not fits(value):
+            raise ValueError(f"`{name}` must be {said}, not {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+_FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "do_sample": (lambda value: isinstance(value, bool), "True or False"),
+    "constrained": (lambda value: isinstance(value, bool), "True or False"),
+    "temperature": (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0"),
+    "top_p": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
+    "top_k": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
+    "retries": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
+}
 
 
 def check_texts(instruction: Any) -> list[str]:
@@ -50,14 +75,14 @@ def check_texts(instruction: Any) -> list[str]:
         if not isinstance(one, str):
             raise TypeError(f"An instruction is text, not {type(one).__name__}; a plan is an `EditPlan`.")
         if not one.strip():
-            raise ValueError("An instruction is empty.")
+            raise ValueError(NO_INSTRUCTION)
         if not _is_text(one):
             raise ValueError("An instruction holds half of a surrogate pair, which is no text.")
     return instructions
 
 
 def check_plans(plan: Any) -> list[EditPlan]:
-    """The plans as a list."""
+    """The plans as a list, with nothing in them but what their fields may hold."""
     plans = as_list("plan", plan)
     for one in plans:
         if not isinstance(one, EditPlan):
@@ -65,7 +90,7 @@ def check_plans(plan: Any) -> list[EditPlan]:
                 f"A plan is an `EditPlan`, not {type(one).__name__}; `EditPlan.from_dict` and `EditPlan.from_json` make"
                 " one."
             )
-    return plans
+    return [schema.read(EditPlan, asdict(one), "plan") for one in plans]
 
 
 def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:

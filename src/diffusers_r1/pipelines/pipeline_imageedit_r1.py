@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
@@ -192,7 +193,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
         images, references, instructions = self.check_planning(
-            image, instruction, max_new_tokens, num_plans, generator, generation
+            image, instruction, max_new_tokens, num_plans, generator, {"constrained": constrained, **generation}
         )
         plans = self._make_plans(
             images,
@@ -220,6 +221,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
     ) -> list[EditPlan]:
         """Plan what is checked already."""
         first = generator[0] if isinstance(generator, (list, tuple)) else generator
+        # transformers takes no number of numpy for a number.
+        settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
         with one_at_a_time(self.editor if self._planner_and_editor_disturb_each_other else None):
             plans = make_plans(
                 self.planner,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..belongings import belongings
 from ..images import load_picture
 from ..plan import EditPlan, Turns
 from ..planners.plans import make_plans
-from ..planners.remote import RemotePlanner
+from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import Prompts
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_working_size
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
@@ -42,13 +42,16 @@ class RemotePipeline:
     def __init__(self, planner: RemotePlanner | None = None, editor: RemoteEditor | None = None):
         self.planner, self.editor = planner, editor
 
-    def check_planning(self, image: Any, instruction: Any, max_new_tokens: int = 512, **_: Any) -> tuple:
+    def check_planning(
+        self, image: Any, instruction: Any, max_new_tokens: int = 512, generation: Mapping[str, Any] | None = None
+    ) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
         """Pictures, their references and instructions, opened and paired.
 
         Raises:
             ValueError, TypeError: If something does not fit; nothing has been sent then.
         """
-        check_generation(max_new_tokens, None)
+        check_generation(max_new_tokens, generation)
+        request_fields(dict(generation or {}))
         if self.planner is None:
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
         return open_pairs(image, check_texts(instruction))
@@ -61,7 +64,7 @@ class RemotePipeline:
         Raises:
             EndpointError: If the server fails, or refuses.
         """
-        images, references, instructions = self.check_planning(image, instruction, max_new_tokens)
+        images, references, instructions = self.check_planning(image, instruction, max_new_tokens, generation)
         prompts = Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
         settings = {"max_new_tokens": max_new_tokens, **generation}
         plans = make_plans(

@@ -16,6 +16,8 @@ from .pipeline_output import ImageEditR1PipelineOutput
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_NOTHING = object()
+
 
 class StreamingMixin:
     """For a pipeline with `__call__`, `plan` and `check_inputs`: results one by one, in order."""
@@ -58,6 +60,9 @@ class StreamingMixin:
         if isinstance(image, Iterator):
             calls = self._calls_one_by_one(image, instruction, plan, generator, arguments)
         else:
+            instruction, plan = (
+                list(given) if isinstance(given, Iterator) else given for given in (instruction, plan)
+            )
             call = self.check_inputs(image, instruction, plan, generator=generator, **_of_record(arguments))
             calls = [_alone(call, row, arguments) for row in range(len(call.images))]
         if self._can_plan_ahead(arguments):
@@ -127,11 +132,18 @@ def _alone(call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, 
 def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each sample with what goes with it, as an argument of a call."""
     name, given = ("instruction", instruction) if plan is None else ("plan", plan)
-    if isinstance(given, (str, EditPlan)):
+    if given is not None and (isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)):
         yield from ((sample, {name: given}) for sample in samples)
         return
     if given is not None:
-        yield from ((sample, {name: one}) for sample, one in zip(samples, given, strict=True))
+        given = iter(given)
+        for sample in samples:
+            one = next(given, _NOTHING)
+            if one is _NOTHING:
+                raise ValueError(f"There are more pictures than values of `{name}`.")
+            yield sample, {name: one}
+        if next(given, _NOTHING) is not _NOTHING:
+            raise ValueError(f"There are more values of `{name}` than pictures.")
         return
     for pair in samples:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:

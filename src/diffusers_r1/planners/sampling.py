@@ -1,53 +1,8 @@
-"""Sampling that follows a seed and leaves the global random state alone."""
+"""How `generate` is told what to draw: nothing, or from a seed."""
 
-from __future__ import annotations
+from ..random_state import devices_of, seeded
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
 
-import torch
-
+__all__ = ["GREEDY", "devices_of", "seeded"]
 
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-
-
-def devices_of(*models: Any) -> set[torch.device]:
-    """Where the weights of models lie; a model can be spread over several devices."""
-    return {weight.device for model in models for weight in model.parameters()}
-
-
-@contextmanager
-def seeded(seed: int, devices: set[torch.device] = frozenset()) -> Iterator[None]:
-    """Draw from `seed` inside the block, and leave the global random state as it was.
-
-    Args:
-        seed (`int`): 0 or more.
-        devices (`set` of `torch.device`, *optional*): Where something is drawn beside the processor. No other device is
-            touched: its random state belongs to somebody else, and asking for it would start the device.
-    """
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every device
-    try:
-        with ExitStack() as stack:
-            for device in devices:
-                if device.type not in ("cpu", "meta"):
-                    stack.enter_context(_seeded_device(seed, device))
-            yield
-    finally:
-        torch.set_rng_state(state)
-
-
-@contextmanager
-def _seeded_device(seed: int, device: torch.device) -> Iterator[None]:
-    module = torch.get_device_module(device)
-    # These functions are about the current device; MPS has only one.
-    current = getattr(module, "device", lambda _: nullcontext())
-    with current(device):
-        state = module.get_rng_state()
-        module.manual_seed(seed)
-    try:
-        yield
-    finally:
-        with current(device):
-            module.set_rng_state(state)

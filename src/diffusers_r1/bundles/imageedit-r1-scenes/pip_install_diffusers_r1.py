@@ -8,6 +8,11 @@ every setting to the editor as well, not the dtype alone:
     pipe = ImageEditR1Pipeline.from_pretrained(...)
 """
 
+import sys
+
+from diffusers import DiffusionPipeline  # noqa: F401
+
+
 try:
     from diffusers_r1 import ImageEditR1Pipeline  # noqa: F401
     from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner  # noqa: F401
@@ -16,3 +21,6 @@ except ImportError as error:
 
 # What the bundle's index calls them.
 RemotePlanner, RemoteEditor = PlainRemotePlanner, PlainRemoteEditor
+
+# Here diffusers looks for the class of a component that is given in place of the bundle's own.
+sys.modules.setdefault("pip_install_diffusers_r1", sys.modules[__name__])

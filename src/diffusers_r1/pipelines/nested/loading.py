@@ -158,10 +158,11 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | R
     return editor
 
 
-class NestedPipeline(torch.nn.Module):
+class NestedPipeline(DiffusionPipeline, torch.nn.Module):
     """How plain `DiffusionPipeline` loads a nested pipeline: as what it takes for a model, to which it gives the dtype.
 
-    It gives none to a pipeline. This class is named in a bundle's index, and what it loads is no instance of it.
+    It gives none to a pipeline, and takes nothing but a pipeline in its place. This class is named in a bundle's index;
+    what it loads is no instance of it.
     """
 
     @classmethod

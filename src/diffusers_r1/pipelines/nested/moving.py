@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline
@@ -14,6 +14,9 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from ...editors.speed import disable_cache, enable_cache
 from .parts import models_of, nested_pipelines, refuse_modular
 
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Setting = tuple[str, tuple[str, ...], tuple, dict[str, Any]]  # a method, of which components, and its arguments
 
@@ -173,6 +176,14 @@ class MovingMixin:
         if replaces and isinstance(value, (DiffusionPipeline, ModularPipeline)):
             for setting in vars(self).get("_settings_of_nested", {}).values():
                 _apply(value, *setting)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """As in `DiffusionPipeline`; what was asked of `pipeline` about the one inside it holds here as well."""
+        result = super().from_pipe(pipeline, **kwargs)
+        for setting in vars(pipeline).get("_settings_of_nested", {}).values():
+            result._set_now_and_later(setting)
+        return result
 
     def compile(self, *parts: str, **kwargs: Any) -> None:
         """Compile models in place by `torch.compile`, on their first use.

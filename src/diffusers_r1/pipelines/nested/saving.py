@@ -18,8 +18,12 @@ from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
 from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
-from .parts import SHARED, nested_pipelines, refuse_modular, shared_parts, write_index
+from .parts import SHARED, models_of, nested_pipelines, refuse_modular, shared_parts, write_index
 from .remote import is_remote, save_remote
+
+
+_OF_BASES = ("config.json", "model*.safetensors*", "pytorch_model*.bin*")
+_OF_ADAPTERS = ("adapter_config.json", "adapter_model*")
 
 
 class SavingMixin:
@@ -68,7 +72,12 @@ class SavingMixin:
             self.prompts.save(folder / ADAPTER_FOLDER)
             adapted.append(planner)
 
-        # 2. The weights, as diffusers saves them, each once
+        # 2. The weights, as diffusers saves them, each once. Of a model with an adapter transformers saves the adapter alone,
+        # and loads it wherever it lies: nothing of the other kind may be left from an earlier save.
+        for name, model in models_of(self).items():
+            for pattern in _OF_BASES if adapter_layers(model) else _OF_ADAPTERS:
+                for left in (folder / name).glob(pattern):
+                    left.unlink()
         remote = {name: part for name, part in self.components.items() if is_remote(part)}
         entries = {name: self.config[name] for name in (*shared, *remote)}
         self.register_to_config(**dict.fromkeys(entries, (None, None)))

@@ -1,0 +1,354 @@
+"""One pipeline used by several threads at once, ended early, or given an editor that makes no picture."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+
+import diffusers_r1
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.app.desk import Desk
+from diffusers_r1.commands import edit as edit_command
+from diffusers_r1.commands import main
+
+
+pytestmark = pytest.mark.tiny
+
+PLAN = EditPlan("", (), ("remove the red star", "make the background teal", "add a hat"))
+THREADS, CALLS, DIFFERENT = 8, 20, 24
+
+
+def picture(seed: int = 0, size: int = 16) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def same(first: Image.Image, second: Image.Image) -> bool:
+    return np.array_equal(np.asarray(first), np.asarray(second))
+
+
+@pytest.fixture
+def pipe(prompts):
+    pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix(), prompts=prompts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+# Threads
+# -------
+
+
+def state_of(*pipes: ImageEditR1Pipeline) -> dict[str, object]:
+    """Whatever could be left behind on a model: attributes, hooks, replaced methods, settings of a scheduler."""
+    found: dict[str, object] = {}
+    for number, pipe in enumerate(pipes):
+        models = {"planner": pipe.planner, **{f"editor.{name}": part for name, part in pipe.editor.components.items()}}
+        for name, model in models.items():
+            for path, module in model.named_modules() if isinstance(model, torch.nn.Module) else []:
+                hooks = [
+                    len(vars(module)[key]) for key in vars(module) if key.endswith("_hooks") and vars(module)[key]
+                ]
+                found[f"{number}.{name}.{path}"] = (sorted(vars(module)), hooks, module.training)
+        found[f"{number}.scheduler"] = dict(pipe.editor.scheduler.config)
+        found[f"{number}.editor"] = set(vars(pipe.editor)) - {"_interrupt", "_guidance_scale", "_num_timesteps"}
+    return found
+
+
+def arguments(number: int) -> dict:
+    """The calls differ in all that a shared state could mix up; answers of this planner are asked for again, sampled."""
+    return {
+        "image": picture(number, 16 + 8 * (number % 2)),
+        "instruction": f"make it {number}",
+        "generator": generator(number),
+        "num_inference_steps": 1 + number % 4,
+        "guidance_scale": 1.0 + number % 3,
+        "turns": ("single", "multi")[number % 2],
+        "max_new_tokens": 3,
+        **({"generation": {"do_sample": True, "temperature": 2.0}} if number % 3 == 0 else {}),
+    }
+
+
+@pytest.mark.parametrize("shared", ["pipeline", "editor"])
+def test_every_picture_and_plan_is_that_of_the_call_alone(pipe, prompts, shared):
+    pipes = [pipe]
+    if shared == "editor":
+        pipes.append(ImageEditR1Pipeline(*tiny_models.tiny_planner(seed=1), pipe.editor, prompts=prompts))
+    before, random = state_of(*pipes), torch.get_rng_state()
+    alone = [pipes[number % len(pipes)](**arguments(number)) for number in range(DIFFERENT)]
+    assert all(len(out.plans[0].raw) == 2 for out in alone)
+    assert len({out.plans[0].raw for out in alone}) > DIFFERENT / 2
+
+    def work(thread: int) -> int:
+        for turn in range(CALLS):
+            number = (thread * 7 + turn * 5) % DIFFERENT
+            out = pipes[number % len(pipes)](**arguments(number))
+            assert out.plans == alone[number].plans
+            assert same(out.images[0], alone[number].images[0]), number
+        return CALLS
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert sum(pool.map(work, range(THREADS))) == THREADS * CALLS
+    assert state_of(*pipes) == before
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_plans_alone_are_right_in_threads_too(pipe):
+    def plan(number: int) -> EditPlan:
+        sampling = {"do_sample": True, "temperature": 2.0} if number % 2 else {}
+        return pipe.plan(picture(number), f"a{number}", generator(number), max_new_tokens=4, **sampling)
+
+    alone = [plan(number) for number in range(8)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert list(pool.map(plan, [*range(8)] * 5)) == alone * 5
+
+
+# Ended early
+# -----------
+
+
+@pytest.fixture(params=["kontext", "pix2pix"])
+def stopping(request, pipe):
+    """A pipeline with an editor that can stop between two steps, or with one that cannot; and arguments of a small call."""
+    if request.param == "kontext":
+        pipe.editor = tiny_models.tiny_kontext()
+        return pipe, {"num_inference_steps": 4, "height": 16, "width": 16}
+    return pipe, {"num_inference_steps": 4}
+
+
+def at_step(pipe, turn: int, step: int, how: str):
+    """A callback that ends the call at a step of a turn: by our method, from another thread, or as diffusers has it."""
+    turns = iter(range(100))
+    now = [-1]
+
+    def callback(editor, number, timestep, tensors):
+        if number == 0:
+            now[0] = next(turns)
+        if (now[0], number) == (turn, step):
+            if how == "pipe.interrupt()":
+                pipe.interrupt()
+            elif how == "another thread":
+                thread = threading.Thread(target=pipe.interrupt)
+                thread.start()
+                thread.join()
+            else:
+                editor._interrupt = True
+        return tensors
+
+    return callback
+
+
+HOWS = ["pipe.interrupt()", "another thread", "_interrupt"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_what_is_done_comes_back_marked(stopping, how):
+    pipe, small = stopping
+    can_stop = hasattr(type(pipe.editor), "interrupt")
+    source = picture()
+    whole = pipe(source, plan=PLAN, turns="multi", generator=generator(), **small)
+    assert not whole.interrupted and [turn.interrupted for turn in whole.turns[0]] == [False] * 3
+
+    callback = at_step(pipe, 1, 1, how)
+    out = pipe(source, plan=PLAN, turns="multi", generator=generator(), callback_on_step_end=callback, **small)
+    assert out.interrupted and [turn.interrupted for turn in out.turns[0]] == [False, can_stop]
+    last_whole = 0 if can_stop else 1
+    assert same(out.images[0], whole.turns[0][last_whole].image.resize(source.size))
+    assert same(out.turns[0][last_whole].image, whole.turns[0][last_whole].image)
+
+    callback = at_step(pipe, 0, 1, how)
+    out = pipe(source, plan=PLAN, generator=generator(), callback_on_step_end=callback, **small)
+    assert out.interrupted and len(out.turns[0]) == 1 and out.turns[0][0].interrupted == can_stop
+    if can_stop:
+        assert same(out.images[0], source)  # no cut picture is a result
+
+    again = pipe(source, plan=PLAN, turns="multi", generator=generator(), **small)  # and nothing of it stays
+    assert not again.interrupted and same(again.images[0], whole.images[0])
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_further_pictures_and_a_stream_end_too(stopping, how):
+    pipe, small = stopping
+    can_stop = hasattr(type(pipe.editor), "interrupt")
+    sources = [picture(seed) for seed in range(4)]
+    generators = [generator(seed) for seed in range(4)]
+    callback = at_step(pipe, 1, 0, how)
+    out = pipe(sources, plan=PLAN, generator=generators, max_batch=1, callback_on_step_end=callback, **small)
+    assert out.interrupted and [len(turns) for turns in out.turns] == [1, 1, 0, 0]
+    assert out.turns[1][0].interrupted == can_stop
+    assert not same(out.images[0], sources[0]) and all(same(*pair) for pair in zip(out.images[2:], sources[2:]))
+
+    callback = at_step(pipe, 1, 0, how)
+    marks = [out.interrupted for out in pipe.stream(sources, plan=PLAN, callback_on_step_end=callback, **small)]
+    assert marks == [False, True]  # what is left of a stream is left undone
+
+
+def test_a_call_that_begins_afterwards_is_not_ended(pipe):
+    pipe.interrupt()
+    out = pipe(picture(), plan=PLAN, num_inference_steps=1)
+    assert not out.interrupted and not same(out.images[0], picture())
+
+
+def test_candidates_of_an_interrupted_call(pipe):
+    callback = at_step(pipe, 1, 0, "pipe.interrupt()")
+    settings = {"num_images_per_plan": 3, "selector": lambda *_: 0, "max_batch": 1, "num_inference_steps": 2}
+    out = pipe(picture(), plan=PLAN, callback_on_step_end=callback, **settings)
+    assert out.interrupted and [len(one.turns) for one in out.candidates[0]] == [1, 1, 0]
+
+
+# No picture
+# ----------
+
+
+def make_nan(editor) -> None:
+    """The autoencoder overflows, as many do in float16; only what it decodes."""
+    with torch.no_grad():
+        editor.vae.decoder.conv_out.bias.fill_(float("nan"))
+
+
+@pytest.mark.parametrize("build", [tiny_models.tiny_pix2pix, tiny_models.tiny_kontext])
+def test_a_picture_of_no_numbers_is_an_error_by_every_way_in(pipe, build, monkeypatch, tmp_path, capsys):
+    pipe.editor = build()
+    make_nan(pipe.editor)
+    small = {} if build is tiny_models.tiny_pix2pix else {"height": 16, "width": 16}
+    pipe.editor_defaults = {"num_inference_steps": 1, **small}
+    said = f"{type(pipe.editor).__name__} made a picture with values that are no numbers"
+    sources = []
+    original = type(pipe.editor).__call__
+
+    def record(self, *args, **kwargs):
+        sources.append(kwargs["image"])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe.editor), "__call__", record)
+    ways = [
+        lambda: pipe(picture(), plan=PLAN, turns="multi"),
+        lambda: pipe([picture(1), picture(2)], plan=PLAN, turns="multi", output_type="np"),
+        lambda: pipe(picture(), "a", max_new_tokens=2),
+        lambda: pipe(picture(), plan=PLAN, num_images_per_plan=2, selector=lambda *_: 0),
+        lambda: list(pipe.stream([picture(), picture(1)], plan=PLAN)),
+        lambda: list(pipe.stream(iter([picture()]), "a", max_new_tokens=2)),
+        lambda: pipe.edit([picture()], [PLAN]),
+    ]
+    monkeypatch.setattr("inspect.signature", __import__("inspect").signature)
+    for way in ways:
+        with pytest.raises(FloatingPointError, match=said):
+            way()
+    assert not any(np.asarray(image).max() == 0 for given in sources for image in np.atleast_1d(given) if image)
+
+    monkeypatch.setattr(edit_command, "load_pipeline", lambda args, **components: pipe)
+    picture().save(tmp_path / "photo.png")
+    (tmp_path / "plan.json").write_text(PLAN.to_json())
+    words = [tmp_path / "photo.png", "--plan", tmp_path / "plan.json", "--output", tmp_path / "out.png"]
+    assert main(["edit", *map(str, words)]) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "out.png").exists()
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    desk = Desk(pipe, 2**24)
+    with pytest.raises(gr.Error):
+        desk.edit({"path": str(tmp_path / "photo.png")}, PLAN, "multi", 0, lambda *_, **__: None)
+    desk._folder.cleanup()
+
+
+# How much at once
+# ----------------
+
+
+def count_calls(monkeypatch, editor) -> list[int]:
+    sizes = []
+    original = type(editor).__call__
+
+    def count(self, *args, **kwargs):
+        sizes.append(len(kwargs["prompt"]) if isinstance(kwargs["prompt"], list) else 1)
+        return original(self, *args, **kwargs)
+
+    count.__signature__ = __import__("inspect").signature(original)
+    count.__annotations__ = original.__annotations__
+    monkeypatch.setattr(type(editor), "__call__", count)
+    return sizes
+
+
+def test_max_batch_bounds_the_editor_and_changes_no_pixel(pipe, monkeypatch):
+    settings = {"num_plans": 8, "num_images_per_plan": 4, "selector": lambda *_: 0, "max_new_tokens": 2}
+    settings |= {"num_inference_steps": 1}
+    made, sizes = {}, count_calls(monkeypatch, pipe.editor)
+    for most in (None, 1, 5, 32):
+        sizes.clear()
+        generators = [generator(seed) for seed in range(32)]
+        given = {} if most is None else {"max_batch": most}
+        out = pipe(picture(), "a", generator=generators, **settings, **given)
+        made[most] = [np.asarray(candidate.image, dtype=int) for candidate in out.candidates[0]]
+        most = most or 8
+        assert sum(sizes) == 32 and max(sizes) <= most and len(sizes) == -(-32 // most)
+    for most in (None, 5, 32):  # sums in a larger batch come out in another order: the last bit of a byte
+        assert max(np.abs(one - other).max() for one, other in zip(made[most], made[1])) <= 1
+
+
+def test_an_iterator_is_opened_two_pictures_ahead_at_most(pipe):
+    pulled = []
+
+    def million():
+        for number in range(1_000_000):
+            pulled.append(number)
+            yield picture(number), PLAN if number % 2 else "make it blue"
+
+    stream = pipe.stream(million(), num_inference_steps=1, max_new_tokens=2)
+    assert pulled == []
+    for done in range(1, 6):
+        next(stream)
+        time.sleep(0.1)
+        assert len(pulled) <= done + 2
+    stream.close()
+    time.sleep(0.2)
+    assert len(pulled) <= 8
+
+
+# Run in a process of its own: a planner that is slow while the editor waits for it.
+SLOW = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import tiny_models
+from PIL import Image
+from diffusers_r1 import ImageEditR1Pipeline
+
+pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix())
+pipe.planner.register_forward_pre_hook(lambda *_: [time.sleep(0.5) for _ in range(100)])
+print("ready", flush=True)
+for _ in pipe.stream([Image.new("RGB", (16, 16))] * 3, "make it blue", num_inference_steps=1):
+    pass
+"""
+
+
+def test_ctrl_c_ends_the_program_within_two_seconds():
+    paths = {"PYTHONPATH": str(Path(diffusers_r1.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    tests = str(Path(__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, tests],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**__import__("os").environ, **paths},
+    ) as process:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        time.sleep(1)
+        pressed = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert "KeyboardInterrupt" in said
+        assert time.monotonic() - pressed < 2
