@@ -136,6 +136,7 @@ def test_what_changes_the_meaning_stays(pair):
         ("swap with", "replace"),
         ("stylize", "restyle"),
         ("stylising", "restyle"),
+        ("stylise", "restyle"),
         ("applying style", "restyle"),
         ("style transfer", "restyle"),
         ("change background", "background"),
