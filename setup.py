@@ -14,7 +14,7 @@ EXTRAS = {
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6.0"],
     "constrained": ["llguidance>=1.0"],
-    "languages": ["simplemma"],  # inflected verbs of other languages than English in rewards and marks
+    "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
     "ray": ["ray[data]>=2.49", "datasets>=4.7"],
     "test": [
         "pytest",

@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import records
 from ..endpoints import Endpoint, EndpointError, map_concurrently
-from ..matching import ACTION_SYNONYMS, exact, multiset_f1, normalize, soft_f1
+from ..matching import action_f1, exact, multiset_f1, normalize, soft_f1
 from ..plan import Edit, EditPlan
 from ..prompts import Prompts
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
@@ -505,10 +505,10 @@ def marks(row: Row, plan: EditPlan) -> dict[str, float | None]:
     pairs = counterparts(plan.edits, row.edits)
     return {
         **found,
-        "action_f1": multiset_f1(*lists["action"], ACTION_SYNONYMS),
+        "action_f1": action_f1(*lists["action"]),
         "subject_f1": soft_f1(*lists["subject"]),
         "goal_f1": soft_f1(*lists["goal"]) if goals_known else None,
-        "exact": float(exact(plan.edits, row.edits, ACTION_SYNONYMS)) if goals_known else None,
+        "exact": float(exact(plan.edits, row.edits)) if goals_known else None,
         "omitted": float(len(row.edits) - len(pairs)),
         "invented": float(len(plan.edits) - len(pairs)),
         "order": order(plan.requests, row) if row.before else None,
@@ -519,7 +519,7 @@ def counterparts(answered: Sequence[Edit], true: Sequence[Edit]) -> list[tuple[i
     """Which answered edit stands for which true one, one to one: places in the two lists."""
 
     def worth(one: Edit, other: Edit) -> float:
-        same = multiset_f1([one.action], [other.action], ACTION_SYNONYMS)
+        same = action_f1([one.action], [other.action])
         subject, goal = _alike(one.subject, other.subject), _alike(one.goal, other.goal)
         return same + subject + goal if subject or (same and goal) else 0.0
 
@@ -537,7 +537,7 @@ def order(requests: Sequence[str], row: Row) -> float:
 def agreement(plans: Sequence[EditPlan]) -> float:
     """The share of the pairs of plans, of wordings of one instruction, that have the same edits."""
     pairs = list(combinations(plans, 2))
-    same = [bool(one.edits) and exact(one.edits, other.edits, ACTION_SYNONYMS) for one, other in pairs]
+    same = [bool(one.edits) and exact(one.edits, other.edits) for one, other in pairs]
     return sum(same) / len(pairs)
 
 
