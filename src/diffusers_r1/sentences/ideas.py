@@ -105,7 +105,7 @@ REFERRING_WAYS = {
 }  # fmt: skip
 
 SHARES = {
-    "add": 2.4, "wear": 0.9, "remove": 3.2, "replace": 2.2, "content": 0.8, "recolor": 2.2, "restyle": 0.8, "background": 1.0,
+    "add": 2.4, "wear": 0.9, "remove": 3.2, "replace": 2.2, "content": 0.8, "recolor": 2.2, "restyle": 1.2, "background": 1.4,
     "light": 0.6, "brightness": 0.7, "switch": 0.15, "material": 0.9, "text": 1.2, "pose": 1.0, "state": 0.4, "move": 0.8,
     "resize": 0.8, "look": 1.0, "give": 0.5, "crop": 0.6,
 }  # fmt: skip
@@ -156,7 +156,7 @@ class Muse:
                 mine = (f"the {noun}", f"these {noun}", f"those {noun}") if mine else ()
             return called(noun, *((f"the {noun}",) * 4 + mine))
         if way == "look" and looks:
-            return called(f"{self.dice.pick(looks)} {noun}")
+            return called(self._described(noun, kind))
         if way == "side" or (way in ("compare", "order") and plural):
             side = self.dice.pick([side for side in things.SIDES if not noun.startswith(side)])
             if plural or side in ("foreground", "background"):
@@ -198,7 +198,7 @@ class Muse:
         """Something that is not there yet: said with "a"."""
         noun = self._unused(things.NEW_THINGS if kind == "" else NOUNS[kind][0])
         looks = NOUNS[kind][1] if kind else ()
-        name = f"{self.dice.pick(looks)} {noun}" if looks and self.dice.chance(0.3) else noun
+        name = self._described(noun, kind) if looks and self.dice.chance(0.35) else noun
         if is_plural(noun):
             said = (name, f"some {name}", f"a few {name}")
             if self.dice.chance(0.2):
@@ -208,6 +208,16 @@ class Muse:
         pronoun, possessive = PRONOUNS.get(kind, ("it", "its"))
         said = (with_article(name),) * 4 + (f"another {name}", f"the {name}")
         return Thing(name, said if with_article(name) != name else (name, f"some {name}"), kind, pronoun, possessive)
+
+    def _described(self, noun: str, kind: str) -> str:
+        """The noun with an attribute before it, or with several: "small brown leather purse"."""
+        name = f"{self.dice.pick(NOUNS[kind][1])} {noun}"
+        if kind in GOODS and self.dice.chance(0.25):
+            stuff = self.dice.pick(("leather", "wooden", "metal", "ceramic", "glass", "plastic", "striped", "velvet"))
+            name = f"{self.dice.pick(things.COLORS)} {stuff} {noun}"
+        if kind not in LIVING and self.dice.chance(0.15):
+            name = f"{self.dice.pick(things.SIZES)} {name}"
+        return name
 
     def _some(self, shares: Mapping[str, float]) -> tuple[str, ...]:
         return NOUNS[self.dice.weighted(dict(shares))][0]
@@ -527,7 +537,11 @@ class Muse:
     def _pose(self, subject: Thing | None = None) -> Idea:
         subject = subject or self._being()
         animal = subject.kind in ("animal", "herd")
-        do, goal = self.dice.pick(things.poses(things.ANIMAL_POSES if animal else things.PERSON_POSES))
+        all_poses = things.poses(things.ANIMAL_POSES if animal else things.PERSON_POSES)
+        do, goal = self.dice.pick(all_poses)
+        if self.dice.chance(0.12):  # one pose of two halves, which is one edit
+            other = self.dice.pick([pose for pose in all_poses if pose[1] != goal])
+            do, goal = f"{do} and {other[0]}", f"{goal} and {other[1]}"
         for owner in (" his ", " its "):
             do = do.replace(owner, f" {subject.possessive} ")
             goal = goal.replace(owner, f" {subject.possessive} ")

@@ -133,7 +133,7 @@ COLORS = _words(
     " maroon, gold, silver, cream, mint green, lavender, coral, olive green, sage green, emerald green, navy blue,"
     " royal blue, sky blue, light blue, dark blue, dark green, light green, bright red, bright yellow, hot pink,"
     " pastel pink, pastel blue, dark brown, charcoal gray, burgundy, mustard yellow, off-white, ivory, bronze,"
-    " golden, matte black, neon green, deep purple, salmon pink, wine red, copper, khaki, peach, lime green"
+    " golden, black and white, red and white, blue and gold, matte black, neon green, deep purple, salmon pink, wine red, copper, khaki, peach, lime green"
 )
 HAIR_COLORS = _words(
     "blonde, brown, black, red, gray, white, ginger, platinum blonde, dark brown, pink, auburn, silver"
@@ -144,7 +144,7 @@ SHADES = _words(
 MATERIALS = _words(
     "wood, metal, glass, leather, denim, silk, velvet, marble, stone, brick, gold, plastic, ceramic, wool, cotton,"
     " steel, stainless steel, concrete, bamboo, oak, copper, crystal, paper, cardboard, ice, chrome, bronze, linen,"
-    " lace, fur, granite, clay, wicker, rubber, carbon fiber, walnut, brushed steel, tweed, suede, satin, porcelain,"
+    " lace, fur, granite, clay, wicker, rubber, carbon fiber, walnut, brushed steel, tweed, suede, satin, porcelain, white marble with gray veins, red and black leather, gold and silver,"
     " dark wood, white marble, clear glass, rusty iron, knitted wool, polished brass, wooden, golden, quilted fabric"
 )
 PATTERNS = _words(
@@ -206,7 +206,7 @@ STYLES = _words(
     " pop art, black and white, sepia, vintage film, polaroid, pixar, studio ghibli, impressionist painting,"
     " charcoal drawing, cyberpunk, line art, 3d render, lego, claymation, film noir, stained glass, mosaic, low poly,"
     " 80s retro, old photograph, renaissance painting, van gogh, crayon drawing, graphic novel, manga, steampunk,"
-    " vintage postcard, paper cut, ukiyo-e, cinematic, gothic, art deco, minimalist, fairy tale, disney, vaporwave"
+    " soft and dreamy, dark and moody, off-white and simple, bright and playful, vintage postcard, paper cut, ukiyo-e, cinematic, gothic, art deco, minimalist, fairy tale, disney, vaporwave"
 )
 SCENERY = _words(
     "beach, forest, city street, mountain landscape, park, desert, studio, garden, office, library, kitchen, farm,"
