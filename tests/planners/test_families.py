@@ -14,7 +14,11 @@ from diffusers_r1.planners.templates import check_trainable, fitting_prompts, re
 from diffusers_r1.prompts import Example, Prompts
 
 
-pytestmark = pytest.mark.tiny
+pytestmark = [
+    pytest.mark.tiny,
+    # TRL and PEFT use the old name.
+    pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning"),
+]
 
 REQUIRED = ("qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "smolvlm")
 PAGE = Path(__file__).parents[2] / "docs" / "planners.md"

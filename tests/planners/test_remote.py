@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 from openai_server import PASSING_FAULTS, said, scripted
@@ -173,6 +172,14 @@ def test_reasoning_is_understood_wherever_a_server_leaves_it(message, text):
     assert re.sub(r"\s+", " ", plan.raw[0]) == text.replace("{answer}", lists)
 
 
+def test_reasoning_begins_as_the_other_items_do():
+    spaced = "<action> paint</action><subject> cat</subject><goal> gold</goal>"
+    message = {"role": "assistant", "content": spaced, "reasoning_content": "a cat"}
+    with scripted((200, said(None, message=message), {}), RIGHT) as server:
+        (plan,) = plans(remote(server), 1)
+        assert plan.raw[0] == f"<think> a cat</think>{spaced}" == text_of(requests_of(server)[1]["messages"][1])
+
+
 def test_the_format_is_asked_of_the_server_and_a_warning_says_where_it_is_not_kept(caplog):
     with scripted(RIGHT) as server, caplog.at_level(logging.WARNING):
         planner = remote(server)
@@ -286,6 +293,5 @@ def test_a_served_planner_plans_what_it_plans_here(tmp_path):
         asked = RemotePlanner(url, str(tmp_path / "planner"), api_key_env=None)
         served = make_plans(asked, None, *task, max_new_tokens=160)
         asked.close()
-    # The server hands the reasoning over apart, without the space before it.
-    assert [replace(plan, raw=()) for plan in served] == [replace(plan, raw=()) for plan in local]
+    assert served == local
     assert not any(plan.fallback for plan in local)

@@ -15,6 +15,7 @@ from .. import grammar
 from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, check_address, key_env_for
 from ..prompts import Prompts, plain_text
 from ..records import write_whole
+from ..tags import EDIT_LISTS, REASONING
 
 
 logger = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ class RemoteConversation:
         answers = [answer for result in results for answer in result]
         if form:
             self._check_form(answers, form)
-        return [answer.with_reasoning() or answer.refusal for answer in answers]
+        return [_as_written(answer) or answer.refusal for answer in answers]
 
     def _check_form(self, answers: Sequence[ChatCompletion], form: str) -> None:
         """Warn, once a planner, of a server that was asked to keep to a format and did not."""
@@ -238,6 +239,17 @@ class RemoteConversation:
         if not self.planner._warned and not all(re.fullmatch(form, text.strip()) for text in ended):
             self.planner._warned = True
             logger.warning("%s does not keep to a format: `constrained` has no effect there.", self.planner.base_url)
+
+
+def _as_written(answer: ChatCompletion) -> str:
+    """What the model wrote, as nearly as can be told: the second question shows it to the model again.
+
+    A server that hands reasoning over apart drops the space before it. A planner that begins its other items with a space
+    has begun that one so, too.
+    """
+    text = answer.with_reasoning()
+    begins_with_space = answer.reasoning and f"<{EDIT_LISTS[0]}> " in text
+    return text.replace(f"<{REASONING}>", f"<{REASONING}> ", 1) if begins_with_space else text
 
 
 def request_fields(generation: dict[str, Any]) -> dict[str, Any]:
