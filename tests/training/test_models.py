@@ -3,6 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from transformers import (
+    AutoModelForImageTextToText,
+    Idefics3Config,
+    LlavaConfig,
+    Mistral3Config,
+    Qwen2_5_VLConfig,
+    Qwen3VLConfig,
+)
 from trl import GRPOConfig, ModelConfig
 
 from diffusers_r1.bundles.planners import save_planner
@@ -65,3 +73,23 @@ def test_no_completion_holds_a_control_token(planner, tmp_path):
     training.generation_kwargs = {"suppress_tokens": [7]}
     without_control_tokens(training, model, processor)
     assert training.generation_kwargs == {"suppress_tokens": [7]}
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (Idefics3Config, ["model.vision_model"]),
+        (Qwen2_5_VLConfig, ["model.visual"]),
+        (Qwen3VLConfig, ["model.visual"]),
+        (Mistral3Config, ["model.vision_tower"]),
+        (LlavaConfig, ["model.vision_tower"]),
+    ],
+)
+def test_the_tower_is_found_by_what_the_model_says(config, names):
+    with torch.device("meta"):
+        assert list(vision_towers(AutoModelForImageTextToText.from_config(config()))) == names
+
+
+def test_a_tower_that_is_not_found_is_not_left_unfrozen_in_silence(text_planner):
+    with pytest.raises(ValueError, match="--freeze_vision false"):
+        vision_towers(text_planner[0])
