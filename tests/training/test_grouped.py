@@ -336,6 +336,14 @@ def test_long_completions_are_generated_in_stages(saved, tmp_path, monkeypatch):
         assert torch.equal(found[name], expected[name])
 
 
+def test_another_cache_generates_as_it_does_in_trl(saved, tmp_path):
+    settings = {"cache_implementation": "static", "generation_kwargs": {"do_sample": False, "temperature": None}}
+    bare, ours = (make(cls, *saved, tmp_path, **settings) for cls in (GRPOTrainer, GroupedGRPOTrainer))
+    asked = [row for row in bare.train_dataset for _ in range(GROUP)]
+    expected, found = (trainer._generate_and_score_completions(asked)["completion_ids"] for trainer in (bare, ours))
+    assert torch.equal(found, expected)
+
+
 def test_a_group_stays_in_one_micro_batch(saved, tmp_path):
     settings = {"per_device_train_batch_size": GROUP, "gradient_accumulation_steps": 4, "learning_rate": 1e-2}
     bare = logged(make(GRPOTrainer, *saved, tmp_path, **settings))

@@ -3,6 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForImageTextToText,
+    Idefics3Config,
+    LlavaConfig,
+    Mistral3Config,
+    Qwen2_5_VLConfig,
+    Qwen3VLConfig,
+)
 from trl import GRPOConfig, ModelConfig
 
 from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
@@ -86,6 +94,26 @@ def test_an_adapter_is_trained_on(text_planner, tmp_path, prompts):
     assert words == prompts
     expected = adapted.state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in trained.items())
-    assert base_of(start) == str(tmp_path / "base") and base_of("org/name") == "org/name"
+    assert base_of(start) == str(tmp_path / "base") and base_of(tmp_path / "base") == str(tmp_path / "base")
     with pytest.raises(ValueError, match="leave out --use_peft"):
         load_trainable(ModelConfig(start, use_peft=True), settings(tmp_path), True)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (Idefics3Config, ["model.vision_model"]),
+        (Qwen2_5_VLConfig, ["model.visual"]),
+        (Qwen3VLConfig, ["model.visual"]),
+        (Mistral3Config, ["model.vision_tower"]),
+        (LlavaConfig, ["model.vision_tower"]),
+    ],
+)
+def test_the_tower_is_found_by_what_the_model_says(config, names):
+    with torch.device("meta"):
+        assert list(vision_towers(AutoModelForImageTextToText.from_config(config()))) == names
+
+
+def test_a_tower_that_is_not_found_is_not_left_unfrozen_in_silence(text_planner):
+    with pytest.raises(ValueError, match="--freeze_vision false"):
+        vision_towers(text_planner[0])

@@ -74,7 +74,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         What comes back about pictures is that of the different prompts: no other method than `_generate_single_turn`
         makes use of it as long as there are no tools.
         """
-        if not self.reads_once:
+        if not self._generates_from_one_reading:
             return super()._tokenize_prompts(prompts)
         new = [True, *(one != other for one, other in pairwise(prompts))]
         self._readings = (np.cumsum(new) - 1).tolist()
@@ -90,9 +90,8 @@ class GroupedGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        """As TRL does it, but from one reading of each prompt, unless the user has chosen another engine or cache."""
-        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
-        if not self.reads_once or elsewhere or self.generation_config.cache_implementation:
+        """As TRL does it, but from one reading of each prompt."""
+        if not self._generates_from_one_reading:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -224,6 +223,12 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if self.accelerator.is_main_process:
             name = type(self._bare(self.model)).__name__
             logger.warning("%s reads its prompt anew for every completion, as in TRL: %s.", name, why)
+
+    @property
+    def _generates_from_one_reading(self) -> bool:
+        """Unless the user has chosen another engine or cache."""
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.args.cache_implementation
+        return self.reads_once and not elsewhere
 
     def _padded(self, prompts: list[list[int]]) -> dict[str, Tensor]:
         rows = [torch.tensor(prompt) for prompt in prompts]
