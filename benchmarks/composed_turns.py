@@ -4,8 +4,7 @@
 
 Each entry of `--guidance` is `guidance_scale:steps`. The editor of `--model` has to have classifier-free guidance; the
 shipped one was trained with an empty prompt in one row of twenty, and at 1.001 its guided prediction is the plain one. What is
-compared is the way, with one editor, at the same settings, on the same tasks and with the same noise. A composed turn takes one picture a
-call. Seeds start at 1,000,000,000 and are never trained on.
+compared is the way, with one editor, at the same settings, on the same tasks and with the same noise.  Seeds start at 1,000,000,000 and are never trained on.
 """
 
 from __future__ import annotations
