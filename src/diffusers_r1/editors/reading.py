@@ -55,6 +55,11 @@ def qwen_image_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) ->
     return tokens, min(_most(editor, arguments), editor.tokenizer_max_length)
 
 
+def modular_qwen_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """1,024 tokens of the prompt."""
+    return _length(editor.tokenizer, prompt), 1024
+
+
 def longcat_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """512 tokens of the prompt."""
     return _length(editor.tokenizer, prompt), editor.tokenizer_max_length

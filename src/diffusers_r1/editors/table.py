@@ -175,7 +175,7 @@ TRAITS: dict[str, Traits] = {
     "StableDiffusionXLPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusion3PAGImg2ImgPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
     "FluxModularPipeline": Traits(**FLUX1, **REDRAWS),
-    "QwenImageModularPipeline": Traits(mask="mask_image", **QWEN_IMAGE),
+    "QwenImageModularPipeline": Traits(mask="mask_image", reads=reading.modular_qwen_tokens, **QWEN_IMAGE),
     "StableDiffusion3ModularPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLModularPipeline": Traits(reads=reading.clip_tokens, mask="mask_image", **OWN_SIZE, **REDRAWS),
     "ZImageModularPipeline": Traits(**Z_IMAGE, **REDRAWS),
