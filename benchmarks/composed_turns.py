@@ -1,11 +1,10 @@
-"""Three ways to carry out a true plan, by its number of edits: one prompt, a turn for each, or one turn whose guidance is added up.
+"""A true plan carried out in one prompt, in a turn for each sub-request, and in one turn whose guidance is added up.
 
-    python benchmarks/composed_turns.py --tasks 500 --guidance 1.001:1 1.5:4 3.0:4
+    python benchmarks/composed_turns.py --tasks 500 --guidance 1.001:1 1.5:4
 
-Each entry of `--guidance` is `guidance_scale:steps`. The editor of `--model` has to have classifier-free guidance; the
-shipped one was trained with an empty prompt in one row of twenty, and at 1.001 its guided prediction is the plain one. What is
-compared is the way, with one editor, at the same settings, on the same tasks and with the same noise. A composed turn takes one picture a
-call. Seeds start at 1,000,000,000 and are never trained on.
+Each entry of `--guidance` is `guidance_scale:steps`. The editor of `--model` has to have classifier-free guidance. The
+shipped one was trained with an empty prompt in one row of twenty; at 1.001 and one step, its guided prediction is the plain
+one. All ways have the same editor, settings, tasks and noise. Seeds start at 1,000,000,000 and are never trained on.
 """
 
 from __future__ import annotations

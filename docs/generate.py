@@ -12,6 +12,7 @@ from diffusers.models.cache_utils import CacheMixin
 
 from diffusers_r1.editors import PAIRS, REFUSALS, TRAITS, Traits
 from diffusers_r1.editors.composed import COMPOSERS
+from diffusers_r1.editors.speed import keeps_passes_apart
 from diffusers_r1.records import write_whole
 
 
@@ -59,6 +60,8 @@ def refusals_table() -> str:
 
 def speed_table() -> str:
     """What makes each class of `TRAITS` faster, as a Markdown table."""
+    import diffusers
+
     lines = [
         '| class | a batch in one call | `turns="composed"` | denoiser | `enable_cache` | `compile_repeated_blocks` |',
         f"|{' --- |' * 6}",
@@ -71,7 +74,7 @@ def speed_table() -> str:
                 "yes" if traits.lists == PAIRS else "-",
                 "yes" if name in COMPOSERS else "-",
                 f"`{denoiser.__name__}`",
-                "yes" if issubclass(denoiser, CacheMixin) else "-",
+                "yes" if issubclass(denoiser, CacheMixin) and keeps_passes_apart(getattr(diffusers, name)) else "-",
                 "yes" if denoiser._repeated_blocks else "-",
             )
         )

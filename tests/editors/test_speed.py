@@ -6,7 +6,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import FirstBlockCacheConfig
 from diffusers.models.cache_utils import CacheMixin
 from tiny_editors import CASES, SMALL, difference, editor_of, picture, seeded
@@ -26,11 +25,9 @@ def test_every_editor_has_a_denoiser(name):
 
 @pytest.mark.tiny
 def test_a_cache_of_the_first_block():
-    editor = CASES["FluxKontextPipeline"].build()
+    """With guidance, so that there are two passes at each step, each with a state of its own."""
+    editor = CASES["Flux2KleinPipeline"].build()
     editor.set_progress_bar_config(disable=True)
-    with torch.no_grad():
-        for weight in editor.transformer.parameters():
-            weight.mul_(1.5)
     given = {**SMALL, "num_inference_steps": 4}
 
     def edited():
@@ -39,15 +36,21 @@ def test_a_cache_of_the_first_block():
     calls = []
     hook = editor.transformer.single_transformer_blocks[-1].attn.register_forward_hook(lambda *_: calls.append(1))
     before = edited()
-    assert len(calls) == 4
+    assert len(calls) == 2 * 4
     enable_cache(editor, FirstBlockCacheConfig(threshold=100.0))  # everything after the first step is left out
     calls.clear()
     edited()
-    assert editor.transformer.is_cache_enabled and len(calls) < 4
+    assert editor.transformer.is_cache_enabled and len(calls) == 2
     disable_cache(editor)
     calls.clear()
-    assert difference(edited(), before) == 0 and len(calls) == 4
+    assert difference(edited(), before) == 0 and len(calls) == 2 * 4
     hook.remove()
+
+
+def test_a_class_that_would_mix_its_passes_takes_no_cache():
+    with pytest.raises(ValueError, match="FluxKontextPipeline does not keep its passes apart"):
+        enable_cache(editor_of("FluxKontextPipeline"), FirstBlockCacheConfig(threshold=0.1))
+    assert not editor_of("FluxKontextPipeline").transformer.is_cache_enabled
 
 
 def test_a_unet_takes_no_cache():
@@ -59,7 +62,7 @@ def test_a_unet_takes_no_cache():
 
 @pytest.mark.tiny
 def test_through_the_pipeline(planner, prompts):
-    pipe = ImageEditR1Pipeline(*planner, CASES["FluxKontextPipeline"].build(), prompts=prompts)
+    pipe = ImageEditR1Pipeline(*planner, CASES["Flux2KleinPipeline"].build(), prompts=prompts)
     transformer = pipe.editor.transformer
     pipe.enable_cache(FirstBlockCacheConfig(threshold=0.1))
     assert transformer.is_cache_enabled
@@ -80,4 +83,7 @@ def test_the_generated_table_says_what_the_models_can(name):
     (denoiser,) = denoisers_of(editor_of(name)).values()
     row = next(line for line in TABLE.splitlines() if line.startswith(f"| `{name}` |"))
     assert f"`{type(denoiser).__name__}`" in row
-    assert row.split(" | ")[4] == ("yes" if isinstance(denoiser, CacheMixin) else "-")
+    assert isinstance(denoiser, CacheMixin) or row.split(" | ")[4] == "-"
+    if row.split(" | ")[4] == "yes":
+        enable_cache(editor_of(name), FirstBlockCacheConfig(threshold=0.1))
+        disable_cache(editor_of(name))

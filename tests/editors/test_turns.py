@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -107,7 +108,10 @@ def told_apart(editor: Any, name: str, one: str, other: str) -> bool:
     seen: list[list[torch.Tensor]] = []
     part = editor.unet if hasattr(editor, "unet") else editor.transformer
     case, calls = CASES[name], []
-    hook = part.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs), with_kwargs=True)
+    taken = list(inspect.signature(part.forward).parameters)  # Z-Image gives them by place
+    hook = part.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append({**dict(zip(taken, args)), **kwargs}), with_kwargs=True
+    )
     for prompt in (one, other):
         calls.clear()
         written = traits_of(editor).prompt(prompt, 1)

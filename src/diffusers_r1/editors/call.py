@@ -91,7 +91,11 @@ def call_editor(
             for name in texts:
                 if isinstance(given.get(name), str):
                     given[name] = [own[row].get(name, given[name]) for row in rows]
-        with _seeded_by(editor, given.get("generator")), with_positions(editor), composed(editor, asked[first], given):
+        with (
+            _seeded_by(editor, given.get("generator")),
+            with_positions(editor),
+            composed(editor, [asked[row] for row in rows], given),
+        ):
             if traits.before is not None:
                 given |= traits.before(editor, given)
             answer = editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given)
@@ -110,19 +114,23 @@ def _groups(
 ) -> list[list[int]]:
     """Rows that one call can do: of one size, with the same arguments but for texts, as far as the editor takes a batch.
 
+    Composed turns share a call with those of as many sub-requests.
+
     Args:
         in_order (`bool`): Only neighbours, since pictures draw from one generator in turn.
     """
 
     def fit(row: int, other: int) -> bool:
-        return images[row].size == images[other].size and _same(own[row], own[other], texts)
+        alike = asked[row].composed == asked[other].composed and (
+            not asked[row].composed or len(asked[row].requests) == len(asked[other].requests)
+        )
+        return alike and images[row].size == images[other].size and _same(own[row], own[other], texts)
 
     groups: list[list[int]] = []
     for row in range(len(images)):
         open_groups = groups[-1:] if in_order else groups
-        alone = not batched or asked[row].composed
-        group = None if alone else next((group for group in open_groups if fit(row, group[0])), None)
-        if group is not None and not asked[group[0]].composed:
+        group = next((group for group in open_groups if batched and fit(row, group[0])), None)
+        if group is not None:
             group.append(row)
         else:
             groups.append([row])

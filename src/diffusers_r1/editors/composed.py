@@ -11,7 +11,7 @@ The editor's own loop runs, with the first request as its prompt. A hook on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,6 @@ from .turns import Asked
 
 
 Inputs = dict[str, Any]
-Predict = Callable[[Inputs], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Composer:
     Args:
         denoiser (`str`): The component that predicts.
         scale (`str`): The argument that is the guidance's strength, above 1 where guidance is on.
-        encode (callable): `(editor, request, given) -> inputs` of the denoiser that the request makes.
+        encode (callable): `(editor, requests, given) -> inputs` of the denoiser that one request of each picture makes.
         hook (callable): `(requests' inputs, the empty request's inputs) -> forward hook` of the denoiser.
     """
 
     denoiser: str
     scale: str
-    encode: Callable[[Editor, str, Mapping[str, Any]], Inputs]
+    encode: Callable[[Editor, list[str], Mapping[str, Any]], Inputs]
     hook: Callable[[list[Inputs], Inputs], Callable]
 
 
@@ -65,20 +64,22 @@ def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def composed(editor: Editor, asked: Asked, given: Mapping[str, Any]) -> Iterator[None]:
+def composed(editor: Editor, asked: Sequence[Asked], given: Mapping[str, Any]) -> Iterator[None]:
     """While it is open, the editor's call with the first of the sub-requests is guided by all of them.
 
     Args:
-        asked ([`Asked`]): If it is not `composed`, nothing happens.
+        asked (`Sequence` of [`Asked`]): Of each picture of the call, all of as many sub-requests. If they are not
+            `composed`, nothing happens.
         given (`Mapping`): What the editor is called with.
     """
-    if not asked.composed:
+    if not asked[0].composed:
         yield
         return
     composer = composer_of(editor)
     with torch.no_grad():
-        others = [composer.encode(editor, request, given) for request in asked.requests[1:]]
-        nothing = composer.encode(editor, given.get("negative_prompt") or "", given)
+        later = list(zip(*(one.requests for one in asked)))[1:]
+        others = [composer.encode(editor, list(requests), given) for requests in later]
+        nothing = composer.encode(editor, [given.get("negative_prompt") or ""] * len(asked), given)
     hook = getattr(editor, composer.denoiser).register_forward_hook(composer.hook(others, nothing), with_kwargs=True)
     try:
         yield
@@ -90,13 +91,13 @@ def composed(editor: Editor, asked: Asked, given: Mapping[str, Any]) -> Iterator
 # --------------------------------------------------------------------------------------------------------
 
 
-def _pix2pix_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
-    return {"encoder_hidden_states": editor._encode_prompt(request, editor._execution_device, 1, False)}
+def _pix2pix_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
+    return {"encoder_hidden_states": editor._encode_prompt(requests, editor._execution_device, 1, False)}
 
 
-def _sdxl_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+def _sdxl_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     embeds, _, pooled, _ = editor.encode_prompt(
-        request, device=editor._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        requests, device=editor._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     return {"encoder_hidden_states": embeds, "text_embeds": pooled}
 
@@ -108,11 +109,13 @@ def _three_rows(others: list[Inputs], nothing: Inputs) -> Callable:
         for inputs in others:
             own = {**kwargs, "encoder_hidden_states": inputs["encoder_hidden_states"]}
             if kwargs.get("added_cond_kwargs"):
-                own["added_cond_kwargs"] = {name: value[:1] for name, value in kwargs["added_cond_kwargs"].items()}
+                own["added_cond_kwargs"] = {
+                    name: value[: len(text)] for name, value in kwargs["added_cond_kwargs"].items()
+                }
                 if "text_embeds" in inputs:
                     own["added_cond_kwargs"]["text_embeds"] = inputs["text_embeds"]
             # `forward`, so that this hook does not call itself
-            text = text + unet.forward(latents[:1], timestep, **own)[0] - picture
+            text = text + unet.forward(latents[: len(text)], timestep, **own)[0] - picture
         return (torch.cat([text, picture, empty]), *output[1:])
 
     return hook
@@ -122,18 +125,18 @@ def _three_rows(others: list[Inputs], nothing: Inputs) -> Callable:
 # -----------------------------------------------------------------------------
 
 
-def _qwen_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+def _qwen_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     picture = given["image"][0] if isinstance(given["image"], list) else given["image"]
-    return _qwen_inputs(editor, request, given, editor.image_processor.resize(picture, *_area_of(MEGAPIXEL, picture)))
+    return _qwen_inputs(editor, requests, editor.image_processor.resize(picture, *_area_of(MEGAPIXEL, picture)))
 
 
-def _qwen_plus_text(editor: Editor, request: str, given: Mapping[str, Any]) -> Inputs:
+def _qwen_plus_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     seen = [editor.image_processor.resize(picture, *_area_of(384 * 384, picture)) for picture in given["image"]]
-    return _qwen_inputs(editor, request, given, seen)
+    return _qwen_inputs(editor, requests, seen)
 
 
-def _qwen_inputs(editor: Editor, request: str, given: Mapping[str, Any], seen: Any) -> Inputs:
-    embeds, mask = editor.encode_prompt(image=seen, prompt=request, device=editor._execution_device)
+def _qwen_inputs(editor: Editor, requests: list[str], seen: Any) -> Inputs:
+    embeds, mask = editor.encode_prompt(image=seen, prompt=requests, device=editor._execution_device)
     return {"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask}
 
 

@@ -42,9 +42,22 @@ def chat_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple
     return _length(tokenizer, before + prompt, add_special_tokens=False), _most(editor, arguments)
 
 
+def prompt_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """As many tokens of the prompt as `max_sequence_length` says."""
+    tokenizer = getattr(editor.tokenizer, "tokenizer", editor.tokenizer)  # FLUX.3 has a processor in its place
+    return _length(tokenizer, prompt), _most(editor, arguments)
+
+
 def qwen_image_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """512 tokens of the prompt; `max_sequence_length` raises it to 1,024."""
-    return _length(editor.tokenizer, prompt), _most(editor, arguments)
+    """As many tokens of the prompt as `max_sequence_length` says, at most 1,024."""
+    before = editor.prompt_template_encode.split("{}")[0]
+    tokens = _length(editor.tokenizer, before + prompt) - editor.prompt_template_encode_start_idx
+    return tokens, min(_most(editor, arguments), editor.tokenizer_max_length)
+
+
+def modular_qwen_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """1,024 tokens of the prompt."""
+    return _length(editor.tokenizer, prompt), 1024
 
 
 def longcat_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
@@ -55,11 +68,6 @@ def longcat_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tu
 def kandinsky3_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """128 tokens of T5."""
     return _length(editor.tokenizer, prompt), 128
-
-
-def fibo_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """3,000 tokens of the JSON."""
-    return _length(editor.tokenizer, prompt), _most(editor, arguments)
 
 
 def kandinsky5_tokens(editor: Any, prompt: str, arguments: Mapping[str, Any]) -> tuple[int, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from typing import Any
 
-from diffusers import ModelMixin
+from diffusers import ModelMixin, ModularPipeline
 from diffusers.models.cache_utils import CacheMixin
 
 from .sizes import Editor
@@ -19,6 +21,15 @@ def denoisers_of(editor: Editor) -> dict[str, ModelMixin]:
     return {name: model for name, model in found.items() if isinstance(model, ModelMixin)}
 
 
+def keeps_passes_apart(pipeline: type) -> bool:
+    """Whether a class names its passes (under the prompt, under the negative one), for each of which a cache has a state."""
+    home = inspect.getmodule(pipeline)
+    modules = [home]
+    if issubclass(pipeline, ModularPipeline):  # the loop is in a file beside it
+        modules = [importlib.import_module(f"{home.__package__}.denoise")] if home.__package__ != "diffusers" else []
+    return any("cache_context(" in inspect.getsource(module) for module in modules)
+
+
 def enable_cache(editor: Editor, config: Any) -> None:
     """`enable_cache` of each denoiser: steps reuse what hardly changed since the one before.
 
@@ -26,11 +37,13 @@ def enable_cache(editor: Editor, config: Any) -> None:
         config: Of diffusers, such as `FirstBlockCacheConfig(threshold=0.1)`.
 
     Raises:
-        ValueError: If a denoiser takes no cache.
+        ValueError: If a denoiser takes no cache, or the class does not keep its passes apart, so that a cache would mix them.
     """
     for name, model in denoisers_of(editor).items():
         if not isinstance(model, CacheMixin):
             raise ValueError(f"`{name}` ({type(model).__name__}) takes no cache.")
+    if not keeps_passes_apart(type(editor)):
+        raise ValueError(f"{type(editor).__name__} does not keep its passes apart, so it takes no cache.")
     for model in denoisers_of(editor).values():
         model.enable_cache(config)
 

@@ -91,6 +91,7 @@ FLUX3 = {
     "size": sizes.flux3_size,
     "pixels": 4 * MEGAPIXEL,
     "pixels_from": "the class, which brings its picture to 4 megapixels",
+    "reads": reading.prompt_tokens,
 }
 ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
 FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
@@ -102,12 +103,7 @@ Z_IMAGE = {
     **ONE_MEGAPIXEL,
 }
 REDRAWS = {"asks": DESCRIPTION}
-QWEN_IMAGE = {
-    "pixels": 1328 * 1328,
-    "pixels_from": "Qwen-Image's card, whose square size is 1328x1328",
-    "reads": reading.qwen_image_tokens,
-    **REDRAWS,
-}
+QWEN_IMAGE = {"pixels": 1328 * 1328, "pixels_from": "Qwen-Image's card, whose square size is 1328x1328", **REDRAWS}
 
 # `_auto_resize` would snap a picture that already has the working size. QwenImageEditInpaintPipeline and
 # JoyImageEditPipeline work at their own rule's size whatever `height` and `width` say, Flux2KleinInpaintPipeline at the
@@ -131,7 +127,7 @@ TRAITS: dict[str, Traits] = {
         REFERENCES, sizes.omnigen_size, image="input_images", prompt=wording.with_placeholders, **ONE_MEGAPIXEL
     ),
     "BriaFiboEditPipeline": Traits(
-        REFERENCES, sizes.fibo_size, prompt=wording.as_edit_json, mask="mask", reads=reading.fibo_tokens
+        REFERENCES, sizes.fibo_size, prompt=wording.as_edit_json, mask="mask", reads=reading.prompt_tokens
     ),
     "BriaFibo2Pipeline": Traits(REFERENCES, sizes.fibo2_size, mask="mask"),
     "JoyImageEditPipeline": Traits(size=sizes.joy_size, ignored=("height", "width")),
@@ -144,7 +140,7 @@ TRAITS: dict[str, Traits] = {
     ),
     "DreamLitePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
     "DreamLiteMobilePipeline": Traits(size=sizes.two_blocks, **ONE_MEGAPIXEL),
-    "ZImageOmniPipeline": Traits(REFERENCES, batched=("negative_prompt_embeds",), **FLUX2),
+    "ZImageOmniPipeline": Traits(REFERENCES, batched=("negative_prompt_embeds",), encodes_in=torch.bfloat16, **FLUX2),
     "FluxKontextModularPipeline": Traits(**KONTEXT),
     "Flux2ModularPipeline": Traits(REFERENCES, **FLUX2),
     "Flux2KleinModularPipeline": Traits(REFERENCES, **FLUX2),
@@ -156,13 +152,17 @@ TRAITS: dict[str, Traits] = {
     "Flux3ModularPipeline": Traits(REFERENCES, **FLUX3),
     "Flux3DistilledModularPipeline": Traits(REFERENCES, **FLUX3),
     # Editors that redraw a picture, or a part of it, as a description says
-    "AnimaModularPipeline": Traits(**ONE_MEGAPIXEL, **REDRAWS),
+    "AnimaModularPipeline": Traits(reads=reading.prompt_tokens, **ONE_MEGAPIXEL, **REDRAWS),
     "Kandinsky3Img2ImgPipeline": Traits(
         size=sizes.blocks_of_64, reads=reading.kandinsky3_tokens, **ONE_MEGAPIXEL, **REDRAWS
     ),
     # its size is moved to one of a table unless it is told otherwise
     "SanaSprintImg2ImgPipeline": Traits(
-        size=sizes.blocks_of_32, always={"use_resolution_binning": False}, **ONE_MEGAPIXEL, **REDRAWS
+        size=sizes.blocks_of_32,
+        always={"use_resolution_binning": False},
+        reads=reading.prompt_tokens,
+        **ONE_MEGAPIXEL,
+        **REDRAWS,
     ),
     "StableDiffusionImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
@@ -170,14 +170,14 @@ TRAITS: dict[str, Traits] = {
     "LatentConsistencyModelImg2ImgPipeline": Traits(PAIRS, reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "FluxImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
     "ChromaImg2ImgPipeline": Traits(PAIRS, **FLUX1, **REDRAWS),
-    "QwenImageImg2ImgPipeline": Traits(PAIRS, **QWEN_IMAGE),
+    "QwenImageImg2ImgPipeline": Traits(PAIRS, reads=reading.qwen_image_tokens, **QWEN_IMAGE),
     "ZImageImg2ImgPipeline": Traits(PAIRS, **Z_IMAGE, **REDRAWS),
     "StableDiffusionDepth2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLPAGImg2ImgPipeline": Traits(reads=reading.clip_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusion3PAGImg2ImgPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
     "FluxModularPipeline": Traits(**FLUX1, **REDRAWS),
-    "QwenImageModularPipeline": Traits(mask="mask_image", **QWEN_IMAGE),
+    "QwenImageModularPipeline": Traits(mask="mask_image", reads=reading.modular_qwen_tokens, **QWEN_IMAGE),
     "StableDiffusion3ModularPipeline": Traits(reads=reading.sd3_tokens, **OWN_SIZE, **REDRAWS),
     "StableDiffusionXLModularPipeline": Traits(reads=reading.clip_tokens, mask="mask_image", **OWN_SIZE, **REDRAWS),
     "ZImageModularPipeline": Traits(**Z_IMAGE, **REDRAWS),
@@ -189,7 +189,7 @@ TRAITS: dict[str, Traits] = {
     "FluxInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "FluxFillPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
     "ChromaInpaintPipeline": Traits(**FLUX1, **MASK, **REDRAWS),
-    "QwenImageInpaintPipeline": Traits(**QWEN_IMAGE, **MASK),
+    "QwenImageInpaintPipeline": Traits(reads=reading.qwen_image_tokens, **QWEN_IMAGE, **MASK),
     "ZImageInpaintPipeline": Traits(**Z_IMAGE, **MASK, **REDRAWS),
 }
 
