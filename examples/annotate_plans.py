@@ -97,10 +97,12 @@ class TeacherAnswer:
 
         That the reasoning is missing is none: servers of models that reason take it out of the answer.
         """
-        faults = [fault for fault in read_decomposition(self.text).faults if fault != f"no <{REASONING}>"]
-        if faults and self.finish_reason in ENDINGS:
-            faults.insert(0, ENDINGS[self.finish_reason])
-        return [DECLINED, *faults] if self.refusal else faults
+        return [fault for fault in read_decomposition(self.text).faults if fault != f"no <{REASONING}>"]
+
+    @property
+    def ending(self) -> str:
+        """How it ended, where that is not as it should."""
+        return DECLINED if self.refusal else ENDINGS.get(self.finish_reason, "")
 
 
 Answers = tuple[TeacherAnswer, ...]  # to one row, in order: the last one counts
@@ -271,6 +273,7 @@ def record(folder: Path, row: Question, answers: Answers) -> bool:
         line = {"row": row.index, "instruction": row.instruction, "model": last.model}
         line["raw"] = [answer.text for answer in answers]
         line["faults"] = [answer.faults for answer in answers]
+        line["endings"] = [answer.ending for answer in answers]
         line["finish_reasons"] = [answer.finish_reason for answer in answers]
         line["refusals"] = [answer.refusal for answer in answers if answer.refusal]
         records.append(folder / FAILED, line)
@@ -298,7 +301,8 @@ def record(folder: Path, row: Question, answers: Answers) -> bool:
 def record_refusal(folder: Path, row: Question, error: EndpointError, model: str) -> None:
     """Write down that the server refuses the row for good: it is not asked about at the next start."""
     line = {"row": row.index, "instruction": row.instruction, "model": model}
-    records.append(folder / FAILED, {**line, "raw": [], "faults": [[REFUSED]], "error": writable(str(error))})
+    why = {"raw": [], "faults": [], "endings": [REFUSED], "error": writable(str(error))}
+    records.append(folder / FAILED, {**line, **why})
 
 
 def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int:
@@ -330,12 +334,14 @@ def report(folder: Path, dataset: Dataset, unanswered: int) -> int:
     annotated, failed = kept_rows(folder, dataset)
     print(f"{folder}: of {len(dataset)} rows, {len(annotated)} are annotated and {len(failed)} have failed.")
     if failed:
-        last = {line["row"]: line["faults"][-1] for line in records.read(folder / FAILED)}
-        common = Counter(fault for index in failed for fault in last[index])
+        last = {line["row"]: line for line in records.read(folder / FAILED)}
         # How answers ended first: it is not what they say that was wrong then.
-        named = [(fault, common.pop(fault)) for fault in (CUT, FILTERED, DECLINED, REFUSED) if fault in common]
-        named += common.most_common(3)
-        print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in named)}. See {folder / FAILED}.")
+        endings = Counter(ending for index in failed if (ending := last[index]["endings"][-1]))
+        faults = Counter(
+            fault for index in failed for last_answer in last[index]["faults"][-1:] for fault in last_answer
+        )
+        common = endings.most_common() + faults.most_common(3)
+        print(f"Faults: {', '.join(f'{fault} ({count})' for fault, count in common)}. See {folder / FAILED}.")
     if unanswered:
         print(f"Without an answer: {unanswered}. Start again to ask about them.")
     return int(unanswered > 0 or not annotated)

@@ -34,7 +34,7 @@ class Worker:
     def __call__(self, shard: dict[str, Sequence[RowState]]) -> dict[str, list[RowState]]:
         rows = list(shard["row"])
         tries = self.settings.output_dir / TRIES / f"{self.step}-{rows[0].index}"
-        deaths = int(tries.read_text()) if tries.exists() else 0
+        deaths = int(tries.read_text(encoding="utf-8")) if tries.exists() else 0
         if deaths == MOST_DEATHS:
             error = f"{self.step}: the worker died {deaths} times over this row or another one of its shard"
             return {"row": [row if row.error else replace(row, error=error) for row in rows]}
