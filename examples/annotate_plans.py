@@ -304,9 +304,8 @@ def record(folder: Path, row: Question, answers: Answers) -> bool:
 def record_refusal(folder: Path, row: Question, error: EndpointError, model: str) -> None:
     """Write down that the server refuses the row for good: it is not asked about at the next start."""
     line = {"row": row.index, "instruction": row.instruction, "model": model}
-    records.append(
-        folder / FAILED, {**line, "raw": [], "faults": [[]], "endings": [REFUSED], "error": writable(str(error))}
-    )
+    why = {"raw": [], "faults": [], "endings": [REFUSED], "error": writable(str(error))}
+    records.append(folder / FAILED, {**line, **why})
 
 
 def annotate(dataset: Dataset, left: list[int], args: argparse.Namespace) -> int:
@@ -340,7 +339,8 @@ def report(folder: Path, dataset: Dataset, unanswered: int) -> int:
     if failed:
         last = {line["row"]: line for line in records.read(folder / FAILED)}
         endings = Counter(last[index]["endings"][-1] for index in failed)
-        faults = [schema.read(tuple[Fault, ...], last[index]["faults"][-1], str(folder / FAILED)) for index in failed]
+        answers = [answer for index in failed for answer in last[index]["faults"][-1:]]
+        faults = [schema.read(tuple[Fault, ...], answer, str(folder / FAILED)) for answer in answers]
         # Each kind counts once a row, and what is lost is told apart by its tag, not by its text.
         common = Counter(word for each in faults for word in dict.fromkeys(map(str, each))).most_common(3)
         # How answers ended first: it is not what they say that was wrong then.

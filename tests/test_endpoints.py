@@ -441,6 +441,12 @@ def test_arguments_out_of_range(url, settings):
         Endpoint(url, "judge", **settings)
 
 
+def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(endpoints, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "diffusers-r1\[remote\]"'):
+        Endpoint("http://x/v1", "judge")
+
+
 @pytest.mark.parametrize("url", [f"http://me:{KEY}@x/v1", f"http://x/v1?key={KEY}", f"http://x/v1#{KEY}"])
 def test_an_address_with_a_key_in_it_is_refused(url):
     with pytest.raises(ValueError, match="read from the environment") as caught:

@@ -242,7 +242,6 @@ class Endpoint:
         Returns:
             `list`: for each conversation the answers, or why there are none: one that fails takes no other along.
         """
-
         results = map_in_order(lambda messages: self.chat(messages, **settings), conversations, self.concurrency)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, EndpointError):
@@ -373,8 +372,8 @@ class Endpoint:
                 adapted[name] = SUBSTITUTES[name]
             else:
                 for name in adapted.keys() - self._adapted.keys():
-                    logger.warning("%s takes no %s: it is asked without.", self.model, name)
-                self._adapted = adapted
+                    logger.warning("%s takes no %s: it is asked with %s.", self.model, name, adapted[name] or "none")
+                self._adapted = {**self._adapted, **adapted}  # of other threads, too
                 return result
 
     def _answer(

@@ -1,9 +1,13 @@
+import base64
+import io
 import json
 import shutil
 import weakref
 
 import pytest
 from data_sets import write_data_set
+from openai_server import scripted
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
@@ -157,6 +161,19 @@ def test_one_large_model_at_a_time(bundle, tmp_path, monkeypatch):
         device="cpu",
     )
     assert [name for name, _ in loaded] == ["agents", "agents", "a", "b"]
+
+
+def test_fields_of_a_remote_editor(tmp_path):
+    after = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(after, "PNG")
+    answer = {"data": [{"b64_json": base64.b64encode(after.getvalue()).decode()}]}
+    with scripted((200, answer, {})) as remote:
+        options = {"remote_url": remote.url, "remote_model": "closed", "editor_arguments": {"quality": "high"}}
+        evaluate(tmp_path / "run", ["scenes-simple"], ["remote"], limit=2, device="cpu", **options)
+        bodies = [body for _, _, body in remote.requests]
+    assert len(bodies) == 2 and all(b'name="quality"\r\n\r\nhigh\r\n' in body for body in bodies)
+    (variant,) = read_variants(tmp_path / "run")
+    assert variant["details"]["editor"] == {"model": "closed", "arguments": {"quality": "high"}}
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,12 @@ def shard(rows=(), kind="outage", failed=()):
     return {"file": f"{rows}.parquet", "rows": [*rows], "failed": lines}
 
 
+def test_what_passes_rows_on_needs_no_torch():
+    """Ray starts a process for each step; with models in each of them a laptop is full."""
+    code = "import sys, diffusers_r1.many; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 def test_when_a_run_gives_up(monkeypatch, tmp_path):
     # Ten rows in a row, in two shards.
     seen, error = outcomes(monkeypatch, tmp_path, [shard([0], failed=range(1, 7)), shard(failed=range(7, 40))])

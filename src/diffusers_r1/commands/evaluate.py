@@ -131,6 +131,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     missing, results = unscored(args.output_dir)
     if missing:
-        what = "picture" if args.stage == "edit" else "score"
-        print(f"{missing} of {results} results have no {what}; the same command tries again.", file=sys.stderr)
+        what, why = ("picture", "edits.jsonl") if args.stage == "edit" else ("score", "the report")
+        print(f"{missing} of {results} results have no {what}; {why} says what went wrong.", file=sys.stderr)
     return int(missing > 0)

@@ -96,7 +96,8 @@ def evaluate(
             before it was trained by reward.
         editors (sequence of `str`, *optional*): Pipelines, in a folder or on the Hub; the bundle's own by default. One at a
             time is loaded. Those whose folders have one name are called by as much of the path as tells them apart.
-        editor_arguments (`Mapping`, *optional*): Such as `num_inference_steps`; for all of them.
+        editor_arguments (`Mapping`, *optional*): Such as `num_inference_steps`; for all editors that are loaded here, or,
+            where `"remote"` is the only method, further fields of its requests.
         limit (`int`, *optional*): The most samples of each benchmark; all of them, of scenes 500, by default.
         sample_seed (`int`, defaults to 260308059): Which samples these are.
         seed (`int`, defaults to 0): Of the editors' noise.
@@ -139,9 +140,12 @@ def evaluate(
     if stage != "judge":
         bundle = _Bundle(model, **local)
         plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
-        served = [_served(remote_url, remote_model, concurrency)] if "remote" in plans else []
         sources = (editors or [model]) if set(plans) - {"remote"} else []
         arguments = editor_arguments or {}
+        served = []
+        if "remote" in plans:
+            fields = {} if sources else arguments
+            served.append(_served(remote_url, remote_model, concurrency, fields))
         _check_editors(sources, model, arguments)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,9 +277,10 @@ def _server(url: str | None, model: str | None) -> Endpoint:
     return Endpoint(url, model, max_retries=MAX_RETRIES, timeout=TIMEOUT)
 
 
-def _served(url: str | None, model: str | None, concurrency: int) -> ServedEditor:
+def _served(url: str | None, model: str | None, concurrency: int, fields: Mapping[str, Any]) -> ServedEditor:
     _check_server(url, model)
-    return ServedEditor(RemoteEditor(url, model, concurrency=concurrency, max_retries=MAX_RETRIES, timeout=TIMEOUT))
+    editor = RemoteEditor(url, model, concurrency=concurrency, max_retries=MAX_RETRIES, timeout=TIMEOUT)
+    return ServedEditor(editor, **fields)
 
 
 def _check_server(url: str | None, model: str | None) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from .. import records
 from ..bundles import AGENTS
-from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from .folder import TRIES
 from .settings import Settings
 from .shards import RowState, attempt, generator_of, read_row
 
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
 MOST_DEATHS = 3  # of workers over one shard; Ray itself would try it for ever
 
@@ -96,8 +98,11 @@ class EditWorker(Worker):
 
 def load_part(settings: Settings, **components: Any) -> ImageEditR1Pipeline:
     """The bundle; a component that is `None` is neither downloaded nor loaded."""
+    # Here, since Ray's own processes, which pass rows on, import this module as well, and need no models.
     import torch
     from diffusers.utils.torch_utils import get_device
+
+    from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
     dtype = {} if settings.dtype is None else {"dtype": getattr(torch, settings.dtype)}
     pipe = ImageEditR1Pipeline.from_pretrained(settings.model, **dtype, **components)
