@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
+from . import schema
 from .endpoints import KEY, Endpoint, EndpointError, check_address, key_env_for, map_in_order
 from .records import write_whole
 
@@ -166,12 +167,10 @@ class RemoteEditor:
         """
         path = Path(folder) / CONFIG_NAME
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
             base_url, model = config["base_url"], config["model"]
-            if not isinstance(base_url, str) or not isinstance(model, str):
-                raise TypeError("they are text")
             check_address(base_url)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} names no editor by `base_url` and `model`: {error}.") from None
         return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
 

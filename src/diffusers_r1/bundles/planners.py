@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -50,25 +53,31 @@ def load_planner(
         ValueError: If a file is not what it should be; the message names it.
     """
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-    model, processor, prompts = _load_from(resolve(name, **hub), kwargs)
+    model, processor, prompts = _load_from(resolve(name, **hub), kwargs, [])
     keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
-def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+def _load_from(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[PreTrainedModel, Any, Prompts]:
+    """`adapters` are those that led to this folder, each naming the next as its base."""
     if (folder / ADAPTER_INDEX).is_file():
-        model, processor, _ = load_planner(base_of_adapter(folder), **settings)
+        if folder.resolve() in adapters:
+            raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
+        base = resolve(base_of_adapter(folder))
+        model, processor, _ = _load_from(base, settings, [*adapters, folder.resolve()])
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     if (folder / PIPELINE_INDEX).is_file():
-        return _load_from_bundle(folder, settings)
+        return _load_from_bundle(folder, settings, adapters)
     # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
-    kind = AutoConfig.from_pretrained(folder).model_type
+    with naming(folder):
+        kind = AutoConfig.from_pretrained(folder).model_type
     if kind in ATTENTION:
         settings = {"attn_implementation": ATTENTION[kind][0], **settings}
     sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    model = auto.from_pretrained(folder, **settings).eval()
+    with naming(folder):
+        model = auto.from_pretrained(folder, **settings).eval()
     kept = belongings(model).get("prompts")
     prompts = (
         Prompts.from_dict(kept, str(folder / "config.json"))
@@ -79,7 +88,9 @@ def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel,
     return model, AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
 
 
-def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTrainedModel, Any, Prompts]:
+def _load_from_bundle(
+    folder: Path, settings: dict[str, Any], adapters: list[Path]
+) -> tuple[PreTrainedModel, Any, Prompts]:
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
     kinds = {
@@ -91,7 +102,7 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[PreTraine
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
-    model, processor, prompts = _load_from(folder / place, settings)
+    model, processor, prompts = _load_from(folder / place, settings, adapters)
     if (folder / ADAPTER_FOLDER).is_dir():
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
     # Of a planner that is an adapter the index keeps what else its config would.
@@ -129,9 +140,32 @@ def load_adapter(
         if there are none.
     """
     folder = resolve(name, **hub)
-    model.load_adapter(str(folder))
+    with naming(folder / ADAPTER_INDEX):
+        model.load_adapter(str(folder))
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
     return AutoProcessor.from_pretrained(folder) if has_processor else None, Prompts.load(folder)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within the block a library reads what lies in `path`: what it cannot make sense of is an error that names the place.
+
+    diffusers, transformers, PEFT and safetensors answer damaged files with whatever their code runs into.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be loaded: {type(error).__name__}: {str(error)[:1000]}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...belongings import keep
-from ...bundles.planners import ADAPTER_FOLDER, load_adapter
+from ...bundles.planners import ADAPTER_FOLDER, load_adapter, naming
 from ...names import HUB_SETTINGS, files_to_load, resolve
 from .adapters import adapter_layers, load_adapters
 from .parts import SHARED, nested_names, read_index
@@ -21,6 +21,8 @@ from .settings import settings_of_nested, settings_of_outer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# What an index says for a planner that is an adapter, and older ones for any planner and editor: nothing for another one.
+_KEPT_IN_INDEX = {"prompts": "planner", "sequence_without_adapter": "planner", "editor_defaults": "editor"}
 NO_DTYPE_ASKED = "_loaded_without_dtype"
 
 
@@ -51,8 +53,9 @@ class LoadingMixin:
             kwargs["dtype"] = torch.float32
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
-        index = read_index(folder)
+        index = read_index(folder, cls._get_signature_types())
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
+        replaced = set(given)
 
         # 1. The nested pipelines, with their adapters
         nested = [name for name in nested_names(cls) if name not in given and index.get(name, [None])[0]]
@@ -60,7 +63,8 @@ class LoadingMixin:
         inside = {own: place.partition(".")[2] for own, place in shared.items()}
         settings = {name: settings_of_nested(name, folder / name, kwargs, inside) for name in nested}
         for name in nested:
-            given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
+            with naming(folder / name):
+                given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
             load_adapters(given[name], folder / name)
 
         # 2. Models of ours that are parts of one of them
@@ -74,9 +78,10 @@ class LoadingMixin:
         # 3. The rest, as diffusers loads it
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
-        of_index = _settings_kept_in(index, given, shared)
+        of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
         kwargs = settings_of_outer(folder, nested, kwargs, inside)
-        pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_index, **given})
+        with naming(folder):
+            pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_others, **given})
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         bases = index.get("_base_models") or {}
         pipeline._bases_by_folder = {str(folder / name): base for name, base in bases.items()}
@@ -159,9 +164,3 @@ def _part(pipeline: DiffusionPipeline, name: str, own: str) -> torch.nn.Module:
             f" `{own}` too, or `{own}=None`."
         )
     return pipeline.components[name]
-
-
-def _settings_kept_in(index: dict[str, Any], given: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
-    """What an index says for a planner that is an adapter, unless another planner is given: then `None`, which is nothing."""
-    replaced = "planner" in given and "planner" not in shared
-    return {name: None for name in ("prompts", "sequence_without_adapter") if name in index and replaced}
