@@ -197,10 +197,11 @@ def test_adapters_that_name_each_other(copy, tmp_path):
     first = copy("adapter")
     second = tmp_path / "second"
     shutil.copytree(first, second)
-    for folder, other in ((first, first), (first, second), (second, first)):
-        apply(folder, "adapter_config.json", {"base_model_name_or_path": str(other)})
+    for names in ({first: first}, {first: second, second: first}):
+        for folder, other in names.items():
+            apply(folder, "adapter_config.json", {"base_model_name_or_path": str(other)})
         with pytest.raises(ValueError, match=r"adapter_config.json: `base_model_name_or_path`.*the adapter itself"):
-            load_planner(folder)
+            load_planner(first)
     bundle = copy("bundle")
     apply(bundle, "planner/adapter_config.json", {"base_model_name_or_path": str(bundle / "planner")})
     with pytest.raises((OSError, ValueError), match=str(bundle)):

@@ -11,8 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...belongings import keep
-from ...bundles.planners import ADAPTER_FOLDER, load_adapter, naming
-from ...names import HUB_SETTINGS, files_to_load, resolve
+from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, naming
+from ...names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, files_to_load, resolve
 from .adapters import adapter_layers, load_adapters
 from .parts import SHARED, nested_names, read_index
 from .settings import settings_of_nested, settings_of_outer
@@ -71,11 +71,14 @@ class LoadingMixin:
         for own, place in shared.items():
             outer, _, name = place.partition(".")
             if given.get(outer) is not None:
-                given[own] = _part(given[outer], name, own)
+                given[own] = _part(given[outer], name, own, folder)
         if "planner" in shared and given.get("planner") is not None and (folder / ADAPTER_FOLDER).is_dir():
             add_quiet_adapter(given["planner"], folder / ADAPTER_FOLDER)
 
         # 3. The rest, as diffusers loads it
+        for name in index:
+            if name not in given and (folder / name / ADAPTER_INDEX).is_file():
+                base_of_adapter(folder / name)  # which says what is wrong with the file, as transformers does not
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
         of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
@@ -157,10 +160,10 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     return processor
 
 
-def _part(pipeline: DiffusionPipeline, name: str, own: str) -> torch.nn.Module:
+def _part(pipeline: DiffusionPipeline, name: str, own: str, folder: Path) -> torch.nn.Module:
     if pipeline.components.get(name) is None:
         raise ValueError(
-            f"This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
+            f"{folder / PIPELINE_INDEX}: This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
             f" `{own}` too, or `{own}=None`."
         )
     return pipeline.components[name]
