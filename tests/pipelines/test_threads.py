@@ -92,6 +92,8 @@ def test_every_picture_and_plan_is_that_of_the_call_alone(pipe, prompts, shared)
     alone = [pipes[number % len(pipes)](**arguments(number)) for number in range(DIFFERENT)]
     assert all(len(out.plans[0].raw) == 2 for out in alone)
     assert len({out.plans[0].raw for out in alone}) > DIFFERENT / 2
+    sampled = [out.plans[0].raw for number, out in enumerate(alone) if number % 3 == 0]
+    assert all(first != second for first, second in sampled)  # the retry draws from another seed
 
     def work(thread: int) -> int:
         for turn in range(CALLS):
