@@ -13,8 +13,8 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 LAYERS = (
-    ("schema", "names", "belongings"),
-    ("plan", "languages", "records", "random_state"),
+    ("schema", "names"),
+    ("plan", "languages", "records", "belongings", "random_state"),
     ("images", "tags", "matching", "scenes", "sentences"),
     ("endpoints", "prompts", "grammar"),
     ("remote_editor",),

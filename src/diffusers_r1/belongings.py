@@ -7,21 +7,42 @@ saved by whatever saves it, and comes back with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import schema
 
+
+_FIELDS = {
+    "prompts": dict[str, Any] | None,
+    "sequence_without_adapter": bool | None,
+    "defaults": dict[str, Any] | None,
+    "made_for": dict[str, Any] | None,
+}
+_MADE_FOR = {"pictures": str, "size": tuple[int, int]}
 _KEY = "_imageedit_r1"  # diffusers leaves a key alone, and warns of none, that begins with an underscore
 
 
 def belongings(component: Any) -> dict[str, Any]:
-    """What is kept with a component, plain data by name; empty where there is nothing, or no component."""
+    """What is kept with a component, plain data by name; empty where there is nothing, or no component.
+
+    Raises:
+        ValueError: If a file holds something else; the message names it.
+    """
     config = getattr(component, "config", None)
     if isinstance(config, Mapping):  # a pipeline's. Its loader reads no key of ours, so the file is read here.
-        return dict(config.get(_KEY) or _in_folder(config.get("_name_or_path")))
-    return dict(getattr(component if config is None else config, _KEY, None) or {})
+        kept, file = config.get(_KEY), Path(config.get("_name_or_path") or "", "model_index.json")
+        if not kept and config.get("_name_or_path") and file.is_file():
+            kept = schema.read_file(file, dict[str, Any]).get(_KEY)
+    else:
+        kept = getattr(component if config is None else config, _KEY, None)
+        file = Path(getattr(component, "name_or_path", None) or "", "config.json")
+    name = f"{file}: `{_KEY}`"
+    found = schema.read_fields(_FIELDS, {} if kept is None else kept, name)
+    if found["made_for"]:
+        schema.read_fields(_MADE_FOR, found["made_for"], f"{name}: `made_for`")
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def keep(component: Any, **values: Any) -> None:
@@ -31,8 +52,3 @@ def keep(component: Any, **values: Any) -> None:
         component.register_to_config(**{_KEY: kept})
     else:
         setattr(getattr(component, "config", component), _KEY, kept)
-
-
-def _in_folder(folder: str | None) -> dict[str, Any]:
-    index = Path(folder or "", "model_index.json")
-    return json.loads(index.read_text(encoding="utf-8")).get(_KEY) or {} if folder and index.is_file() else {}

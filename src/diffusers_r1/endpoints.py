@@ -30,6 +30,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from PIL import Image
 
+from . import schema
 from .images import FORMATS, load_picture, to_png
 from .records import Failure, write_whole
 
@@ -501,12 +502,10 @@ def load_address(path: Path) -> dict[str, str | None]:
         ValueError: If it does not hold an address and a model.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
         base_url, model = config["base_url"], config["model"]
-        if not isinstance(base_url, str) or not isinstance(model, str):
-            raise TypeError("they are text")
         check_address(base_url)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} names no model by `base_url` and `model`: {error}.") from None
     return {"base_url": base_url, "model": model, "api_key_env": key_env_for(base_url)}
 

@@ -307,3 +307,12 @@ def test_a_planner_saved_over_one_with_an_adapter_has_none(adapted, tmp_path):
     for pipe, plan in zip((first, second, first), (*plans, plans[0])):
         pipe.save_pretrained(tmp_path)
         assert ImageEditR1Pipeline.from_pretrained(tmp_path).plan(image, "make it blue", max_new_tokens=12) == plan
+
+
+def test_a_folder_of_ones_own_comes_before_a_shipped_bundle_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix(), prompts=PROMPTS)
+    pipe.save_pretrained("imageedit-r1-scenes")
+    assert ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes").prompts == PROMPTS
+    planner, _, prompts = load_planner("imageedit-r1-scenes")
+    assert prompts == PROMPTS and planner.num_parameters() == pipe.planner.num_parameters()

@@ -232,6 +232,84 @@ def share() -> dict[str, object]:
     }
 
 
+def names() -> dict[str, object]:
+    """Push a planner, a bundle and an editor with adapters, twice each; load them by name and revision, and from folders."""
+    import numpy as np
+    import tiny_loras
+    import tiny_models
+    import torch
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import HfApi, snapshot_download
+
+    from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+    from diffusers_r1.bundles.planners import load_planner, save_planner
+    from diffusers_r1.prompts import Prompts
+    from diffusers_r1.scenes import sample_task
+    from diffusers_r1.training.results import check_editor_name
+
+    hub, image, commits = HfApi(), sample_task(0).image, {}
+    for repo in ("planner", "bundle", "adapted"):
+        hub.create_repo(f"somebody/{repo}")
+        commits[repo] = []
+    for number in range(2):
+        prompts = Prompts(decompose=f"{number}: {{instruction}}", sequence="in order")
+        model, processor = tiny_models.tiny_planner(seed=number)
+        processor.tokenizer.model_max_length = 1000 + number
+        save_planner(f"planner-{number}", model, processor, prompts)
+        Path(f"planner-{number}", "optimizer.pt").write_bytes(b"pickled")
+        Path(f"planner-{number}", "pytorch_model.bin").write_bytes(b"pickled")
+        done = hub.upload_folder(repo_id="somebody/planner", folder_path=f"planner-{number}")
+        commits["planner"].append(done.oid)
+        pipe = ImageEditR1Pipeline(model, processor, tiny_models.tiny_pix2pix())
+        commits["bundle"].append(pipe.push_to_hub("somebody/bundle").oid)
+        editor = tiny_loras.with_loras(Path("loras"), "pix2pix")
+        if number == 0:
+            editor.delete_adapters("oil")
+        commits["adapted"].append(ImageEditR1Pipeline(None, None, editor).push_to_hub("somebody/adapted").oid)
+        ImageEditR1Pipeline(None, None, editor).save_pretrained(f"adapted-{number}")
+
+    def facts(loaded) -> list[object]:
+        model, processor, prompts = loaded
+        plan = ImageEditR1Pipeline(model, processor, None).plan(image, "make it blue", max_new_tokens=12)
+        weights = sum(float(value.double().abs().sum()) for value in model.state_dict().values())
+        return [prompts.decompose, weights, processor.tokenizer.model_max_length, plan.raw[0]]
+
+    def edited(pipe) -> list[int]:
+        pipe.set_progress_bar_config(disable=True)
+        plan, generator = EditPlan("", (), ("make it blue",)), torch.Generator().manual_seed(0)
+        return np.asarray(pipe(image, plan=plan, generator=generator, num_inference_steps=1).images[0]).sum(0).tolist()
+
+    found: dict[str, object] = {"local": [facts(load_planner(f"planner-{number}")) for number in range(2)]}
+    for repo in ("planner", "bundle"):
+        found[repo] = [
+            facts(load_planner(f"somebody/{repo}", revision=commit, cache_dir=f"{repo}-{number}"))
+            for number, commit in enumerate(commits[repo])
+        ]
+        found[f"newest {repo}"] = facts(load_planner(f"somebody/{repo}"))
+        found[f"{repo}'s files"] = _files(next(Path(f"{repo}-0").glob("models--*/snapshots/*")))
+    bundle = ImageEditR1Pipeline.from_pretrained("somebody/bundle", revision=commits["bundle"][0])
+    found["bundle as a pipeline"] = facts((bundle.planner, bundle.processor, bundle.prompts))
+
+    local = [ImageEditR1Pipeline.from_pretrained(f"adapted-{number}") for number in range(2)]
+    pulled = [
+        ImageEditR1Pipeline.from_pretrained("somebody/adapted", revision=commit) for commit in commits["adapted"]
+    ]
+    folder = snapshot_download("somebody/adapted", revision=commits["adapted"][1])
+    plain = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    found["edited"] = [[edited(pipe) for pipe in pipes] for pipes in (local, pulled, [plain])]
+    found["adapters"] = [pipe.editor.get_active_adapters() for pipe in (*pulled, plain)]
+
+    os.environ["HF_HUB_CACHE"] = str(Path("checked").absolute())
+    found["checked"] = []
+    for name in ("somebody/bundle", "imageedit-r1-scenes", "somebody/nonesuch", "nonesuch"):
+        try:
+            check_editor_name(name)
+            found["checked"].append("there")
+        except OSError:
+            found["checked"].append("OSError")
+    return found
+
+
 def load() -> dict[str, object]:
     """Load in all ways; say for each what came of it, and which files it brought into a cache of its own."""
     import torch
@@ -459,6 +537,42 @@ def test_an_adapter_and_the_bundle_that_shares_its_base(client):
     ]
 
 
+# By which name
+# -------------
+
+
+@pytest.fixture(scope="module")
+def named(client) -> dict:
+    return client.run("names")
+
+
+@pytest.mark.parametrize("repo", ["planner", "bundle"])
+def test_prompts_weights_and_processor_are_those_of_the_revision(named, repo):
+    first, second = named["local"]
+    assert all(one != other for one, other in zip(first, second))
+    assert named[repo] == [first, second] and named[f"newest {repo}"] == second
+    assert named["bundle as a pipeline"] == first
+
+
+def test_a_planner_brings_nothing_but_what_it_loads(named):
+    files = named["planner's files"]
+    assert {"config.json", "prompts.json", "tokenizer.json", "model.safetensors"} <= set(files)
+    assert weights(files) == ["model.safetensors"]
+    files = named["bundle's files"]
+    assert weights(files) == ["planner/model.safetensors"]
+    assert not [file for file in files if file.startswith("editor/") and file != "editor/model_index.json"]
+
+
+def test_adapters_of_the_editor_come_with_the_revision(named):
+    local, pulled, plain = named["edited"]
+    assert local[0] != local[1] and pulled == local and plain == [local[1]]
+    assert named["adapters"] == [["ink"], ["ink", "oil"], ["ink", "oil"]]
+
+
+def test_the_name_of_an_editor_is_checked_wherever_it_is(named):
+    assert named["checked"] == ["there", "there", "OSError", "OSError"]
+
+
 if __name__ == "__main__":
-    verbs = {"push": push, "push_again": push_again, "share": share, "load": load}
+    verbs = {"names": names, "push": push, "push_again": push_again, "share": share, "load": load}
     print(json.dumps(verbs[sys.argv[1]]()))

@@ -434,6 +434,14 @@ class TestFilesToLoad:
         ]
         assert (file in files_to_load({*others, file}, self.DEPTHS)) == loaded
 
+    @pytest.mark.parametrize("kind", "pt pth ckpt pkl pickle h5 msgpack ot onnx pb gguf".split())
+    @pytest.mark.parametrize("use_safetensors", [None, True, False])
+    def test_what_runs_code_or_nobody_reads_is_never_brought(self, kind, use_safetensors):
+        files = [f"planner/model.{kind}", f"processor/tokenizer.{kind}", f"editor/unet/weights.{kind}"]
+        taken = "planner/pytorch_model.bin" if use_safetensors is False else "planner/model.safetensors"
+        assert files_to_load([*files, taken], self.DEPTHS, use_safetensors=use_safetensors) == [taken]
+        assert files_to_load([f"model.{kind}", "config.json"], {"": 0}) == ["config.json"]
+
     def test_variant(self):
         files = [
             "planner/model.safetensors",

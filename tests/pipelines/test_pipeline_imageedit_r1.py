@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -198,3 +199,24 @@ def test_using_the_pipeline_does_not_warn_of_deprecated_calls(pipe):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         pipe(picture(64, 64), "a", max_new_tokens=2, **FAST)
+
+
+def test_a_mask_keeps_its_edges_and_holds_in_every_turn(planner, prompts, monkeypatch):
+    pipe = ImageEditR1Pipeline(*planner, tiny_models.tiny_kontext_inpaint(), prompts=prompts)
+    pipe.set_progress_bar_config(disable=True)
+    seen, original = [], type(pipe.editor).__call__
+
+    @functools.wraps(original)
+    def record(self, *args, **kwargs):
+        seen.append(kwargs["mask_image"])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe.editor), "__call__", record)
+    mask = Image.new("L", (10, 10))
+    mask.paste(255, (3, 3, 7, 7))
+    size = {"height": 64, "width": 64, "num_inference_steps": 1, "strength": 1.0}
+    pipe(picture(40, 40), plan=PLAN, turns="multi", mask_image=mask, **size)
+    assert len(seen) == 2 and all(one.size == (64, 64) for one in seen)
+    for one in seen:  # neither blurred nor rung: black and white are all there is, in the shares that they had
+        values = np.asarray(one)
+        assert set(np.unique(values)) == {0, 255} and abs((values == 255).mean() - 0.16) < 0.02

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,19 +59,23 @@ def load_planner(
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-        loaded = _load_from(resolve(name, **hub), kwargs)
+        loaded = _load_from(resolve(name, **hub), kwargs, [])
     model, processor, prompts = loaded
     keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
-def _load_from(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
+def _load_from(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts]:
+    """`adapters` are those that led to this folder, each naming the next as its base."""
     if (folder / ADAPTER_INDEX).is_file():
-        model, processor, _ = load_planner(base_of_adapter(folder), **settings)
+        if folder.resolve() in adapters:
+            raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
+        base = resolve(base_of_adapter(folder))
+        model, processor, _ = _load_from(base, settings, [*adapters, folder.resolve()])
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     if (folder / PIPELINE_INDEX).is_file():
-        return _load_from_bundle(folder, settings)
+        return _load_from_bundle(folder, settings, adapters)
     if (folder / REMOTE_FILE).is_file():
         settings = {key: value for key, value in settings.items() if key != "dtype"}
         planner = RemotePlanner.from_pretrained(folder, **settings)
@@ -84,12 +90,14 @@ def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompt
     from ..planners.families import ATTENTION
 
     # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
-    kind = AutoConfig.from_pretrained(folder).model_type
+    with naming(folder):
+        kind = AutoConfig.from_pretrained(folder).model_type
     if kind in ATTENTION:
         settings = {"attn_implementation": ATTENTION[kind][0], **settings}
     sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    model = auto.from_pretrained(folder, **settings).eval()
+    with naming(folder):
+        model = auto.from_pretrained(folder, **settings).eval()
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
     return model, AutoProcessor.from_pretrained(folder) if has_processor else None, _prompts_in(folder, model)
 
@@ -102,7 +110,7 @@ def _prompts_in(folder: Path, model: Any) -> Prompts:
     return Prompts.load(folder)
 
 
-def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
+def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts]:
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
     kinds = {
@@ -114,7 +122,7 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any,
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
-    model, processor, prompts = _load_from(folder / place, settings)
+    model, processor, prompts = _load_from(folder / place, settings, adapters)
     if (folder / ADAPTER_FOLDER).is_dir():
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
     # Of a planner that is an adapter the index keeps what else its config would.
@@ -169,9 +177,27 @@ def load_adapter(
     from transformers import AutoProcessor
 
     folder = resolve(name, **hub)
-    model.load_adapter(str(folder))
+    with naming(folder / ADAPTER_INDEX):
+        model.load_adapter(str(folder))
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
     return AutoProcessor.from_pretrained(folder) if has_processor else None, Prompts.load(folder)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within the block a library reads what lies in `path`: what it cannot make sense of is an error that names the place.
+
+    diffusers, transformers, PEFT and safetensors answer damaged files with whatever their code runs into.
+    """
+    from safetensors import SafetensorError
+
+    faults = (ArithmeticError, AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError)
+    try:
+        yield
+    except faults as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be loaded: {type(error).__name__}: {str(error)[:1000]}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

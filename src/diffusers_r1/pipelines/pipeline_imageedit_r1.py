@@ -296,9 +296,10 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         Raises:
             FloatingPointError: If the editor makes a picture of values that are no numbers.
         """
-        interrupted = interruption or Interruption(self)
+        interrupted = Interruption(self) if interruption is None else interruption
         each = each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
-        asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
+        with one_at_a_time(self.editor):  # its tokenizer counts, and keeps to itself whether it cuts off and fills up
+            asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
         self._warn_of_unread(asked)
         sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
         current = [_resized(image, size) for image, size in zip(images, sizes)]

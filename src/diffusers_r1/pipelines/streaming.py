@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from queue import Queue
 from typing import Any, TypeVar
 
 from ..plan import EditPlan
 from ..planners.plans import is_to_be_asked_again
 from .call import EditCall, Generators, check_agents, check_settings
+from .exclusive import Interruption
 from .pipeline_output import ImageEditR1PipelineOutput
 
 
@@ -51,7 +53,8 @@ class StreamingMixin:
                 Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
 
         Returns:
-            `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone.
+            `Iterator` of [`ImageEditR1PipelineOutput`]: of each picture in order, what `__call__` gives for it alone. An
+            interruption ends it.
 
         Raises:
             ValueError, TypeError: As `__call__`, at once, and nothing has run then. What an iterator gives is refused when
@@ -65,9 +68,7 @@ class StreamingMixin:
             )
             call = self.check_inputs(image, instruction, plan, generator=generator, **_of_record(arguments))
             calls = [_alone(call, row, arguments) for row in range(len(call.images))]
-        if self._can_plan_ahead(arguments):
-            return self._stream_planned_ahead(calls)
-        return (self(**call) for call in calls)
+        return self._until_interrupted(self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls)
 
     def _calls_one_by_one(
         self, image: Iterator, instruction: Any, plan: Any, generator: Generators, arguments: dict[str, Any]
@@ -85,7 +86,21 @@ class StreamingMixin:
             for sample, given in _pairs(image, instruction, plan)
         )
 
-    def _stream_planned_ahead(self, calls: Iterable[dict[str, Any]]) -> Iterator[ImageEditR1PipelineOutput]:
+    def _until_interrupted(self, calls: Iterable[dict[str, Any]]) -> Iterator[ImageEditR1PipelineOutput]:
+        """The result of each call. After one that was interrupted there is no other, nor after `interrupt()` between two."""
+        interruption = Interruption(self)
+        with closing(iter(calls)) if isinstance(calls, Generator) else nullcontext():
+            for call in calls:
+                if interruption:
+                    return
+                output = self(**{**call, "return_dict": True})
+                yield output if call.get("return_dict", True) else output.to_tuple()
+                if output.interrupted:
+                    return
+
+    def _planned_ahead(self, calls: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Each call with its plan, where that could be made beside the editor."""
+
         def plan_greedily(call: dict[str, Any]) -> tuple[dict[str, Any], EditPlan | None]:
             checked = self.check_inputs(**_of_record(call))
             call = {**call, "image": [[checked.images[0], *checked.references[0]]]}
@@ -101,7 +116,7 @@ class StreamingMixin:
                 self._warn_of_fallbacks([plan])
                 call = {**call, "instruction": None, "plan": plan}
             # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.
-            yield self(**call)
+            yield call
 
     def _can_plan_ahead(self, arguments: Mapping[str, Any]) -> bool:
         sampled = (arguments.get("generation") or {}).get("do_sample") or arguments.get("num_plans", 1) > 1
@@ -186,4 +201,4 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     finally:
         stopped.set()
         wanted.release()
-        thread.join(timeout=1)  # seconds: who presses Ctrl-C does not want to wait for a plan
+        thread.join(timeout=0.2)  # seconds: who presses Ctrl-C does not want to wait for a plan

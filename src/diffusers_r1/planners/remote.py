@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import grammar
+from .. import grammar, schema
 from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, check_address, key_env_for
 from ..prompts import Prompts, plain_text
 from ..records import write_whole
@@ -124,12 +124,10 @@ class RemotePlanner:
         """
         path = Path(folder) / CONFIG_NAME
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
             base_url, model = config["base_url"], config["model"]
-            if not isinstance(base_url, str) or not isinstance(model, str):
-                raise TypeError("they are text")
             check_address(base_url)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} names no planner by `base_url` and `model`: {error}.") from None
         return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
 

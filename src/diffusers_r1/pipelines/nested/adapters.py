@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ... import schema
+from ...bundles.planners import naming
 from .parts import models_of
 
 
@@ -152,12 +153,12 @@ def load_adapters(pipeline: Any, folder: Path) -> None:
         if adapter.component not in models:
             raise ValueError(f"{folder / ADAPTERS_FILE}: the pipeline has no model {adapter.component!r}.")
         model, source = models[adapter.component], folder / adapter.folder
-        config = PeftConfig.from_pretrained(str(source))
-        config.inference_mode = True
-        with warnings.catch_warnings():
+        with naming(source), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant to be there
+            config = PeftConfig.from_pretrained(str(source))
+            config.inference_mode = True
             inject_adapter_in_model(config, model, adapter_name=adapter.name)
-        set_peft_model_state_dict(model, load_file(source / _WEIGHTS), adapter_name=adapter.name)
+            set_peft_model_state_dict(model, load_file(source / _WEIGHTS), adapter_name=adapter.name)
         model._hf_peft_config_loaded = True
     for component in {adapter.component for adapter in saved}:
         _switch_on(models[component], [adapter for adapter in saved if adapter.component == component])

@@ -12,8 +12,8 @@ from diffusers import DiffusionPipeline
 
 from ...belongings import keep
 from ...bundles.cards import PIPELINE_MODULE
-from ...bundles.planners import ADAPTER_FOLDER, load_adapter
-from ...names import HUB_SETTINGS, files_to_load, local, only_indexes, resolve
+from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, naming
+from ...names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, files_to_load, local, only_indexes, resolve
 from .adapters import adapter_layers, load_adapters
 from .parts import SHARED, models_of, nested_names, read_index
 from .remote import REMOTE, load_remote
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from ...remote_editor import RemoteEditor
 
+# What an index says for a planner that is an adapter, and older ones for any planner and editor: nothing for another one.
+_KEPT_IN_INDEX = {"prompts": "planner", "sequence_without_adapter": "planner", "editor_defaults": "editor"}
 NO_DTYPE_ASKED = "_loaded_without_dtype"
 
 
@@ -55,8 +57,9 @@ class LoadingMixin:
             kwargs["dtype"] = torch.float32
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
-        index = read_index(folder)
+        index = read_index(folder, cls._get_signature_types())
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
+        replaced = set(given)
 
         # 1. What is behind an address, and the nested pipelines with their adapters
         for name, kind in _remote_in(index).items():
@@ -67,23 +70,28 @@ class LoadingMixin:
         inside = {own: place.partition(".")[2] for own, place in shared.items()}
         settings = {name: settings_of_nested(name, folder / name, kwargs, inside) for name in nested}
         for name in nested:
-            given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
+            with naming(folder / name):
+                given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
             load_adapters(given[name], folder / name)
 
         # 2. Models of ours that are parts of one of them
         for own, place in shared.items():
             outer, _, name = place.partition(".")
             if given.get(outer) is not None:
-                given[own] = _part(given[outer], name, own)
+                given[own] = _part(given[outer], name, own, folder)
         if "planner" in shared and given.get("planner") is not None and (folder / ADAPTER_FOLDER).is_dir():
             add_quiet_adapter(given["planner"], folder / ADAPTER_FOLDER)
 
         # 3. The rest, as diffusers loads it
+        for name in index:
+            if name not in given and (folder / name / ADAPTER_INDEX).is_file():
+                base_of_adapter(folder / name)  # which says what is wrong with the file, as transformers does not
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
-        of_index = _settings_kept_in(index, given, shared)
+        of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
         kwargs = settings_of_outer(folder, nested, kwargs, inside)
-        pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_index, **given})
+        with naming(folder):
+            pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_others, **given})
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         bases = index.get("_base_models") or {}
         pipeline._bases_by_folder = {str(folder / name): base for name, base in bases.items()}
@@ -192,16 +200,10 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     return processor
 
 
-def _part(pipeline: DiffusionPipeline, name: str, own: str) -> torch.nn.Module:
+def _part(pipeline: DiffusionPipeline, name: str, own: str, folder: Path) -> torch.nn.Module:
     if pipeline.components.get(name) is None:
         raise ValueError(
-            f"This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
+            f"{folder / PIPELINE_INDEX}: This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
             f" `{own}` too, or `{own}=None`."
         )
     return pipeline.components[name]
-
-
-def _settings_kept_in(index: dict[str, Any], given: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
-    """What an index says for a planner that is an adapter, unless another planner is given: then `None`, which is nothing."""
-    replaced = "planner" in given and "planner" not in shared
-    return {name: None for name in ("prompts", "sequence_without_adapter") if name in index and replaced}

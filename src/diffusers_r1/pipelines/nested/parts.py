@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _FIELDS = {
     "_base_models": dict[str, str] | None,
     "prompts": dict[str, Any] | None,
     "sequence_without_adapter": bool | None,
+    "editor_defaults": dict[str, Any] | None,
 }
 SHARED = (
     "_shared"  # in an index: own components that are parts of a nested pipeline: `{"planner": "editor.text_encoder"}`
@@ -71,8 +73,11 @@ def refuse_modular(pipeline: DiffusionPipeline, method: str) -> None:
             )
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path, components: Iterable[str] = ()) -> dict[str, Any]:
     """What `model_index.json` in a folder says.
+
+    Args:
+        components (iterable of `str`): Names under which there are components, or nothing. Beside these, every list is one.
 
     Raises:
         OSError: If there is none.
@@ -82,8 +87,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise OSError(f"{str(folder)!r} has no {PIPELINE_INDEX}, so it is no pipeline.")
     index = schema.read_file(path, dict[str, Any])
-    components = {name: _COMPONENT for name, entry in index.items() if isinstance(entry, (list, tuple))}
-    return schema.read_fields({**components, **_FIELDS}, index, str(path))
+    names = [name for name, entry in index.items() if isinstance(entry, list) or name in components]
+    read = schema.read_fields(
+        {**{name: _COMPONENT for name in names if name not in _FIELDS}, **_FIELDS}, index, str(path)
+    )
+    for name in names:
+        if name not in _FIELDS and len(read[name]) < 2:
+            raise ValueError(f"{path}: `{name}` must say where its class is from, and the class")
+    return read
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
