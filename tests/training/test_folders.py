@@ -97,8 +97,8 @@ def test_starting_afresh_takes_away_what_the_other_run_left(run):
     (run / "notes.txt").write_text("the user's own")
     with run_folder(*start(run, rows={"overwrite_output_dir": True}, learning_rate=0.5)) as checkpoint:
         assert checkpoint is None
-    assert sorted(path.name for path in run.iterdir()) == [".in_use", "notes.txt", "run.json"]
-    assert json.loads((run / "run.json").read_text())["learning_rate"] == 0.5
+    assert sorted(path.name for path in run.iterdir()) == [".in_use", ".run.json", "notes.txt"]
+    assert json.loads((run / ".run.json").read_text())["learning_rate"] == 0.5
 
 
 def test_going_on_with_other_settings_names_them_and_asks(run):
@@ -114,7 +114,7 @@ def test_going_on_with_other_settings_names_them_and_asks(run):
 
 
 def test_a_checkpoint_of_an_unknown_run_asks_as_well(run):
-    (run / "run.json").unlink()
+    (run / ".run.json").unlink()
     assert "does not say what it was started with" in refusal(run, *start(run, resume_from_checkpoint="true"))
 
 

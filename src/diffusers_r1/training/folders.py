@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IDENTITY = "run.json"
+IDENTITY = ".run.json"  # hidden, so that `datasets` takes it for no rows where the folder is among them
 WEIGHTS = "weights of the base"
 # What a run leaves beside its checkpoints; where it is started afresh, all of it goes.
 LEFT_BEHIND = (IDENTITY, "completions", "training_curves.csv", "training_curves.png", "README.md", "adapter", "bundle")
