@@ -43,8 +43,8 @@ def with_pictures_encoded(planner: PreTrainedModel, inputs: dict[str, Any]) -> d
         planner ([`~transformers.PreTrainedModel`]): Any; of an unknown kind the inputs come back as they are.
         inputs (`dict`): As the planner's processor makes them, on the planner's device.
     """
-    encoder = encoder_of(planner)
-    if encoder is None or inputs.get("pixel_values") is None:
+    encoder = encoder_of(planner) if inputs.get("pixel_values") is not None else None
+    if encoder is None:
         return inputs
     parameters = inspect.signature(encoder.get_image_features).parameters
     given = {name: inputs[name] for name in parameters if inputs.get(name) is not None}
