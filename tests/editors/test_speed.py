@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import FirstBlockCacheConfig
 from diffusers.models.cache_utils import CacheMixin
 from tiny_editors import CASES, SMALL, difference, editor_of, picture, seeded
