@@ -8,11 +8,9 @@ import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffusers.models.cache_utils import CacheMixin
-
 from diffusers_r1.editors import PAIRS, REFUSALS, TRAITS, Traits
 from diffusers_r1.editors.composed import COMPOSERS
-from diffusers_r1.editors.speed import keeps_passes_apart
+from diffusers_r1.editors.speed import keeps_passes_apart, takes_cache
 from diffusers_r1.records import write_whole
 
 
@@ -74,7 +72,7 @@ def speed_table() -> str:
                 "yes" if traits.lists == PAIRS else "-",
                 "yes" if name in COMPOSERS else "-",
                 f"`{denoiser.__name__}`",
-                "yes" if issubclass(denoiser, CacheMixin) and keeps_passes_apart(getattr(diffusers, name)) else "-",
+                "yes" if takes_cache(denoiser) and keeps_passes_apart(getattr(diffusers, name)) else "-",
                 "yes" if denoiser._repeated_blocks else "-",
             )
         )

@@ -494,6 +494,14 @@ def sana_sprint() -> DiffusionPipeline:
     )
 
 
+def flux2_klein_base() -> ModularPipeline:
+    """FLUX.2 Klein, not distilled, as a modular pipeline; its blocks alone would make one of the distilled class."""
+    editor = diffusers.Flux2KleinBaseModularPipeline(Flux2KleinBaseAutoBlocks())
+    parts = tiny_models.tiny_flux2_klein().components
+    editor.update_components(**{name: part for name, part in parts.items() if name in editor.component_names})
+    return editor
+
+
 def fibo2() -> BriaFibo2Pipeline:
     """FIBO 2; it reads the layers 3 to 36 of its text encoder, here two layers over and over."""
     text_encoder, processor = tiny_models._qwen3_vl(0)
@@ -757,7 +765,7 @@ CASES: dict[str, Case] = {
     "FluxKontextModularPipeline": Case(tiny_models.tiny_kontext_modular, own=KONTEXT),
     "Flux2ModularPipeline": Case(modular(Flux2AutoBlocks, tiny_models.tiny_flux2)),
     "Flux2KleinModularPipeline": Case(modular(Flux2KleinAutoBlocks, tiny_models.tiny_flux2_klein)),
-    "Flux2KleinBaseModularPipeline": Case(modular(Flux2KleinBaseAutoBlocks, tiny_models.tiny_flux2_klein)),
+    "Flux2KleinBaseModularPipeline": Case(flux2_klein_base),
     "QwenImageEditModularPipeline": Case(tiny_models.tiny_qwen_edit_modular, slow=True),
     "QwenImageEditPlusModularPipeline": Case(tiny_models.tiny_qwen_edit_plus_modular, slow=True),
     "QwenImage21ModularPipeline": Case(

@@ -17,6 +17,8 @@ from diffusers_r1.editors import PAIRS, REFERENCES, TRAITS, arguments_of, traits
 
 pytestmark = [
     pytest.mark.tiny,
+    # Stable Diffusion with a depth estimator asks for autocast on a processor, too.
+    pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning"),
     # The processor of FLUX.2's and GLM-Image's text encoder, as diffusers calls it.
     pytest.mark.filterwarnings("ignore:Kwargs passed to `processor.__call__`:UserWarning"),
 ]
@@ -100,14 +102,14 @@ def test_values_for_each_picture_go_with_it(planner, prompts, name, tmp_path):
         "img_guidance_scale": (1.6, 2.0),
         "true_cfg_scale": (2.0, 3.0),
         "strength": (0.7, 1.0),
-        "num_inference_steps": (2, 3),
+        "num_inference_steps": (2, 2) if "SanaSprint" in name else (2, 3),  # it redraws in two steps only
         "image_reference": (tmp_path / "coat.png", hat),
         traits.mask: (MASK, tmp_path / "mask.png"),
     }
     slow = {"num_inference_steps", "strength"} if case.slow else set()
     pairs = {argument: values for argument, values in pairs.items() if argument in set(accepted) - slow}
     opened = {tmp_path / "coat.png": coat, tmp_path / "mask.png": other}
-    sources = [picture((64, 64)), picture((96, 64), 1)]
+    sources = [picture((64, 64)), picture((128, 64), 1)]
     each = 1 if case.slow else 2
     generators = [seeded(number) for number in range(2 * each)]
     given = {**case.given, **{argument: list(values) for argument, values in pairs.items()}}

@@ -12,6 +12,8 @@ from diffusers.models.cache_utils import CacheMixin
 from .sizes import Editor
 
 
+# diffusers 0.42.1's hooks do not know the blocks of these, and fail at the first step
+WITHOUT_CACHE = ("Flux2Transformer2DModel", "LongCatImageTransformer2DModel")
 DENOISERS = ("transformer", "transformer_2", "unet", "controlnet")
 
 
@@ -30,6 +32,11 @@ def keeps_passes_apart(pipeline: type) -> bool:
     return any("cache_context(" in inspect.getsource(module) for module in modules)
 
 
+def takes_cache(denoiser: type) -> bool:
+    """Whether diffusers' caches work on a class of denoisers."""
+    return issubclass(denoiser, CacheMixin) and denoiser.__name__ not in WITHOUT_CACHE
+
+
 def enable_cache(editor: Editor, config: Any) -> None:
     """`enable_cache` of each denoiser: steps reuse what hardly changed since the one before.
 
@@ -40,7 +47,7 @@ def enable_cache(editor: Editor, config: Any) -> None:
         ValueError: If a denoiser takes no cache, or the class does not keep its passes apart, so that a cache would mix them.
     """
     for name, model in denoisers_of(editor).items():
-        if not isinstance(model, CacheMixin):
+        if not takes_cache(type(model)):
             raise ValueError(f"`{name}` ({type(model).__name__}) takes no cache.")
     if not keeps_passes_apart(type(editor)):
         raise ValueError(f"{type(editor).__name__} does not keep its passes apart, so it takes no cache.")
