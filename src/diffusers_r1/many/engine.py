@@ -82,7 +82,8 @@ def start_ray(settings: Settings) -> Settings:
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
     else:
-        ray.init(num_cpus=max(needed, os.cpu_count()), include_dashboard=False, **quiet)
+        # "local": a cluster that somebody else has started on this machine is not ours to use.
+        ray.init("local", num_cpus=max(needed, os.cpu_count()), include_dashboard=False, **quiet)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said in one line, by its exception
     ray.data.DataContext.get_current().enable_progress_bars = False
 
