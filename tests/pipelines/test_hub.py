@@ -277,7 +277,7 @@ def names() -> dict[str, object]:
     def edited(pipe) -> list[int]:
         pipe.set_progress_bar_config(disable=True)
         plan, generator = EditPlan("", (), ("make it blue",)), torch.Generator().manual_seed(0)
-        return np.asarray(pipe(image, plan=plan, generator=generator, num_inference_steps=1).images[0]).sum(0).tolist()
+        return np.asarray(pipe(image, plan=plan, generator=generator, num_inference_steps=2).images[0]).sum(0).tolist()
 
     found: dict[str, object] = {"local": [facts(load_planner(f"planner-{number}")) for number in range(2)]}
     for repo in ("planner", "bundle"):

@@ -10,10 +10,10 @@ every setting to the editor as well, not the dtype alone:
 
 import sys
 
-from diffusers import DiffusionPipeline  # noqa: F401
-
 
 try:
+    from diffusers import DiffusionPipeline  # noqa: F401
+
     from diffusers_r1 import ImageEditR1Pipeline  # noqa: F401
     from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner  # noqa: F401
 except ImportError as error:
