@@ -27,6 +27,7 @@ EXTRAS = {
         "ipykernel",
         "psutil",
         "openai>=3",
+        "num2words",  # the processor of SmolVLM
         "gguf",  # writes the file that a test loads
         "torchao",  # a quantization that runs on a processor
         "playwright",  # drives a browser through the page

@@ -206,12 +206,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def save_planner(
     folder: str | Path,
-    planner: PreTrainedModel,
-    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    planner: PreTrainedModel | RemotePlanner,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
     prompts: Prompts,
 ) -> None:
     """Write a planner to one folder, from which `load_planner` reads it."""
     keep(planner, prompts=prompts.to_dict())
     planner.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
     prompts.save(folder)
