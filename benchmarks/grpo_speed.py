@@ -168,7 +168,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for name in TRAINERS:
             command = [sys.executable, __file__, *sys.argv[1:], "--trainer", name]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
     rows = []
     for name, of_trainer in runs.items():

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers_r1.commands.shared import add_editor_arguments, add_model_arguments, seed
+from diffusers_r1.commands.shared import add_bundle_arguments, add_editor_arguments, seed
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.many import RowFailed, Settings, edit_data_set, is_ours
 
@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add_row_options(parser)
     models = parser.add_argument_group("models")
-    add_model_arguments(models)
+    add_bundle_arguments(models)
     models.add_argument(
         "--vllm", metavar="PLANNER", help="plan with vLLM engines of this planner, not the bundle's own"
     )

@@ -26,6 +26,7 @@ Answer in exactly this form, with three lists of the same length, separated by s
 edit i:
 <think>what the picture shows and what the instruction refers to</think><action>one verb for each edit, such as add, \
 remove, recolor, replace, move, restyle</action><subject>what is edited</subject><goal>what it is afterwards</goal>
+Within an item, write \\: for a semicolon and \\[ for a less-than sign.
 
 Instruction: {instruction}"""
 
@@ -35,7 +36,7 @@ REFERENCE = "Picture {number}, for reference:"
 SEQUENCE = """\
 Now write each edit as one short, self-contained request to an image editor that sees the picture but has read none of \
 this. Put them in the order in which they should be carried out: large changes such as the background first, details \
-last. Answer in exactly this form:
+last. Answer in exactly this form, with \\: for a semicolon within a request:
 <sequence>first request; second request</sequence>"""
 
 

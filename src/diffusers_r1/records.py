@@ -45,7 +45,7 @@ def only_one_in(folder: str | Path) -> Iterator[None]:
 
     path = Path(folder) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

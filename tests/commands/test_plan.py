@@ -17,7 +17,7 @@ def test_stdout_is_the_plan_and_nothing_else(run, bundle, photo, caplog):
 
 def test_the_shipped_bundle_says_what_it_was_made_for(run, photo, tmp_path):
     said = run("plan", photo, "make the background teal", "--max_new_tokens", 4)[2]
-    assert "note: imageedit-r1-scenes knows 64x64 pictures of coloured shapes" in said
+    assert "was made for pictures of coloured shapes of 64 x 64 pixels and nothing else" in said
     sample_task(4).image.save(tmp_path / "scene.png")
     assert "note:" not in run("plan", tmp_path / "scene.png", "make the background teal")[2]
 

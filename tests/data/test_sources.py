@@ -343,7 +343,7 @@ def test_scenes_without_end():
     "name", ["scenes:", "scenes:hard=1", "scenes:complex", "scenes:complex=x", "scenes:complex=-1", "scenes:complex=0"]
 )
 def test_scenes_asked_for_wrongly(name):
-    with pytest.raises(ValueError, match='like "scenes:complex=0.5,chained=0.5"'):
+    with pytest.raises(ValueError, match='like "scenes:complex=0.5,pointed=0.5"'):
         load_rows(name, limit=1)
 
 

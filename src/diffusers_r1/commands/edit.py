@@ -15,6 +15,7 @@ from .shared import (
     UsageError,
     add_editor_arguments,
     add_model_arguments,
+    check_set,
     checking,
     load_pipeline,
     pipe_seed,
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
             **pipe_seed(pipe, args.seed),
         }
         with checking():
+            check_set(pipe, dict(args.set))
             if taken := sorted(set(call) & {name for name, _ in args.set}):
                 raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
             call |= dict(args.set)

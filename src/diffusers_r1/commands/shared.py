@@ -190,6 +190,20 @@ def _editor(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) ->
     return {"editor": load_editor(name, **settings)}
 
 
+def check_set(pipe: ImageEditR1Pipeline | RemotePipeline, arguments: dict[str, Any]) -> None:
+    """Refuse what `--set` gives and the editor does not take; by itself, since the pipeline has arguments of its own."""
+    from ..pipelines.remote import RemotePipeline
+
+    if isinstance(pipe, RemotePipeline):
+        from ..remote_editor import check_remote_editor
+
+        check_remote_editor(arguments)
+    elif pipe.editor is not None:
+        from ..editors import check_editor
+
+        check_editor(pipe.editor, {**pipe.editor_defaults, **arguments})
+
+
 def pipe_seed(pipe: ImageEditR1Pipeline | RemotePipeline, seed: int | None) -> dict[str, Any]:
     """The seed as the pipeline takes it; one without models takes the number."""
     from ..pipelines.remote import RemotePipeline

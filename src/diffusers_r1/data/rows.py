@@ -33,7 +33,7 @@ def row_features() -> Features:
     """The types of a row's columns."""
     from datasets import Features, List, Value
 
-    from .pictures import Picture
+    from .features import Picture
 
     return Features(
         {

@@ -285,7 +285,7 @@ def _read(
     import numpy as np
     from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
-    from .pictures import Picture
+    from .features import Picture
 
     names = _column_names(name, dataset, source, columns)
     pictures = Pictures(dataset, names.pop("image"), "image", where)
