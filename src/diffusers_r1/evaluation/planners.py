@@ -11,7 +11,6 @@ and the same call again goes on where it stopped:
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import records
-from ..endpoints import Endpoint, EndpointError, map_concurrently
+from ..endpoints import Endpoint, map_concurrently
 from ..matching import action_f1, exact, multiset_f1, normalize, soft_f1
 from ..plan import Edit, EditPlan
 from ..prompts import Prompts
@@ -440,22 +439,23 @@ def remote(
         from ..planners.plans import to_plan
 
         prompts = with_examples(Prompts()) if few_shot else Prompts()
-        with Endpoint(url, model, os.environ.get("OPENAI_API_KEY")) as server:
+        with Endpoint(url, model) as server:
 
             def ask(row: Row) -> tuple[EditPlan, float, int | None]:
                 start = time.perf_counter()
                 first = prompts.first_turn(row.instruction)
                 settings = {"max_tokens": max_new_tokens, "temperature": 0.0}
-                answers = [server.chat(first, **settings)]
-                if read_decomposition(answers[0].text).edits:
-                    answers.append(server.chat(prompts.second_turn(first, answers[0].text), **settings))
+                answers = server.chat(first, **settings)
+                decomposition = answers[0].with_reasoning()
+                if read_decomposition(decomposition).edits:
+                    answers += server.chat(prompts.second_turn(first, decomposition), **settings)
                 counted = [each.usage.get("completion_tokens") for each in answers]
                 tokens = None if None in counted else sum(counted)
-                made = to_plan(row.instruction, answers[0].text, answers[-1].text)
+                made = to_plan(row.instruction, decomposition, answers[-1].text)
                 return made, time.perf_counter() - start, tokens
 
             for row, result in map_concurrently(ask, rows, concurrency):
-                if isinstance(result, EndpointError):
+                if isinstance(result, Exception):
                     raise result
                 yield row, *result
 
