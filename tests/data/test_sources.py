@@ -219,7 +219,7 @@ def folder(tmp_path):
 BAD = {
     1: "the instruction is ''",
     3: "cannot be used: this is no picture of a known format",
-    4: "its picture cannot be read.*4.png",
+    4: "4.png.* cannot be used: there is no such file",
     5: "longer than 200:1",
     6: "2 actions, 2 subjects and 1 goals",
 }
