@@ -84,8 +84,8 @@ def read_decomposition(text: str) -> Decomposition:
 
     Example:
         >>> found = read_decomposition("<action>remove</action><subject>red star</subject><goal>nothing</goal>")
-        >>> [str(fault) for fault in found.faults]
-        ['no <think>']
+        >>> str(found.faults[0])
+        'no <think>'
     """
     blocks, faults = _scan(text, DECOMPOSITION, required=DECOMPOSITION)
     lists = {name: _items(blocks.get(name, "")) for name in EDIT_LISTS}

@@ -309,7 +309,7 @@ def test_what_a_server_is_asked_and_what_is_kept(server, photos, tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", {"kind": "missing_tag", "tag": "action", "detail": ""}),
+        ("nothing", {"kind": "missing_tag", "tag": "action", "detail": ""}),
         ("<action></action><subject></subject><goal></goal>", {"kind": "no_edit", "tag": "", "detail": ""}),
         (
             "<action>add; add</action><subject>hat</subject><goal>on the head</goal>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -522,3 +523,14 @@ def _as_output_type(images: list[Image.Image], output_type: str) -> Any:
     if len({array.shape for array in arrays}) > 1:
         return arrays
     return torch.stack(arrays) if output_type == "pt" else VaeImageProcessor.pil_to_numpy(images)
+
+
+def _with_components_required(method: Callable) -> None:
+    """Let diffusers see no defaults of `processor` and `editor`: an argument that has one it takes for no component to load."""
+    seen = inspect.signature(method)
+    components = {"processor", "editor"}
+    parameters = [p.replace(default=p.empty) if p.name in components else p for p in seen.parameters.values()]
+    method.__signature__ = seen.replace(parameters=parameters)
+
+
+_with_components_required(ImageEditR1Pipeline.__init__)

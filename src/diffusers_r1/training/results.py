@@ -107,7 +107,8 @@ def save_bundle(folder: Path, editor_name: str, base: str) -> None:
     """
     planner, processor, _ = load_planner(folder, dtype="auto")
     if read_index(resolve(editor_name, only_indexes))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
-        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=planner, processor=processor)
+        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=None, processor=None)
+        pipeline.register_modules(planner=planner, processor=processor)
     else:
         editor = DiffusionPipeline.from_pretrained(editor_name, dtype=torch.float32)
         pipeline = ImageEditR1Pipeline(planner, processor, editor)

@@ -90,8 +90,12 @@ class LoadingMixin:
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
         of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
         kwargs = settings_of_outer(folder, nested, kwargs, inside)
+        # diffusers refuses a tokenizer where the bundle has a processor.
+        late = {name: given.pop(name) for name in ("processor", "sequencer_processor") if given.get(name) is not None}
+        absent.update(dict.fromkeys(late))
         with naming(folder):
             pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_others, **given})
+        pipeline.register_modules(**late)
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         bases = index.get("_base_models") or {}
         pipeline._bases_by_folder = {str(folder / name): base for name, base in bases.items()}
