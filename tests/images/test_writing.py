@@ -172,9 +172,10 @@ def test_a_resolution_in_centimetres_is_turned_into_inches(tmp_path):
 
 def test_the_source_is_left_alone(photo):
     with Image.open(photo) as opened:
-        before = opened.getexif().tobytes()
+        before, pixels = dict(opened.getexif()), opened.tobytes()
         load_with_metadata(opened)
-        assert opened.getexif().tobytes() == before and opened.getexif()[ORIENTATION] == 6
+        assert dict(opened.getexif()) == before and opened.getexif()[ORIENTATION] == 6
+        assert opened.tobytes() == pixels
 
 
 def test_arrays_and_plain_pictures_have_no_metadata():

@@ -413,7 +413,7 @@ def test_two_processes_share_their_gradients_as_trls_do(tmp_path):
     script.write_text(IN_TWO)
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), *sys.path])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, str(script), str(tmp_path), "dapo"],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

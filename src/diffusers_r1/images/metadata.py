@@ -75,7 +75,9 @@ def _dpi(picture: Image.Image) -> tuple[float, float] | None:
 
 def _exif(picture: Image.Image, dpi: tuple[float, float] | None) -> bytes:
     try:
-        exif = _still_true(picture.getexif(), dpi)
+        own = Image.Exif()
+        own.load(picture.getexif().tobytes())  # reading its parts would write them into the picture's own
+        exif = _still_true(own, dpi)
         content = exif.tobytes() if len(exif) else b""
         if len(content) > _MAX_EXIF:
             exif[ExifTags.IFD.Exif].pop(ExifTags.Base.MakerNote, None)  # the camera's own, and the largest part by far
