@@ -6,7 +6,7 @@ ALL := test,train,eval,app,docs,quality,ray
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 TESTS := -m pytest --numprocesses 2 --dist loadfile
 # Two files of tests at once, each on one thread: more threads than cores wait for each other.
-export OMP_NUM_THREADS := 1
+test upgrade test-oldest: export OMP_NUM_THREADS := 1
 
 .PHONY: demo test quality style docs upgrade test-oldest
 

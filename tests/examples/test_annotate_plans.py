@@ -214,7 +214,8 @@ def test_answers_that_cannot_be_read_fail_after_so_many_attempts(served, babbler
         assert line["instruction"] == instructions[line["row"]] and line["model"].startswith(str(babbler))
         assert len(line["raw"]) == len(set(line["raw"])) == 3  # the first greedy, the others sampled
         assert line["faults"] == [read_without_reasoning(text) for text in line["raw"]]
-        assert line["endings"] == ["cut at --max_new_tokens"] * 3
+        assert line["endings"][0] == "cut at --max_new_tokens"  # a sampled one may end by itself
+        assert len(line["endings"]) == 3 and set(line["endings"]) <= {"cut at --max_new_tokens", ""}
 
     assert run(folder, *babble, status=1).stdout == done.stdout
     assert len(read(folder / "failed.jsonl")) == 3
