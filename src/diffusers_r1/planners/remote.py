@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -11,10 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from .. import grammar, schema
-from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, check_address, key_env_for
+from .. import grammar
+from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, load_address, save_address
 from ..prompts import Prompts, plain_text
-from ..records import write_whole
 from ..tags import EDIT_LISTS, REASONING
 
 
@@ -102,10 +100,7 @@ class RemotePlanner:
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Writes address and model to `remote_planner.json` in a folder, which is made if not there; never a key."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"_class_name": type(self).__name__, "base_url": self.base_url, "model": self.model}
-        write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+        save_address(Path(save_directory) / CONFIG_NAME, type(self).__name__, self.endpoint)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemotePlanner:
@@ -122,14 +117,7 @@ class RemotePlanner:
             OSError: If there is no such file.
             ValueError: If it does not hold an address and a model.
         """
-        path = Path(folder) / CONFIG_NAME
-        try:
-            config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
-            base_url, model = config["base_url"], config["model"]
-            check_address(base_url)
-        except ValueError as error:
-            raise ValueError(f"{path} names no planner by `base_url` and `model`: {error}.") from None
-        return cls(base_url, model, **{"api_key_env": key_env_for(base_url), **settings})
+        return cls(**{**load_address(Path(folder) / CONFIG_NAME), **settings})
 
     def close(self) -> None:
         """Closes the connections. Calls that are under way in other threads fail."""
