@@ -422,8 +422,8 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
         (SFT, {"prompts": RECIPES}, "recipes has none"),
         (GRPO, {"rewards": ["format", "taste"]}, "taste"),
         (GRPO, {"rewards": ["format", "action"], "reward_weights": [1, 2, 3]}, "3 `reward_weights` for 2 `rewards`"),
-        (GRPO, {"bundle_editor": RECIPES}, "no file named model_index.json"),
-        (SFT, {"bundle_editor": RECIPES}, "no file named model_index.json"),
+        (GRPO, {"bundle_editor": RECIPES}, "has no model_index.json"),
+        (SFT, {"bundle_editor": RECIPES}, "has no model_index.json"),
     ],
 )
 def test_bad_use_is_refused_before_a_model_is_loaded(script, options, message, tmp_path, monkeypatch, capsys):
