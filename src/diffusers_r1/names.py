@@ -19,7 +19,11 @@ ADAPTER_INDEX = "adapter_config.json"
 HUB_SETTINGS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
 _BUNDLES = Path(__file__).parent / "bundles"
-_SHIPPED_INDEXES = (PIPELINE_INDEX, "config.json")  # of a whole pipeline; of a planner alone
+_SHIPPED_INDEXES = (
+    PIPELINE_INDEX,
+    "config.json",
+    ADAPTER_INDEX,
+)  # of a whole pipeline, a planner, a planner's adapter
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import tiny_text_planner
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
+from diffusers_r1.prompts import Prompts
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "smollm2"
@@ -117,3 +122,39 @@ def test_rows_to_train_on_and_to_measure_on_do_not_overlap(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and rows[1]["edits"] == [{"action": "remove", "subject": "dog", "goal": "nothing"}] * 2
     assert "dog 2" in rows[1]["instruction"]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's way of asking
+def test_a_shared_adapter_plans_as_the_one_that_was_trained(tmp_path):
+    prompts = Prompts(system="You plan edits of photos.", decompose="{instruction}", sequence="In order:")
+    planner, tokenizer = tiny_text_planner()
+    save_planner(tmp_path / "base", planner, tokenizer, prompts)
+    torch.manual_seed(0)
+    settings = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(planner, settings).save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    prompts.save(tmp_path / "run")
+    command = [
+        sys.executable,
+        EXAMPLES / "share_adapter.py",
+        "--adapter",
+        tmp_path / "run",
+        "--output",
+        tmp_path / "shared",
+    ]
+    subprocess.run([*command, "--base", "org/base"], check=True, capture_output=True)
+    assert {file.name for file in (tmp_path / "shared").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "prompts.json",
+    }
+    assert base_of(tmp_path / "shared") == "org/base"
+    trained, _, _ = load_planner(tmp_path / "run", base=tmp_path / "base", dtype="float32")
+    shared, _, words = load_planner(tmp_path / "shared", base=tmp_path / "base", dtype="float32")
+    bare, _, _ = load_planner(tmp_path / "base", dtype="float32")
+    ids = tokenizer("remove the dog", return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected, said, without = (model(ids).logits for model in (trained, shared, bare))
+    assert words == prompts
+    torch.testing.assert_close(said, expected, rtol=0, atol=0.02 * float((expected - without).abs().max()))
+    assert subprocess.run(command, capture_output=True).returncode != 0  # nothing is written over

@@ -1,5 +1,7 @@
 """Plan with a LoRA adapter on, put the parts in order with it off: two agents on one copy of the weights."""
 
+import json
+import shutil
 import warnings
 
 import pytest
@@ -64,6 +66,23 @@ def test_an_adapter_is_loaded_onto_its_base(folders):
         assert torch.equal(logits(adapted, processor), plain)
         raise RuntimeError("inside")
     assert not torch.allclose(logits(adapted, processor), plain, atol=1e-2)
+
+
+def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(folders / "adapter", adapter)
+    index = adapter / "adapter_config.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "base_model_name_or_path": "org/base"}))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match=r"an adapter of org/base, which cannot be had[\s\S]*--planner_base"):
+        load_planner(adapter)
+    expected, processor, _ = load_planner(folders / "adapter", dtype="float32")
+    adapted, _, prompts = load_planner(adapter, base=folders / "base", dtype="float32")
+    assert torch.equal(logits(adapted, processor), logits(expected, processor))
+    assert prompts.decompose == " {instruction}"
+    for none in (folders / "base", "http://localhost:1/v1"):
+        with pytest.raises(ValueError, match="`base` goes with a LoRA adapter"):
+            load_planner(none, base=folders / "base")
 
 
 def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_path):

@@ -27,7 +27,7 @@ ADDRESS = ("http://", "https://")
 
 
 def load_planner(
-    name: str | Path, model_name: str | None = None, **kwargs: Any
+    name: str | Path, model_name: str | None = None, base: str | Path | None = None, **kwargs: Any
 ) -> tuple[PreTrainedModel | RemotePlanner, ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
     """Load what a pipeline, or further training, needs of a planner.
 
@@ -37,6 +37,8 @@ def load_planner(
             that it names. Or the address of a server that has a planner loaded, `"http://localhost:8000/v1"`: that takes
             no torch.
         model_name (`str`, *optional*): The model's name at an address; may be left out where the server has only one.
+        base (`str` or `Path`, *optional*): Of a LoRA adapter, the model that it is loaded onto: a folder that holds it, or
+            a name. By default the one that the adapter names.
         kwargs: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` say which copy of a repository
             is meant, of model, processor and prompts alike. The others, such as `dtype`, go to the model's
             `from_pretrained`; at an address, to [`RemotePlanner`], such as `concurrency`.
@@ -50,8 +52,10 @@ def load_planner(
     Raises:
         OSError: If nothing has that name.
         ValueError: If a file is not what it should be; the message names it. If a `model_name` is given without an
-            address, or the address has several models and none is named.
+            address, or the address has several models and none is named. If a `base` is given to what is no adapter.
     """
+    if base is not None and str(name).lower().startswith(ADDRESS):
+        raise ValueError(f"`base` goes with a LoRA adapter; {name} is an address.")
     if str(name).lower().startswith(ADDRESS):
         kwargs.pop("dtype", None)  # of weights, which the server has
         loaded = RemotePlanner(str(name), model_name, **kwargs), None, Prompts(examples=PHOTO_EXAMPLES)
@@ -59,18 +63,23 @@ def load_planner(
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-        loaded = _load_from(resolve(name, **hub), kwargs, [])
+        folder = resolve(name, **hub)
+        if base is not None and not (folder / ADAPTER_INDEX).is_file():
+            raise ValueError(f"`base` goes with a LoRA adapter; {name} is none.")
+        loaded = _load_from(folder, kwargs, [], base)
     model, processor, prompts = loaded
     keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
-def _load_from(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts]:
+def _load_from(
+    folder: Path, settings: dict[str, Any], adapters: list[Path], given_base: str | Path | None = None
+) -> tuple[Any, Any, Prompts]:
     """`adapters` are those that led to this folder, each naming the next as its base."""
     if (folder / ADAPTER_INDEX).is_file():
         if folder.resolve() in adapters:
             raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
-        base = resolve(base_of_adapter(folder))
+        base = _resolve_base(folder, given_base)
         model, processor, _ = _load_from(base, settings, [*adapters, folder.resolve()])
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
@@ -81,6 +90,17 @@ def _load_from(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> 
         planner = RemotePlanner.from_pretrained(folder, **settings)
         return planner, None, _prompts_in(folder, planner)
     return _load_here(folder, settings)
+
+
+def _resolve_base(adapter: Path, given: str | Path | None) -> Path:
+    name = base_of_adapter(adapter) if given is None else given
+    try:
+        return resolve(name)
+    except OSError as error:
+        raise OSError(
+            f"The planner in {adapter} is an adapter of {name}, which cannot be had: {error}\nWhere it lies in a folder, say "
+            "so: `base`, --planner_base on the command line."
+        ) from error
 
 
 def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:

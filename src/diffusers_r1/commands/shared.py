@@ -66,6 +66,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
         "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
     )
     models.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
+    models.add_argument(
+        "--planner_base",
+        metavar="NAME",
+        help="of a planner that is an adapter: where its base model is, a folder or a name",
+    )
     if edits:
         models.add_argument(
             "--editor",
@@ -170,7 +175,7 @@ def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -
         return {}
     from ..bundles.planners import load_planner
 
-    planner, processor, _ = load_planner(args.planner, args.planner_model, **settings)
+    planner, processor, _ = load_planner(args.planner, args.planner_model, args.planner_base, **settings)
     return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
 
