@@ -19,7 +19,7 @@ LAYERS = (
     ("endpoints", "prompts", "grammar"),
     ("remote_editor",),
     ("planners", "editors", "rewards", "data"),
-    ("bundles",),
+    ("bundles", "judging"),
     ("pipelines",),
     ("training", "evaluation", "many"),
     ("app",),

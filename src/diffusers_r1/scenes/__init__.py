@@ -2,7 +2,22 @@
 
 from .language import ACTIONS, POINTERS, Request, apply_edits, sub_request
 from .tasks import KINDS, TEST_SEEDS, Task, reason, sample_scene, sample_task, sample_tasks, score, teacher
-from .world import BACKGROUNDS, COLORS, CONTENTS, PLACES, SHAPES, Item, Scene, describe, render, score_scene
+from .world import (
+    BACKGROUNDS,
+    COLORS,
+    CONTENTS,
+    PLACES,
+    SHAPES,
+    UNREADABLE,
+    Item,
+    Scene,
+    contents,
+    describe,
+    read_contents,
+    read_scene,
+    render,
+    score_scene,
+)
 
 
 __all__ = [
@@ -15,12 +30,16 @@ __all__ = [
     "POINTERS",
     "SHAPES",
     "TEST_SEEDS",
+    "UNREADABLE",
     "Item",
     "Request",
     "Scene",
     "Task",
     "apply_edits",
+    "contents",
     "describe",
+    "read_contents",
+    "read_scene",
     "reason",
     "render",
     "sample_scene",

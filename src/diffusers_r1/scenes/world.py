@@ -34,6 +34,7 @@ CELL = (
     16  # pixels a side of a cell; the board of 3x3 cells lies in the middle, so cells and the editor's latents align
 )
 MARGIN = (SIZE - 3 * CELL) // 2
+NOTHING, UNREADABLE = "nothing", "unreadable"
 RIGHT_LIMIT = 40.0  # mean absolute difference, of 255, above which a cell is wrong even when its truth is nearest
 
 
@@ -120,17 +121,65 @@ def score_scene(image: Image.Image, scene: Scene) -> list[bool]:
         distances = np.abs(_all_cells(scene.background) - cell).mean(axis=(1, 2, 3))
         true = CONTENTS.index(item)
         marks.append(bool(distances.argmin() == true and distances[true] <= RIGHT_LIMIT))
-    border = np.ones((SIZE, SIZE), dtype=bool)
-    border[MARGIN : SIZE - MARGIN, MARGIN : SIZE - MARGIN] = False
-    distances = np.array([np.abs(pixels[border] - color).mean() for color in BACKGROUNDS.values()])
+    distances = np.array([np.abs(pixels[_border()] - color).mean() for color in BACKGROUNDS.values()])
     true = list(BACKGROUNDS).index(scene.background)
     marks.append(bool(distances.argmin() == true and distances[true] <= RIGHT_LIMIT))
     return marks
 
 
+def read_contents(image: Image.Image) -> list[str]:
+    """What a picture shows, cell by cell, without knowing what it should show.
+
+    A cell is read on the background that the picture has, so that cells can be right where the background is not. What is
+    nearest in mean absolute difference counts, if that is at most 40 of 255.
+
+    Args:
+        image (`PIL.Image.Image`): Resized to 64x64 if it has another size.
+
+    Returns:
+        `list` of `str`, length 10: the nine cells in the order of `PLACES`, `"red circle"` or `"nothing"`, then the
+        background; `"unreadable"` where nothing is near.
+    """
+    pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float32)
+    distances = np.array([np.abs(pixels[_border()] - color).mean() for color in BACKGROUNDS.values()])
+    background = list(BACKGROUNDS)[distances.argmin()]
+    seen = []
+    for place in range(len(PLACES)):
+        top, left = _corner(place)
+        apart = np.abs(_all_cells(background) - pixels[top : top + CELL, left : left + CELL]).mean(axis=(1, 2, 3))
+        seen.append(str(CONTENTS[apart.argmin()] or NOTHING) if apart.min() <= RIGHT_LIMIT else UNREADABLE)
+    return [*seen, background if distances.min() <= RIGHT_LIMIT else UNREADABLE]
+
+
+def contents(scene: Scene) -> list[str]:
+    """A scene in the words of `read_contents`."""
+    return [*(str(item or NOTHING) for item in scene.cells), scene.background]
+
+
+def read_scene(image: Image.Image) -> Scene:
+    """The scene that a picture shows: `read_scene(render(scene)) == scene`.
+
+    Raises:
+        ValueError: If a cell or the background is nothing that a scene has.
+    """
+    *cells, background = read_contents(image)
+    if UNREADABLE in (*cells, background):
+        raise ValueError("The picture shows no scene: a cell or the background is nothing that a scene has.")
+    by_name = {str(item or NOTHING): item for item in CONTENTS}
+    return Scene(tuple(by_name[name] for name in cells), background)
+
+
 def _corner(place: int) -> tuple[int, int]:
     row, column = divmod(place, 3)
     return MARGIN + row * CELL, MARGIN + column * CELL
+
+
+@cache
+def _border() -> np.ndarray:
+    """Which pixels lie outside the board, where nothing but the background is: (64, 64)."""
+    border = np.ones((SIZE, SIZE), dtype=bool)
+    border[MARGIN : SIZE - MARGIN, MARGIN : SIZE - MARGIN] = False
+    return border
 
 
 @cache
