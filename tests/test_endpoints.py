@@ -3,6 +3,7 @@ import io
 import json
 import logging
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from diffusers_r1.endpoints import (
     map_concurrently,
     map_in_order,
 )
+from diffusers_r1.installing import install_line
 from diffusers_r1.records import Failure
 
 
@@ -443,7 +445,7 @@ def test_arguments_out_of_range(url, settings):
 
 def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(endpoints, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "diffusers-r1\[remote\]"'):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(install_line("remote"))):
         Endpoint("http://x/v1", "judge")
 
 

@@ -13,7 +13,7 @@ import diffusers_r1
 
 PACKAGE = Path(diffusers_r1.__file__).parent
 LAYERS = (
-    ("schema", "names"),
+    ("schema", "names", "installing"),
     ("plan", "languages", "records", "belongings", "random_state"),
     ("images", "tags", "matching", "scenes", "sentences"),
     ("endpoints", "prompts", "grammar"),
@@ -29,6 +29,7 @@ LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in laye
 WITHOUT_TORCH = (
     "schema",
     "names",
+    "installing",
     "belongings",
     "plan",
     "languages",

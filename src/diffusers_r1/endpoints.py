@@ -32,6 +32,7 @@ from PIL import Image
 
 from . import schema
 from .images import FORMATS, load_picture, to_png
+from .installing import install_line
 from .records import Failure, write_whole
 
 
@@ -170,7 +171,7 @@ class Endpoint:
         timeout: float = 120,
     ):
         if find_spec("openai") is None:
-            raise ModuleNotFoundError('Asking a server needs openai: pip install "diffusers-r1[remote]"')
+            raise ModuleNotFoundError(f"Asking a server needs openai: {install_line('remote')}")
         if concurrency < 1 or timeout <= 0 or max_retries < 0:
             raise ValueError(
                 "`concurrency` is 1 or more, `timeout` above 0 and `max_retries` 0 or more; "

@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .installing import install_line
 from .tags import DECOMPOSITION, EDIT_LISTS, REASONING, SEPARATOR, SEQUENCE
 
 
@@ -175,7 +176,7 @@ def _llguidance() -> Any:
     try:
         import llguidance
     except ImportError:
-        raise ImportError('Constrained decoding needs llguidance: pip install "diffusers-r1[constrained]".') from None
+        raise ImportError(f"Constrained decoding needs llguidance: {install_line('constrained')}") from None
     return llguidance
 
 

@@ -97,7 +97,7 @@ def test_how_to_load(build):
     text = card_of(build(), repo_id="somebody/edits").text
     assert 'ImageEditR1Pipeline.from_pretrained("somebody/edits")' in text
     assert 'DiffusionPipeline.from_pretrained("somebody/edits", trust_remote_code=True)' in text
-    assert "pip install diffusers-r1" in text and "# edits" in text
+    assert "pip install -e .    # in a clone of diffusers-r1" in text and "# edits" in text
 
 
 def test_the_components_table(build):
@@ -220,7 +220,9 @@ def test_the_pipeline_file_says_what_to_install(tmp_path):
     without_site_packages = [sys.executable, "-I", "-S", str(file)]
     done = subprocess.run(without_site_packages, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "ImportError: To load this bundle: pip install diffusers-r1"
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: To load this bundle, install diffusers-r1: pip install -e . in a clone of it"
+    )
 
 
 def test_a_subclass_is_imported_from_its_own_module():

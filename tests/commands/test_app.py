@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from diffusers_r1.installing import install_line
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -25,7 +27,7 @@ def test_bad_use_says_what_is_wrong(run, monkeypatch, words, said):
 def test_without_gradio_it_says_what_to_install():
     code = "import sys; sys.modules['gradio'] = None; from diffusers_r1.commands import main; sys.exit(main(['app']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2 and 'pip install "diffusers-r1[app]"' in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and install_line("app") in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.tiny

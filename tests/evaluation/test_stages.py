@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import weakref
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
 from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants
+from diffusers_r1.installing import install_line
 
 
 @pytest.mark.tiny
@@ -217,7 +219,7 @@ def test_an_editor_that_cannot_work_is_refused_before_anything_is_planned(bundle
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "EXTRA", ("scipy", "package_of_nobody"))
-    with pytest.raises(ModuleNotFoundError, match=r'needs package_of_nobody: pip install "diffusers-r1\[eval\]"'):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(f"needs package_of_nobody: {install_line('eval')}")):
         evaluate(tmp_path / "run", ["scenes"])
 
 

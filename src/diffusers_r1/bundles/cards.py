@@ -128,8 +128,8 @@ def pipeline_file(pipeline_class: type) -> str:
         module = "diffusers_r1"
     return f'''"""Loads this bundle into `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)`.
 
-The code is not here but in a package: pip install diffusers-r1. With it there is a way that needs no flag and takes
-every setting to the editor as well, not the dtype alone:
+The code is not here but in the package diffusers-r1: pip install -e . in a clone of it. With it there is a way that needs
+no flag and takes every setting to the editor as well, not the dtype alone:
 
     from {module} import {name}
 
@@ -145,7 +145,7 @@ try:
     from {module} import {name}  # noqa: F401
     from diffusers_r1.pipelines.nested import NestedPipeline, PlainRemoteEditor, PlainRemotePlanner  # noqa: F401
 except ImportError as error:
-    raise ImportError("To load this bundle: pip install diffusers-r1") from error
+    raise ImportError("To load this bundle, install diffusers-r1: pip install -e . in a clone of it") from error
 
 # What the bundle's index calls them.
 RemotePlanner, RemoteEditor = PlainRemotePlanner, PlainRemoteEditor
@@ -198,7 +198,7 @@ def model_card(
         "(https://arxiv.org/abs/2603.08059): the planner takes the instruction apart, a sequencer puts the parts in"
         " order, a diffusion editor carries them out.",
         "## How to load",
-        f"```bash\npip install diffusers-r1\n```\n\n```python\nfrom diffusers_r1 import {name}\n\n"
+        f"```bash\npip install -e .    # in a clone of diffusers-r1\n```\n\n```python\nfrom diffusers_r1 import {name}\n\n"
         f'pipe = {name}.from_pretrained("{where}")\n'
         'out = pipe("photo.png", "Make the coat red and remove the person behind it")\n'
         "out.images[0], out.plans[0]\n```",

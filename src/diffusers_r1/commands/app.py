@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stdout
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
+from ..installing import install_line
 from .shared import UsageError, add_model_arguments, checking, is_scenes, load_pipeline
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
-            raise UsageError('the page needs Gradio: pip install "diffusers-r1[app]"') from error
+            raise UsageError(f"the page needs Gradio: {install_line('app')}") from error
 
         pipe = load_pipeline(args)
         pipe.set_progress_bar_config(disable=True)

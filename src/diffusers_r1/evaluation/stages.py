@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundles import AGENTS
 from ..endpoints import Endpoint
+from ..installing import install_line
 from ..names import local, only_indexes, resolve
 from ..plan import Turns
 from ..records import only_one_in
@@ -320,7 +321,7 @@ def _check_installed() -> None:
     """Not after hours of editing."""
     missing = [package for package in EXTRA if find_spec(package) is None]
     if missing:
-        raise ModuleNotFoundError(f'Evaluation needs {", ".join(missing)}: pip install "diffusers-r1[eval]"')
+        raise ModuleNotFoundError(f"Evaluation needs {', '.join(missing)}: {install_line('eval')}")
 
 
 def _check_choices(name: str, given: Sequence[Any], known: Sequence[Any]) -> None:

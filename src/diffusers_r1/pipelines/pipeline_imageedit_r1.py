@@ -180,7 +180,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
                 `temperature` is given; the picture is read once for all of them.
             constrained (`bool`, defaults to `False`):
                 Let the agents write nothing but their format, so that a planner that was never trained for it has it,
-                too. Needs `pip install "diffusers-r1[constrained]"` and `max_new_tokens` of 326 or more.
+                too. Needs the extra `constrained` and `max_new_tokens` of 326 or more.
             generation:
                 Further settings of the agents' `generate`, such as `do_sample`, `temperature` or `top_p`. Greedy by
                 default.
