@@ -20,27 +20,29 @@ START, END = "<!-- made by docs/generate.py -->", "<!-- end -->"
 GUIDANCE = ("guidance_scale", "image_guidance_scale", "img_guidance_scale", "true_cfg_scale", "strength")
 
 
-def editors_table() -> str:
-    """The rows of `TRAITS` as a Markdown table."""
+def calls_table() -> str:
+    """How the classes of `TRAITS` are called, as a Markdown table."""
     lines = [
-        "| class | a prompt says | a list of pictures is read as | a batch is | works at | at most | prompt | reads | mask "
-        "| guidance | tested with |",
-        f"|{' --- |' * 11}",
+        "| class | a prompt says | a list of pictures is read as | a batch is | mask | guidance |",
+        f"|{' --- |' * 6}",
     ]
     for name, traits in TRAITS.items():
         batch = "one call" if traits.lists == PAIRS else "a call per picture"
+        lines.append(_row(f"`{name}`", traits.asks, traits.lists, batch, _mask(traits), _guidance(name)))
+    return "\n".join(lines)
+
+
+def sizes_table() -> str:
+    """What the classes of `TRAITS` work at and read, as a Markdown table."""
+    lines = ["| class | works at | at most | prompt | reads | tested with |", f"|{' --- |' * 6}"]
+    for name, traits in TRAITS.items():
         lines.append(
             _row(
                 f"`{name}`",
-                traits.asks,
-                traits.lists,
-                batch,
                 _summary(traits.size),
                 _most(traits),
                 _summary(traits.prompt),
                 _summary(traits.reads) if traits.reads else "all of it",
-                _mask(traits),
-                _guidance(name),
                 _tested(name),
             )
         )
@@ -89,7 +91,7 @@ def _all_of(*tables: Callable[[], str]) -> Callable[[], list[str]]:
 
 
 PAGES: dict[str, Callable[[], list[str]]] = {
-    "editors.md": _all_of(editors_table, refusals_table, speed_table),
+    "editors.md": _all_of(calls_table, sizes_table, refusals_table, speed_table),
     "memory.md": _all_of(memory_table),
 }
 

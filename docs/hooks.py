@@ -17,6 +17,20 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "diffusers_r1"
+# What most readers look for, in the order in which they do; all other modules follow by name.
+FIRST = (
+    "pipelines.pipeline_imageedit_r1",
+    "pipelines.pipeline_output",
+    "plan",
+    "prompts",
+    "bundles.planners",
+    "planners.remote",
+    "remote_editor",
+    "rewards",
+    "scenes",
+    "sentences",
+    "evaluation",
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,7 +58,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def public_modules() -> dict[str, str]:
-    """Name, without the package's, and first line of the docstring of each module, in the order of the names."""
+    """Name, without the package's, and first line of the docstring of each module, the most important ones first."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -54,7 +68,7 @@ def public_modules() -> dict[str, str]:
             continue
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         found[name] = docstring.split("\n\n")[0].replace("\n", " ")
-    return found
+    return {name: found[name] for name in (*FIRST, *(name for name in found if name not in FIRST))}
 
 
 def index_of(modules: dict[str, str]) -> str:

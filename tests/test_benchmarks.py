@@ -29,6 +29,7 @@ SMALL = {
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
     "stream.py": "--pictures 2 --rounds 1",
     "training_memory.py": "",
+    "training_time.py": "",
 }
 
 
