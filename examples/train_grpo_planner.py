@@ -23,19 +23,20 @@ from diffusers_r1.training.arguments import (
 )
 from diffusers_r1.training.callbacks import GreedyValidation, LearningWatch, RewardBar, VarianceWatch
 from diffusers_r1.training.folders import run_folder
-from diffusers_r1.training.grouped import GroupedGRPOTrainer
 from diffusers_r1.training.models import (
     load_trainable,
     lora_settings,
     restore_weights,
     without_control_tokens,
 )
+from diffusers_r1.training.picture_trainer import PictureGRPOTrainer
+from diffusers_r1.training.pictures import load_renderers
 from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
-    rewards = make_rewards(script, training.reward_weights)
+    rewards = make_rewards(script, training.reward_weights, str(model.model_name_or_path), training.seed)
     with run_folder("GRPO", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)
@@ -46,8 +47,9 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
         with PartialState().main_process_first():
             rows = as_prompts(rows, processor, prompts, script.image_size)
         without_control_tokens(training, planner, processor)
+        load_renderers(rewards)
 
-        trainer = GroupedGRPOTrainer(
+        trainer = PictureGRPOTrainer(
             model=planner,
             processing_class=processor,
             args=training,

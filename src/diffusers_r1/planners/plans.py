@@ -113,6 +113,33 @@ def make_plans(
     return plans
 
 
+def sequence_plans(
+    model: PreTrainedModel | RemotePlanner,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
+    images: Sequence[Image.Image],
+    instructions: Sequence[str],
+    decompositions: Sequence[str],
+    prompts: Prompts,
+    device: torch.device | None = None,
+    **generation: Any,
+) -> list[EditPlan]:
+    """Write out as ordered sub-requests what another model decomposed: the second half of `make_plans`, asked once.
+
+    Args:
+        model, processor, images, instructions, prompts, device: See [`Conversation`]; the sequencing agent.
+        decompositions (sequence of `str`): The decomposition agent's answers.
+        generation: As in `make_plans`.
+
+    Raises:
+        EndpointError: If the server of a remote model fails, or refuses a row.
+    """
+    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []):
+        beside = [()] * len(images)
+        conversation = _conversation(model, processor, images, instructions, prompts, beside, 0, device)
+        sequences = conversation.sequence(decompositions, **generation)
+    return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
+
+
 def is_to_be_asked_again(plan: EditPlan) -> bool:
     """Whether the answers say less than was meant: no edit, or an item of a list that became part of nothing."""
     return not plan.edits or any(fault.kind is FaultKind.LOST_ITEM for fault in plan.faults)

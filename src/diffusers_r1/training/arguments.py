@@ -12,17 +12,20 @@ from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..data import is_made, load_rows, to_prompts
+from ..judging import FunctionJudge, PictureJudge, ScenesJudge
 from ..planners.control_tokens import control_tokens
 from ..planners.templates import check_trainable, fitting_prompts
 from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
+from .pictures import PictureReward, Renderer
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 
-REWARDS = ("format", "action", "subject", "subject_soft", "goal", "goal_soft", "goal_similarity")
+REWARDS = ("format", "action", "subject", "subject_soft", "goal", "goal_soft", "goal_similarity", "picture")
+WITHOUT_LABELS = ("format", "picture")  # rewards that need no true edits
 
 
 @dataclass
@@ -105,12 +108,38 @@ class RewardArguments(DataArguments):
     goal_similarity_model: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "sentence encoder of goal_similarity"}
     )
+    picture_editor: str | None = field(
+        default=None,
+        metadata={"help": "of the reward picture: a bundle, a pipeline of diffusers, or an address (http://...)"},
+    )
+    picture_editor_model: str | None = field(
+        default=None, metadata={"help": "of an editor's address: the model there"}
+    )
+    picture_editor_arguments: str | None = field(
+        default=None, metadata={"help": """the editor's own, as JSON: '{"num_inference_steps": 20}'"""}
+    )
+    picture_editor_dtype: str = field(
+        default="float32",
+        metadata={"help": "of its weights", "choices": ["float32", "float16", "bfloat16"]},
+    )
+    picture_batch_size: int = field(default=32, metadata={"help": "pictures in one call of the editor"})
+    picture_judge: str | None = field(
+        default=None, metadata={"help": "scenes, checklist, viescore, or a function of yours as module:function"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
         unknown = sorted(set(self.rewards) - set(REWARDS))  # a YAML file gets past `choices`
         if unknown or not self.rewards:
             raise ValueError(f"`rewards` are any of {', '.join(REWARDS)}, not {', '.join(unknown) or 'none'}.")
+        if "picture" in self.rewards:
+            self._check_picture()
+
+    def _check_picture(self) -> None:
+        if self.picture_editor is None or self.picture_judge is None:
+            raise ValueError("The reward `picture` needs an editor and a judge: --picture_editor, --picture_judge.")
+        if self.picture_batch_size < 1:
+            raise ValueError("`picture_batch_size` is at least 1.")
 
 
 def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
@@ -146,12 +175,18 @@ def as_prompts(
 
 
 def make_rewards(
-    arguments: RewardArguments, weights: Sequence[float] | None = None
+    arguments: RewardArguments, weights: Sequence[float] | None = None, base: str = "", seed: int = 0
 ) -> list[Callable[..., list[float | None]]]:
-    """The reward functions that were asked for, in that order.
+    """The reward functions that were asked for, in that order. No model is loaded for `picture` yet, see [`Renderer`].
+
+    Args:
+        weights (sequence of `float`, *optional*): One for each.
+        base (`str`): The planner that training starts from; for `picture`.
+        seed (`int`, defaults to 0): Of the noise of pictures.
 
     Raises:
-        ValueError: If there are `weights`, but not one for each.
+        ValueError: If there are `weights`, but not one for each; if there is no such judge.
+        OSError: If there is no such editor.
     """
     if weights is not None and len(weights) != len(arguments.rewards):
         raise ValueError(f"There are {len(weights)} `reward_weights` for {len(arguments.rewards)} `rewards`.")
@@ -166,8 +201,32 @@ def make_rewards(
         "goal": GoalReward,
         "goal_soft": lambda: GoalReward(soft=True),
         "goal_similarity": lambda: GoalReward(similarity=SentenceSimilarity(arguments.goal_similarity_model)),
+        "picture": lambda: PictureReward(_renderer(arguments, base), _judge(arguments), seed),
     }
     return [makers[name]() for name in arguments.rewards]
+
+
+def _renderer(arguments: RewardArguments, base: str) -> Renderer:
+    return Renderer(
+        str(arguments.picture_editor),
+        base,
+        arguments.picture_editor_model,
+        arguments.prompts,
+        batch_size=arguments.picture_batch_size,
+        dtype=arguments.picture_editor_dtype,
+        arguments=json.loads(arguments.picture_editor_arguments or "{}"),
+    )
+
+
+def _judge(arguments: RewardArguments) -> PictureJudge:
+    name = str(arguments.picture_judge)
+    if name == "scenes":
+        if arguments.dataset_name.partition(":")[0] != "scenes":
+            raise ValueError("The judge `scenes` knows what is right of scenes only; --dataset_name names other rows.")
+        return ScenesJudge()
+    if ":" in name:
+        return FunctionJudge(name)
+    raise ValueError(f"`picture_judge` is scenes, checklist, viescore or module:function, not {name!r}.")
 
 
 class SentenceSimilarity:
