@@ -36,7 +36,8 @@ from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_tab
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
-    rewards = make_rewards(script, training.reward_weights, str(model.model_name_or_path), training.seed)
+    base = str(model.model_name_or_path)
+    rewards = make_rewards(script, training.reward_weights, base, training.output_dir, training.seed)
     with run_folder("GRPO", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)

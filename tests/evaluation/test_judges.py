@@ -24,7 +24,7 @@ from diffusers_r1.evaluation import (
     selector_of,
     viescore,
 )
-from diffusers_r1.evaluation.judges import AGAIN, QUALITY, SEMANTICS, read_scores
+from diffusers_r1.judging.viescore import AGAIN, QUALITY, SEMANTICS, read_scores
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import render, sample_task
 

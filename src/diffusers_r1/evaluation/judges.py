@@ -1,20 +1,16 @@
-"""Judges: what a picture is worth. VIEScore asks a model that sees; scenes are exact; pixels are compared with a target."""
+"""The evaluation's judges: VIEScore, which asks a model that sees; scenes are exact; pixels are compared with a target."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from threading import Lock
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from ..endpoints import ChatCompletion, Endpoint, EndpointError, map_concurrently
+from ..endpoints import EndpointError, map_concurrently
+from ..judging.models import LocalModel
+from ..judging.viescore import Verdict, VIEScore, viescore
 from ..scenes import sample_task, score
 from .benchmarks import SCENES, Sample
 
@@ -22,21 +18,9 @@ from .benchmarks import SCENES, Sample
 if TYPE_CHECKING:
     from ..pipelines.selection import Selector
 
+__all__ = ["Judge", "LocalModel", "Pixels", "ScenesExact", "VIEScore", "Verdict", "selector_of", "viescore"]
+
 NAMES = ("viescore", "scenes", "pixels")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of a picture.
-
-    Args:
-        values (`dict` of `str` to `float`, *optional*): A figure for each of the judge's metrics; `None` where no answer
-            of the judge could be read, which counts as failed and as no figure at all.
-        evidence (`dict`): What the figures rest on: raw answers, the model and its version, how many calls failed.
-    """
-
-    values: dict[str, float] | None
-    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 class Judge(Protocol):
@@ -94,191 +78,6 @@ def selector_of(judge: Judge) -> Selector:
         return [None if figures is None else sign * figures[metric] for figures in values]
 
     return select
-
-
-# VIEScore
-# --------
-
-SEMANTICS = """\
-You judge the work of an image editor. The first picture is the source. The second is what the editor made of it when it \
-was asked:
-
-{instruction}
-
-Give two scores from 0 to 10.
-First, how much of what was asked for has been done: 0 if none of it, 10 if all of it and exactly as asked.
-Second, how much of what was not asked for has been left alone: 0 if nothing is as it was, 10 if everything is.
-The two are independent: a result equal to the source gets 0 and 10.
-
-Answer with one JSON object and nothing else, the reasoning in a sentence or two:
-{"reasoning": "...", "score": [first, second]}"""
-
-QUALITY = """\
-You judge a picture that an image editor has made.
-
-Give two scores from 0 to 10.
-First, how natural it looks in light, shadow, perspective and proportion: 0 if it cannot be what it seems, 10 if nothing \
-gives it away.
-Second, how free it is of flaws such as smears, seams, distorted faces or hands, and broken objects or letters: 0 if they \
-are everywhere, 10 if there are none.
-
-Answer with one JSON object and nothing else, the reasoning in a sentence or two:
-{"reasoning": "...", "score": [first, second]}"""
-
-AGAIN = """\
-Your answer cannot be read. Give it once more as one JSON object and nothing else, with two numbers from 0 to 10:
-{"reasoning": "...", "score": [first, second]}"""
-
-
-def viescore(semantics: Sequence[float], quality: Sequence[float]) -> dict[str, float]:
-    """The scores of one picture, each from 0 to 10 (VIEScore, arXiv 2312.14867).
-
-    Args:
-        semantics (two `float`): Instruction followed; the rest left alone.
-        quality (two `float`): Natural; free of flaws.
-
-    Returns:
-        `dict`: `overall`, the geometric mean of the other two; `semantics` and `quality`, each the lower of its two.
-
-    Example:
-        >>> viescore([9, 4], [10, 9])
-        {'overall': 6.0, 'semantics': 4, 'quality': 9}
-    """
-    low, high = min(semantics), min(quality)
-    return {"overall": math.sqrt(low * high), "semantics": low, "quality": high}
-
-
-def read_scores(text: str) -> tuple[float, float] | None:
-    """The two scores of a judge's answer, or `None` where it does not give two numbers from 0 to 10.
-
-    The last JSON object with a `score` in it counts, whatever stands around it. Nothing is guessed.
-    """
-    decoder, found, start = json.JSONDecoder(), None, text.find("{")
-    while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except ValueError:
-            end = start + 1
-        else:
-            found = value if "score" in value else found
-        start = text.find("{", end)
-    scores = found and found["score"]
-    if not isinstance(scores, list) or len(scores) != 2:
-        return None
-    if not all(type(one) in (int, float) and 0 <= one <= 10 for one in scores):
-        return None
-    return float(scores[0]), float(scores[1])
-
-
-class VIEScore:
-    """A model that sees scores semantics (source, result and instruction) and quality (the result alone).
-
-    It is asked at temperature 0. What it says that cannot be read is held up to it, at most `attempts` answers in all to
-    each question; then the verdict has no figures.
-
-    Args:
-        model ([`Endpoint`] or [`LocalModel`]): The judge.
-        concurrency (`int`, defaults to 8): How many pictures it is asked about at once.
-        attempts (`int`, defaults to 3): 1 or more.
-        max_tokens (`int`, defaults to 1024): Of an answer.
-    """
-
-    name = "viescore"
-    metrics = {"overall": True, "semantics": True, "quality": True}
-    shares = ()
-
-    def __init__(self, model: Endpoint | LocalModel, concurrency: int = 8, attempts: int = 3, max_tokens: int = 1024):
-        if attempts < 1:
-            raise ValueError(f"`attempts` is 1 or more; got {attempts}.")
-        self.model, self.concurrency, self.attempts, self.max_tokens = model, concurrency, attempts, max_tokens
-        words = hashlib.sha256("\0".join((SEMANTICS, QUALITY, AGAIN)).encode()).hexdigest()
-        self.settings = {"model": model.model, "prompts": words, "attempts": attempts, "max_tokens": max_tokens}
-
-    def applies_to(self, sample: Mapping[str, Any]) -> bool:
-        return True
-
-    def __call__(self, sample: Sample, result: Image.Image) -> Verdict:
-        questions = {
-            "semantics": ([sample.image, result], SEMANTICS.replace("{instruction}", sample.instruction)),
-            "quality": ([result], QUALITY),
-        }
-        scores, answers = {}, []
-        for name, (pictures, text) in questions.items():
-            scores[name], said = self._ask(pictures, text)
-            answers += said
-            if scores[name] is None:  # nothing that the other question brings could be used
-                break
-        evidence = {
-            "model": answers[-1].model,
-            "prompts": self.settings["prompts"],
-            "scores": scores,
-            "raw": [answer.text for answer in answers],
-            "finish_reasons": [answer.finish_reason for answer in answers],
-            "refusals": [answer.refusal for answer in answers if answer.refusal],
-            "failed_calls": sum(answer.failed_calls for answer in answers),
-            "unreadable": sum(read_scores(answer.text) is None for answer in answers),
-        }
-        return Verdict(viescore(**scores) if None not in scores.values() else None, evidence)
-
-    def _ask(self, pictures: list[Image.Image], text: str) -> tuple[tuple[float, float] | None, list[ChatCompletion]]:
-        content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": text}]
-        messages, answers = [{"role": "user", "content": content}], []
-        for _ in range(self.attempts):
-            answers += self.model.chat(messages, temperature=0, max_tokens=self.max_tokens)
-            scores = read_scores(answers[-1].text)
-            if scores is not None:
-                return scores, answers
-            # At temperature 0 the same question has the same answer: what is asked has to change.
-            messages += [_says("assistant", answers[-1].text), _says("user", AGAIN)]
-        return None, answers
-
-
-class LocalModel:
-    """A judge that is loaded here, once it is asked, in the way of [`Endpoint`]; greedy, one question at a time.
-
-    Args:
-        name (`str`): An image-text-to-text model on the Hub or in a folder.
-        device, dtype (*optional*): Where and how it is loaded; an accelerator if there is one, and float32.
-    """
-
-    def __init__(self, name: str, device: Any = None, dtype: Any = None):
-        self.model, self.device, self.dtype = name, device, dtype
-        self._one_at_a_time = Lock()
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        import torch
-        from diffusers.utils.torch_utils import get_device
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        model = AutoModelForImageTextToText.from_pretrained(self.model, dtype=self.dtype or torch.float32)
-        return model.eval().to(self.device or get_device()), AutoProcessor.from_pretrained(self.model)
-
-    def chat(
-        self, messages: Sequence[Mapping[str, Any]], temperature: float = 0, max_tokens: int = 512
-    ) -> list[ChatCompletion]:
-        """The model's answer, in a list of its own, see [`Endpoint.chat`]; greedy, whatever `temperature` is asked for."""
-        import torch
-
-        from ..planners.sampling import GREEDY
-
-        with self._one_at_a_time, torch.no_grad():
-            model, processor = self._loaded
-            asked = processor.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-            ).to(model.device)
-            output = model.generate(**asked, **GREEDY, max_new_tokens=max_tokens)
-        said = processor.batch_decode(output[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-        version = getattr(model.config, "_commit_hash", None)
-        return [ChatCompletion(said, f"{self.model}@{version}" if version else self.model)]
-
-
-def _says(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
-
-
-# Where the truth is known
-# ------------------------
 
 
 class ScenesExact:

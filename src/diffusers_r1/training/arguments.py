@@ -8,16 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate import PartialState
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..data import is_made, load_rows, to_prompts
-from ..judging import FunctionJudge, PictureJudge, ScenesJudge
+from ..endpoints import Endpoint
+from ..judging import (
+    Checklist,
+    ChecklistJudge,
+    FunctionJudge,
+    LocalModel,
+    PictureJudge,
+    ScenesJudge,
+    VIEScore,
+    VIEScoreJudge,
+)
 from ..planners.control_tokens import control_tokens
 from ..planners.templates import check_trainable, fitting_prompts
 from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
-from .pictures import PictureReward, Renderer
+from .folders import QUESTIONS
+from .pictures import FEW_RETRIES, PictureReward, Renderer
 
 
 if TYPE_CHECKING:
@@ -86,6 +98,11 @@ class DataArguments:
             self.dataset_test_split = "validation"
 
     @property
+    def needs_truth(self) -> bool:
+        """Whether rows without true edits are of no use."""
+        return True
+
+    @property
     def columns(self) -> dict[str, str]:
         """`dataset_columns`, read."""
         return json.loads(self.dataset_columns) if self.dataset_columns else {}
@@ -126,6 +143,13 @@ class RewardArguments(DataArguments):
     picture_judge: str | None = field(
         default=None, metadata={"help": "scenes, checklist, viescore, or a function of yours as module:function"}
     )
+    picture_judge_url: str | None = field(
+        default=None, metadata={"help": "of checklist and viescore: an OpenAI-compatible server, up to /v1"}
+    )
+    picture_judge_model: str | None = field(
+        default=None, metadata={"help": "a model there; without an address, one to be loaded here"}
+    )
+    picture_judge_concurrency: int = field(default=8, metadata={"help": "requests to the judge's server at once"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -135,27 +159,38 @@ class RewardArguments(DataArguments):
         if "picture" in self.rewards:
             self._check_picture()
 
+    @property
+    def needs_truth(self) -> bool:
+        return not set(self.rewards) <= set(WITHOUT_LABELS) or self.picture_judge == "scenes"
+
     def _check_picture(self) -> None:
         if self.picture_editor is None or self.picture_judge is None:
             raise ValueError("The reward `picture` needs an editor and a judge: --picture_editor, --picture_judge.")
-        if self.picture_batch_size < 1:
-            raise ValueError("`picture_batch_size` is at least 1.")
+        if min(self.picture_batch_size, self.picture_judge_concurrency) < 1:
+            raise ValueError("`picture_batch_size` and `picture_judge_concurrency` are at least 1.")
+        asks = self.picture_judge in ("checklist", "viescore")
+        if asks != (self.picture_judge_model is not None) or (self.picture_judge_url is not None and not asks):
+            raise ValueError(
+                "The judges `checklist` and `viescore` ask a model, and no others do: --picture_judge_model, and "
+                "--picture_judge_url where it is behind an address."
+            )
 
 
 def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
     """The rows to learn from.
 
     Raises:
-        ValueError: If a row cannot be used, see [`load_rows`], or no row says what the true edits are.
+        ValueError: If a row cannot be used, see [`load_rows`], or does not say what the true edits are and has to.
     """
-    return _load(arguments, arguments.dataset_train_split, arguments.dataset_limit, arguments.dataset_seed)
+    split, limit, seed = arguments.dataset_train_split, arguments.dataset_limit, arguments.dataset_seed
+    return _load(arguments, split, limit, seed, arguments.needs_truth)
 
 
 def load_validation_rows(arguments: DataArguments) -> Dataset | None:
     """The held-out rows, or `None` where no test split is named."""
     if arguments.dataset_test_split is None:
         return None
-    return _load(arguments, arguments.dataset_test_split, arguments.validation_rows, seed=None)
+    return _load(arguments, arguments.dataset_test_split, arguments.validation_rows, None, needs_truth=True)
 
 
 def as_prompts(
@@ -175,13 +210,18 @@ def as_prompts(
 
 
 def make_rewards(
-    arguments: RewardArguments, weights: Sequence[float] | None = None, base: str = "", seed: int = 0
+    arguments: RewardArguments,
+    weights: Sequence[float] | None = None,
+    base: str = "",
+    folder: str | Path = ".",
+    seed: int = 0,
 ) -> list[Callable[..., list[float | None]]]:
     """The reward functions that were asked for, in that order. No model is loaded for `picture` yet, see [`Renderer`].
 
     Args:
         weights (sequence of `float`, *optional*): One for each.
         base (`str`): The planner that training starts from; for `picture`.
+        folder (`str` or `Path`): Of the run; for `picture`, whose judge `checklist` keeps its questions there.
         seed (`int`, defaults to 0): Of the noise of pictures.
 
     Raises:
@@ -201,7 +241,7 @@ def make_rewards(
         "goal": GoalReward,
         "goal_soft": lambda: GoalReward(soft=True),
         "goal_similarity": lambda: GoalReward(similarity=SentenceSimilarity(arguments.goal_similarity_model)),
-        "picture": lambda: PictureReward(_renderer(arguments, base), _judge(arguments), seed),
+        "picture": lambda: PictureReward(_renderer(arguments, base), _judge(arguments, folder), seed),
     }
     return [makers[name]() for name in arguments.rewards]
 
@@ -218,7 +258,7 @@ def _renderer(arguments: RewardArguments, base: str) -> Renderer:
     )
 
 
-def _judge(arguments: RewardArguments) -> PictureJudge:
+def _judge(arguments: RewardArguments, folder: str | Path) -> PictureJudge:
     name = str(arguments.picture_judge)
     if name == "scenes":
         if arguments.dataset_name.partition(":")[0] != "scenes":
@@ -226,6 +266,18 @@ def _judge(arguments: RewardArguments) -> PictureJudge:
         return ScenesJudge()
     if ":" in name:
         return FunctionJudge(name)
+    if name in ("checklist", "viescore"):
+        asked = str(arguments.picture_judge_model)
+        url, at_once = arguments.picture_judge_url, arguments.picture_judge_concurrency
+        if url is None:
+            model = LocalModel(asked)
+        else:
+            model = Endpoint(url, asked, concurrency=at_once, max_retries=FEW_RETRIES)
+        if name == "viescore":
+            return VIEScoreJudge(VIEScore(model, at_once))
+        # A picture's questions are asked one by one, so that what is under way is what was allowed.
+        kept = Path(folder) / QUESTIONS if PartialState().is_main_process else None
+        return ChecklistJudge(Checklist(model, concurrency=1), kept, at_once)
     raise ValueError(f"`picture_judge` is scenes, checklist, viescore or module:function, not {name!r}.")
 
 
@@ -248,7 +300,7 @@ class SentenceSimilarity:
 
 
 def _load(
-    arguments: DataArguments, split: str | None, limit: int | None, seed: int | None
+    arguments: DataArguments, split: str | None, limit: int | None, seed: int | None, needs_truth: bool
 ) -> Dataset | IterableDataset:
     from datasets import Dataset
 
@@ -265,7 +317,7 @@ def _load(
     # Scenes, the only rows without end, all have their truth.
     unknown = (
         [index for index, actions in enumerate(rows["actions"]) if actions is None]
-        if isinstance(rows, Dataset)
+        if needs_truth and isinstance(rows, Dataset)
         else []
     )
     if unknown:

@@ -31,9 +31,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IDENTITY = ".run.json"  # hidden, so that `datasets` takes it for no rows where the folder is among them
+QUESTIONS = "checklist.jsonl"  # those of the judge of pictures
 WEIGHTS = "weights of the base"
 # What a run leaves beside its checkpoints; where it is started afresh, all of it goes.
-LEFT_BEHIND = (IDENTITY, "completions", "training_curves.csv", "training_curves.png", "README.md", "adapter", "bundle")
+LEFT_BEHIND = (
+    IDENTITY,
+    "completions",
+    "checklist.jsonl",
+    "training_curves.csv",
+    "training_curves.png",
+    "README.md",
+    "adapter",
+    "bundle",
+)
 # How the names of options begin that change nothing about what is learned.
 WITHOUT_EFFECT = (
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "bundle_editor"),
@@ -42,6 +52,7 @@ WITHOUT_EFFECT = (
     *("save_", "push_to_hub", "hub_", "enable_jit_checkpoint", "load_best_model", "metric_for_", "greater_is_better"),
     *("dataloader_", "dataset_num_proc", "ddp_", "local_rank", "debug", "skip_memory", "torch_empty_cache"),
     *("gradient_checkpointing", "activation_checkpointing", "ignore_data_skip", "restore_callback_states"),
+    *("picture_batch_size", "picture_judge_concurrency"),
     *("vllm_server_", "vllm_group_port", "vllm_gpu_memory", "vllm_tensor_parallel", "vllm_enable_sleep"),
 )
 
