@@ -18,6 +18,7 @@ SMALL = {
     "edit_dataset_speed.py": "--editors 1 --rows 4 --shard_size 2 --rounds 1 --steps 1",
     "grpo_speed.py": "photo --small",
     "import_time.py": "",
+    "large_photo.py": "--size 600 400",
     "memory_table.py": "",
     "parse_broken_answers.py": "",
     "pipeline_overhead.py": "--tasks 2",

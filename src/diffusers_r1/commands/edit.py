@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> None:
             if taken := sorted(set(call) & {name for name, _ in args.set}):
                 raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
             call |= dict(args.set)
-            pipe.check_inputs(**call)
+            checked = pipe.check_inputs(**call)
 
         # 3. Edit
-        out = pipe(**call)
+        out = pipe.run_checked(checked)
 
     # 4. Write
     for path, image in zip(_paths(args.output, len(out.images)), out.images, strict=True):

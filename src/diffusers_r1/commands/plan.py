@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> None:
     with redirect_stdout(sys.stderr):
         pipe = load_pipeline(args, editing=False)
         with checking():
-            pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling)
-        about = {**pipe_seed(pipe, args.seed), "max_new_tokens": args.max_new_tokens, **sampling}
-        plan = pipe.plan(picture, args.instruction, **about)
+            seeded = pipe_seed(pipe, args.seed)
+            call = pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling, **seeded)
+        [plan] = pipe.plan_checked(call)
     print(plan.to_json())
 
 

@@ -213,8 +213,10 @@ def pipe_seed(pipe: ImageEditR1Pipeline | RemotePipeline, seed: int | None) -> d
     """The seed as the pipeline takes it; one without models takes the number."""
     from ..pipelines.remote import RemotePipeline
 
-    if isinstance(pipe, RemotePipeline) or seed is None:
-        return {"seed": seed} if isinstance(pipe, RemotePipeline) else {}
+    if seed is None:
+        return {}
+    if isinstance(pipe, RemotePipeline):
+        return {"seed": seed}
     import torch
 
     return {"generator": torch.Generator().manual_seed(seed)}

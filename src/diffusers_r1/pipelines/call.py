@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from ..grammar import decomposition_grammar
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
 from ..planners.remote import RemotePlanner, request_fields
+from .checked import EditCall, PlanCall
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
 from .nested.remote import is_remote
 from .selection import Selector
@@ -35,48 +35,6 @@ MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what
 
 # Settings of the agents' answers: what `generate` takes, and what is of `make_plans`.
 GENERATION = {*vars(GenerationConfig()), *signature(GenerationMixin.generate).parameters, "constrained", "retries"}
-
-
-@dataclass(frozen=True)
-class EditCall:
-    """What a call is about. All lists have one entry for each source picture.
-
-    Args:
-        images (`list` of `PIL.Image.Image`): RGB, upright.
-        references (`list` of `list` of `PIL.Image.Image`): What stands beside each picture; mostly nothing.
-        given (`list` of `str` or of [`EditPlan`]): The instructions, or the plans that are there already.
-        each (`list` of `list` of `dict`): For each picture, the editor's arguments of each that is made of it, with opened
-            masks and other pictures.
-        generators (`list` of `list` of `torch.Generator`): For each picture, one for each that is made of it; empty
-            without generators. May all be one object, which is then drawn from in order.
-        turns, num_plans, num_images_per_plan, selector, output_type, max_batch: As in the pipeline's call.
-    """
-
-    images: list[Image.Image]
-    references: list[list[Image.Image]]
-    given: list[str] | list[EditPlan]
-    each: list[list[dict[str, Any]]]
-    generators: list[list[torch.Generator]] = field(default_factory=list)
-    turns: Turns = "single"
-    num_plans: int = 1
-    num_images_per_plan: int = 1
-    selector: Selector | None = None
-    output_type: str = "pil"
-    max_batch: int = MAX_BATCH
-
-    @property
-    def planned(self) -> bool:
-        """Whether plans are given, so that nothing is planned."""
-        return isinstance(self.given[0], EditPlan)
-
-    @property
-    def made_of_each(self) -> int:
-        """How many pictures are made of each source."""
-        return self.num_plans * self.num_images_per_plan
-
-    def repeated(self, values: Sequence[Any]) -> list[Any]:
-        """Each of `values`, one for each source, as often in a row as pictures are made of it."""
-        return [value for value in values for _ in range(self.made_of_each)]
 
 
 def check_call(
@@ -144,7 +102,12 @@ def check_call(
         of_plan,
         selector,
         output_type,
+        callback_on_plan,
+        int(max_new_tokens),
+        dict(generation or {}),
         int(max_batch),
+        max_pixels,
+        upscale,
     )
 
 
@@ -156,17 +119,16 @@ def check_planning(
     num_plans: int = 1,
     generator: Generators = None,
     generation: Mapping[str, Any] | None = None,
-) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
-    """Pictures, their references and instructions, opened and paired; raises as `check_call` does."""
+) -> PlanCall:
+    """Open the pictures and pair them with instructions; raises as `check_call` does."""
     check_generation_of(pipeline.planner, max_new_tokens, generation)
     check_count("num_plans", num_plans)
     images, references, instructions = open_pairs(image, check_instructions(pipeline, instruction))
-    if isinstance(generator, (list, tuple)):
-        share_out_generators(generator, len(images), len(generator) // len(images))
-    else:
-        share_out_generators(generator, len(images), 1)
+    made_of_each = len(generator) // len(images) if isinstance(generator, (list, tuple)) else 1
+    drawn = share_out_generators(generator, len(images), made_of_each)
     warn_of_other_pictures(pipeline, images)
-    return images, references, instructions
+    settings = {"max_new_tokens": int(max_new_tokens), "num_plans": int(num_plans), **(generation or {})}
+    return PlanCall(images, references, instructions, drawn[0][0].initial_seed() if drawn else 0, settings)
 
 
 def check_settings(

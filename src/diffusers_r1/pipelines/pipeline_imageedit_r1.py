@@ -22,7 +22,8 @@ from ..planners.plans import is_to_be_asked_again, make_plans
 from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
 from ..remote_editor import RemoteEditor
-from .call import MAX_BATCH, EditCall, Generators, check_agents, check_call, check_planning, in_batches, within_size
+from .call import MAX_BATCH, Generators, check_agents, check_call, check_planning, in_batches, within_size
+from .checked import EditCall, PlanCall
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
 from .nested.parts import shared_parts
@@ -135,7 +136,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             keep(value)  # what its folder says is noted now: a folder can go
 
     def check_inputs(self, *args: Any, **kwargs: Any) -> EditCall:
-        """Refuse what cannot work before any model runs. Takes what `__call__` takes, and returns it opened.
+        """Refuse what cannot work before any model runs.
+
+        Takes what `__call__` takes, except for `return_dict`, and returns it opened: what `run_checked` carries out.
 
         Raises:
             ValueError: If a number, a length or a choice does not fit.
@@ -143,13 +146,11 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         """
         return check_call(self, *args, **kwargs)
 
-    def check_planning(
-        self, *args: Any, **kwargs: Any
-    ) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
+    def check_planning(self, *args: Any, **kwargs: Any) -> PlanCall:
         """Refuse what cannot be planned before any model runs; raises as `check_inputs` does.
 
-        Takes pictures, instructions, `max_new_tokens`, `num_plans`, a generator and further settings as `plan` does, and
-        returns pictures, their references and instructions as lists of one length.
+        Takes pictures, instructions, `max_new_tokens`, `num_plans`, a generator and further settings (as a `dict`,
+        `generation`) as `plan` does, and returns what `plan_checked` carries out.
         """
         return check_planning(self, *args, **kwargs)
 
@@ -193,49 +194,38 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         Raises:
             ValueError, TypeError: If the inputs do not fit together; nothing has run then.
         """
-        images, references, instructions = self.check_planning(
+        call = self.check_planning(
             image, instruction, max_new_tokens, num_plans, generator, {"constrained": constrained, **generation}
         )
-        plans = self._make_plans(
-            images,
-            instructions,
-            generator,
-            references,
-            num_plans=int(num_plans),
-            constrained=constrained,
-            max_new_tokens=int(max_new_tokens),
-            **generation,
-        )
-        self._warn_of_fallbacks(plans)
+        plans = self.plan_checked(call)
         many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
         return plans if many else plans[0]
 
+    def plan_checked(self, call: PlanCall) -> list[EditPlan]:
+        """Plan what `check_planning` has checked: `num_plans` of each instruction in turn."""
+        plans = self._make_plans(call)
+        self._warn_of_fallbacks(plans)
+        return plans
+
     @torch.no_grad()
     @with_adapter
-    def _make_plans(
-        self,
-        images: Sequence[Image.Image],
-        instructions: Sequence[str],
-        generator: Generators,
-        references: Sequence[Sequence[Image.Image]],
-        **settings: Any,
-    ) -> list[EditPlan]:
-        """Plan what is checked already."""
-        first = generator[0] if isinstance(generator, (list, tuple)) else generator
+    def _make_plans(self, call: PlanCall) -> list[EditPlan]:
         # transformers takes no number of numpy for a number.
-        settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+        settings = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in call.settings.items()
+        }
         with one_at_a_time(self.editor if self._planner_and_editor_disturb_each_other else None):
             plans = make_plans(
                 self.planner,
                 self.processor,
-                [self._as_planned_on(image) for image in images],
-                instructions,
+                [self._as_planned_on(image) for image in call.images],
+                call.instructions,
                 self.prompts,
                 sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
                 sequence_without_adapter=self.sequence_without_adapter,
-                seed=0 if first is None else first.initial_seed(),
+                seed=call.seed,
                 device=self._execution_device,
-                references=[[self._as_planned_on(one) for one in beside] for beside in references],
+                references=[[self._as_planned_on(one) for one in beside] for beside in call.references],
                 **settings,
             )
             self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
@@ -349,7 +339,6 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         if self.editor is not None:
             self.editor._interrupt = True
 
-    @torch.no_grad()
     def __call__(
         self,
         image: Any,
@@ -430,7 +419,6 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             ValueError, TypeError: If the inputs do not fit together or the editor does not take an argument; nothing has
                 run then.
         """
-        # 1. Open the pictures and check everything that can be checked
         call = self.check_inputs(
             image,
             instruction,
@@ -450,21 +438,28 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             upscale,
             **editor_arguments,
         )
+        output = self.run_checked(call)
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def run_checked(self, call: EditCall) -> ImageEditR1PipelineOutput:
+        """Carry out what `check_inputs` has opened and checked.
+
+        For callers that treat a call that cannot work apart from one that fails: nothing is opened or checked twice.
+
+        Args:
+            call ([`~pipelines.checked.EditCall`]): Of this pipeline, with its components of now.
+        """
         interruption = Interruption(self)
 
-        # 2. Decompose the instructions and put the sub-requests in order
-        plans = call.given
-        if not call.planned:
-            settings = {"max_new_tokens": int(max_new_tokens), "num_plans": call.num_plans, **(generation or {})}
-            drawn = call.generators[0] if call.generators else None
-            plans = self._make_plans(call.images, call.given, drawn, call.references, **settings)
-            self._warn_of_fallbacks(plans)
+        # 1. Decompose the instructions and put the sub-requests in order
+        plans = call.given if call.planned else self.plan_checked(call.planning)
 
-        # 3. Let the caller see, and change, what is about to be done
-        if callback_on_plan is not None:
-            plans = [_changed(callback_on_plan(plan), plan) for plan in plans]
+        # 2. Let the caller see, and change, what is about to be done
+        if call.callback_on_plan is not None:
+            plans = [_changed(call.callback_on_plan(plan), plan) for plan in plans]
 
-        # 4. Carry the plans out, and give the pictures their sources' sizes
+        # 3. Carry the plans out, and give the pictures their sources' sizes
         sources = call.repeated(call.images)
         repeated = [plan for plan in plans for _ in range(call.num_images_per_plan)]
         done = self.edit(
@@ -474,13 +469,15 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             [one for several in call.generators for one in several],
             call.repeated(call.references),
             [one for several in call.each for one in several],
-            max_pixels,
+            call.max_pixels,
             call.max_batch,
             interruption,
         )
-        edited = [as_large_as(source, _last_whole(source, record), upscale) for source, record in zip(sources, done)]
+        edited = [
+            as_large_as(source, _last_whole(source, record), call.upscale) for source, record in zip(sources, done)
+        ]
 
-        # 5. Keep the best of what was made of each picture
+        # 4. Keep the best of what was made of each picture
         candidates = []
         if call.selector is not None:
             made = [Candidate(*parts) for parts in zip(edited, repeated, done)]
@@ -491,11 +488,9 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             best = [group[place] for group, place in zip(groups, chosen)]
             edited, plans, done = map(list, zip(*((one.image, one.plan, one.turns) for one in best)))
 
-        # 6. Give back pictures, plans and what happened
-        output = ImageEditR1PipelineOutput(
-            _as_output_type(edited, call.output_type), plans, done, list(candidates), bool(interruption)
-        )
-        return output if return_dict else output.to_tuple()
+        # 5. Give back pictures, plans and what happened
+        pictures = _as_output_type(edited, call.output_type)
+        return ImageEditR1PipelineOutput(pictures, plans, done, list(candidates), bool(interruption))
 
 
 def _changed(answer: Any, plan: EditPlan) -> EditPlan:

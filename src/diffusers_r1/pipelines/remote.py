@@ -15,7 +15,33 @@ from ..planners.plans import make_plans
 from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import Prompts
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_working_size
+from .checked import PlanCall
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
+
+
+@dataclass(frozen=True)
+class RemoteCall:
+    """A call of a [`RemotePipeline`] that was checked. The lists have one entry for each source picture.
+
+    Args:
+        images (`list` of `PIL.Image.Image`): RGB, upright.
+        references (`list` of `list` of `PIL.Image.Image`): What stands beside each picture; mostly nothing.
+        given (`list` of `str` or of [`EditPlan`]): The instructions, or the plans that are there already.
+        mask (`PIL.Image.Image`, *optional*): White where pictures may change; grey values.
+        arguments (`dict`): Of the editor, without a mask.
+        turns, num_images_per_prompt, seed, callback_on_plan, max_new_tokens: As in the pipeline's call.
+    """
+
+    images: list[Image.Image]
+    references: list[list[Image.Image]]
+    given: list[str] | list[EditPlan]
+    mask: Image.Image | None
+    arguments: dict[str, Any]
+    turns: Turns
+    num_images_per_prompt: int
+    seed: int | None
+    callback_on_plan: Callable[[EditPlan], EditPlan | None] | None
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -43,9 +69,14 @@ class RemotePipeline:
         self.planner, self.editor = planner, editor
 
     def check_planning(
-        self, image: Any, instruction: Any, max_new_tokens: int = 512, generation: Mapping[str, Any] | None = None
-    ) -> tuple[list[Image.Image], list[list[Image.Image]], list[str]]:
-        """Pictures, their references and instructions, opened and paired.
+        self,
+        image: Any,
+        instruction: Any,
+        max_new_tokens: int = 512,
+        seed: int = 0,
+        generation: Mapping[str, Any] | None = None,
+    ) -> PlanCall:
+        """Open the pictures and pair them with instructions: what `plan_checked` sends.
 
         Raises:
             ValueError, TypeError: If something does not fit; nothing has been sent then.
@@ -54,7 +85,8 @@ class RemotePipeline:
         request_fields(dict(generation or {}))
         if self.planner is None:
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
-        return open_pairs(image, check_texts(instruction))
+        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
+        return PlanCall(*open_pairs(image, check_texts(instruction)), seed, settings)
 
     def plan(
         self, image: Any, instruction: str | list[str], seed: int = 0, max_new_tokens: int = 512, **generation: Any
@@ -64,14 +96,23 @@ class RemotePipeline:
         Raises:
             EndpointError: If the server fails, or refuses.
         """
-        images, references, instructions = self.check_planning(image, instruction, max_new_tokens, generation)
-        prompts = Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
-        settings = {"max_new_tokens": max_new_tokens, **generation}
-        plans = make_plans(
-            self.planner, None, images, instructions, prompts, seed=seed, references=references, **settings
-        )
+        plans = self.plan_checked(self.check_planning(image, instruction, max_new_tokens, seed, generation))
         many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
         return plans if many else plans[0]
+
+    def plan_checked(self, call: PlanCall) -> list[EditPlan]:
+        """Plan what `check_planning` has checked; raises as `plan` does."""
+        prompts = Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
+        return make_plans(
+            self.planner,
+            None,
+            call.images,
+            call.instructions,
+            prompts,
+            seed=call.seed,
+            references=call.references,
+            **call.settings,
+        )
 
     def check_inputs(
         self,
@@ -84,8 +125,8 @@ class RemotePipeline:
         callback_on_plan: Callable[[EditPlan], EditPlan | None] | None = None,
         max_new_tokens: int = 512,
         **editor_arguments: Any,
-    ) -> tuple[list[Image.Image], list[list[Image.Image]], list]:
-        """Pictures, their references, and instructions or plans, opened and paired; raises as `check_planning` does."""
+    ) -> RemoteCall:
+        """Open the pictures, pair them with what goes with them: what `run_checked` sends; raises as `check_planning` does."""
         check_either(instruction, plan)
         if self.editor is None:
             raise ValueError("This pipeline has no editor; set `pipe.editor`.")
@@ -94,11 +135,24 @@ class RemotePipeline:
             raise ValueError('`turns="composed"` needs an editor that is loaded here.')
         check_count("num_images_per_prompt", num_images_per_prompt)
         check_remote_editor(editor_arguments)
-        if editor_arguments.get(MASK) is not None:
-            load_picture(editor_arguments[MASK])
+        mask = editor_arguments.pop(MASK, None)
+        if mask is not None:
+            mask = load_picture(mask).convert("L")
         if plan is None:
-            return self.check_planning(image, instruction, max_new_tokens)
-        return open_pairs(image, check_plans(plan))
+            planning = self.check_planning(image, instruction, max_new_tokens)
+            opened = planning.images, planning.references, planning.instructions
+        else:
+            opened = open_pairs(image, check_plans(plan))
+        return RemoteCall(
+            *opened,
+            mask,
+            editor_arguments,
+            turns,
+            num_images_per_prompt,
+            seed,
+            callback_on_plan,
+            max_new_tokens,
+        )
 
     def __call__(
         self,
@@ -126,19 +180,33 @@ class RemotePipeline:
             ValueError, TypeError: If the inputs do not fit together; nothing has been sent then.
             EndpointError: If a server fails, or refuses.
         """
-        about = {"turns": turns, "num_images_per_prompt": num_images_per_prompt, "max_new_tokens": max_new_tokens}
-        images, references, given = self.check_inputs(image, instruction, plan, **about, **editor_arguments)
-        plans = given
-        if plan is None:
-            shown = [[picture, *beside] for picture, beside in zip(images, references)]
-            plans = self.plan(shown, given, seed or 0, max_new_tokens)
-        if callback_on_plan is not None:
-            plans = [callback_on_plan(one) or one for one in plans]
+        return self.run_checked(
+            self.check_inputs(
+                image,
+                instruction,
+                plan,
+                turns,
+                num_images_per_prompt,
+                seed,
+                callback_on_plan,
+                max_new_tokens,
+                **editor_arguments,
+            )
+        )
+
+    def run_checked(self, call: RemoteCall) -> RemoteOutput:
+        """Carry out what `check_inputs` has opened and checked; raises as a call does."""
+        plans = call.given
+        if not isinstance(plans[0], EditPlan):
+            settings = {"max_new_tokens": call.max_new_tokens}
+            plans = self.plan_checked(PlanCall(call.images, call.references, call.given, call.seed or 0, settings))
+        if call.callback_on_plan is not None:
+            plans = [call.callback_on_plan(one) or one for one in plans]
         edited = []
-        for picture, beside, one in zip(images, references, plans):
-            for _ in range(num_images_per_prompt):
-                drawn = None if seed is None else seed + len(edited)
-                edited.append(self._edit(picture, beside, one.prompts(_told(turns)), drawn, editor_arguments))
+        for picture, beside, plan in zip(call.images, call.references, plans):
+            for _ in range(call.num_images_per_prompt):
+                seed = None if call.seed is None else call.seed + len(edited)
+                edited.append(self._edit(picture, beside, plan.prompts(_told(call.turns)), seed, call))
         return RemoteOutput(edited, list(plans))
 
     def _edit(
@@ -147,15 +215,14 @@ class RemotePipeline:
         references: Sequence[Image.Image],
         prompts: Sequence[str],
         seed: int | None,
-        arguments: dict[str, Any],
+        call: RemoteCall,
     ) -> Image.Image:
         size = remote_working_size(source.size)
-        arguments = {**belongings(self.editor).get("defaults", {}), **arguments}
-        mask = arguments.pop(MASK, None)
+        arguments = {**belongings(self.editor).get("defaults", {}), **call.arguments}
+        mask = call.mask and call.mask.resize(size, Image.Resampling.NEAREST)
         current = source if source.size == size else source.resize(size, Image.Resampling.LANCZOS)
         for prompt in prompts:
-            where = mask and load_picture(mask).convert("L").resize(size, Image.Resampling.NEAREST)
-            answer = self.editor.edit(current, prompt, references, where, seed, **arguments)
+            answer = self.editor.edit(current, prompt, references, mask, seed, **arguments)
             current = answer if answer.size == size else answer.resize(size, Image.Resampling.LANCZOS)
         return current if current.size == source.size else current.resize(source.size, Image.Resampling.LANCZOS)
 

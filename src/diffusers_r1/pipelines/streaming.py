@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from queue import Queue
 from typing import Any, TypeVar
 
 from ..plan import EditPlan
 from ..planners.plans import is_to_be_asked_again
-from .call import EditCall, Generators, check_agents, check_settings
+from .call import Generators, check_agents, check_settings
+from .checked import EditCall
 from .exclusive import Interruption
 from .pipeline_output import ImageEditR1PipelineOutput
 
@@ -22,7 +24,7 @@ _NOTHING = object()
 
 
 class StreamingMixin:
-    """For a pipeline with `__call__`, `plan` and `check_inputs`: results one by one, in order."""
+    """For a pipeline with `check_inputs` and `run_checked`: results one by one, in order."""
 
     def stream(
         self,
@@ -30,8 +32,9 @@ class StreamingMixin:
         instruction: str | Iterable[str] | None = None,
         generator: Generators = None,
         plan: EditPlan | Iterable[EditPlan] | None = None,
+        return_dict: bool = True,
         **arguments: Any,
-    ) -> Iterator[ImageEditR1PipelineOutput]:
+    ) -> Iterator[ImageEditR1PipelineOutput | tuple]:
         """Edit pictures one after the other, and give each result as soon as it is there.
 
         While the editor works on a picture, the next one is planned in a thread. Where the two would disturb each other
@@ -49,6 +52,8 @@ class StreamingMixin:
                 Carried out as it is, in place of `instruction`.
             generator (`torch.Generator` or a list of them, *optional*):
                 As in `__call__`. With an iterator of pictures, one that all draw from.
+            return_dict (`bool`, defaults to `True`):
+                Whether to give an [`ImageEditR1PipelineOutput`] rather than a tuple.
             arguments:
                 Whatever else `__call__` takes: `turns`, `selector`, `num_inference_steps`, ...
 
@@ -66,55 +71,51 @@ class StreamingMixin:
             instruction, plan = (
                 list(given) if isinstance(given, Iterator) else given for given in (instruction, plan)
             )
-            call = self.check_inputs(image, instruction, plan, generator=generator, **_of_record(arguments))
-            calls = [_alone(call, row, arguments) for row in range(len(call.images))]
-        return self._until_interrupted(self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls)
+            calls = _alone(self.check_inputs(image, instruction, plan, generator=generator, **arguments))
+        outputs = self._until_interrupted(self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls)
+        return outputs if return_dict else (output.to_tuple() for output in outputs)
 
     def _calls_one_by_one(
         self, image: Iterator, instruction: Any, plan: Any, generator: Generators, arguments: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """What can be checked without a picture is checked now."""
+    ) -> Iterator[EditCall]:
+        """What can be checked without a picture is checked now, and each call as soon as it is asked for."""
         if instruction is not None and plan is not None:
             raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
         if isinstance(generator, (list, tuple)):
             raise ValueError("An iterator of pictures goes with one generator, not with a list of them.")
-        check_settings(self, planned=plan is not None, **_of_record(arguments))
+        check_settings(self, planned=plan is not None, **arguments)
         if instruction is not None:
             check_agents(self)
         return (
-            {"image": [sample], **given, "generator": generator, **arguments}
+            self.check_inputs([sample], **given, generator=generator, **arguments)
             for sample, given in _pairs(image, instruction, plan)
         )
 
-    def _until_interrupted(self, calls: Iterable[dict[str, Any]]) -> Iterator[ImageEditR1PipelineOutput]:
+    def _until_interrupted(self, calls: Iterable[EditCall]) -> Iterator[ImageEditR1PipelineOutput]:
         """The result of each call. After one that was interrupted there is no other, nor after `interrupt()` between two."""
         interruption = Interruption(self)
         with closing(iter(calls)) if isinstance(calls, Generator) else nullcontext():
             for call in calls:
                 if interruption:
                     return
-                output = self(**{**call, "return_dict": True})
-                yield output if call.get("return_dict", True) else output.to_tuple()
+                output = self.run_checked(call)
+                yield output
                 if output.interrupted:
                     return
 
-    def _planned_ahead(self, calls: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _planned_ahead(self, calls: Iterable[EditCall]) -> Iterator[EditCall]:
         """Each call with its plan, where that could be made beside the editor."""
 
-        def plan_greedily(call: dict[str, Any]) -> tuple[dict[str, Any], EditPlan | None]:
-            checked = self.check_inputs(**_of_record(call))
-            call = {**call, "image": [[checked.images[0], *checked.references[0]]]}
-            if checked.planned:
+        def plan_greedily(call: EditCall) -> tuple[EditCall, EditPlan | None]:
+            if call.planned:
                 return call, None
-            settings = {"max_new_tokens": call.get("max_new_tokens", 512), **(call.get("generation") or {})}
-            drawn = checked.generators[0] if checked.generators else None
-            plans = self._make_plans(checked.images, checked.given, drawn, checked.references, retries=0, **settings)
-            return call, plans[0]
+            planning = call.planning
+            return call, self._make_plans(replace(planning, settings={**planning.settings, "retries": 0}))[0]
 
         for call, plan in one_ahead(plan_greedily, calls):
             if plan is not None and not is_to_be_asked_again(plan):
                 self._warn_of_fallbacks([plan])
-                call = {**call, "instruction": None, "plan": plan}
+                call = replace(call, given=[plan])
             # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.
             yield call
 
@@ -123,25 +124,19 @@ class StreamingMixin:
         return not sampled and not self._planner_and_editor_disturb_each_other
 
 
-def _of_record(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the arguments of a call, those that are checked."""
-    return {name: value for name, value in arguments.items() if name != "return_dict"}
-
-
-def _alone(call: EditCall, row: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call about one picture of several."""
-    shares = call.each[row]
-    of_editor = {
-        name: value if all(share[name] is value for share in shares) else [share[name] for share in shares]
-        for name, value in shares[0].items()
-    }
-    return {
-        **arguments,
-        **of_editor,
-        "image": [[call.images[row], *call.references[row]]],
-        "plan" if call.planned else "instruction": call.given[row],
-        "generator": call.generators[row] if call.generators else None,
-    }
+def _alone(call: EditCall) -> list[EditCall]:
+    """A call about several pictures as one about each."""
+    return [
+        replace(
+            call,
+            images=[call.images[row]],
+            references=[call.references[row]],
+            given=[call.given[row]],
+            each=[call.each[row]],
+            generators=call.generators[row : row + 1],
+        )
+        for row in range(len(call.images))
+    ]
 
 
 def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
