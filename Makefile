@@ -8,7 +8,7 @@ TESTS := -m pytest --numprocesses 2 --dist loadfile
 # Two files of tests at once, each on one thread: more threads than cores wait for each other.
 test upgrade test-oldest: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test quality style docs upgrade test-oldest
+.PHONY: demo test quality style docs dist upgrade test-oldest
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/diffusers-r1 demo
@@ -29,6 +29,10 @@ style: $(VENV)/test.stamp
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "The site: site/index.html"
+
+# What an index takes: a wheel and the sources.
+dist: $(VENV)/test.stamp
+	$(BIN)/python -m build --outdir dist
 
 # The newest versions, in an environment of their own. Where the tests pass with them, constraints.txt says so.
 upgrade: NEWEST := build/newest

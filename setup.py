@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -5,6 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 
 # A lower bound is the oldest version with which `make test-oldest` passes; what has none is only for the tests and the site.
 EXTRAS = {
@@ -30,6 +32,7 @@ EXTRAS = {
         "num2words",  # the processor of SmolVLM
         "gguf",  # writes the file that a test loads
         "torchao",  # a quantization that runs on a processor
+        "build",  # makes the wheel that a test installs
         "playwright",  # drives a browser through the page
         "transformers[serving]",  # a real server for the annotation script
     ],
@@ -47,7 +50,7 @@ EXTRAS = {
 
 setup(
     name="diffusers-r1",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8"))[1],
     description="ImageEdit-R1 as a Diffusers pipeline: one sentence, several edits, any editor",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",

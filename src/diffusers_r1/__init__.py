@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .plan import Edit, EditPlan, Fault, FaultKind
     from .prompts import Prompts
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Edit": ".plan",
