@@ -5,6 +5,7 @@ import os
 import pkgutil
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.commands import make_parser
 from diffusers_r1.names import resolve
 
 
@@ -27,6 +29,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob(".ai/skills/*/SKILL.md")),
 ]
 NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 LARGE = "<!-- large weights -->"
@@ -115,6 +118,37 @@ def test_the_training_notebook_trains(executed, monkeypatch):
     card = (folder / "runs" / "my-bundle" / "README.md").read_text()
     assert "## A plan" in card
     assert ImageEditR1Pipeline.from_pretrained(folder / "runs" / "my-bundle").sequencer is not None
+
+
+# Commands
+# --------
+
+
+def shell_commands() -> list:
+    """Every `diffusers-r1 ...` in the shell blocks of all pages, its lines joined."""
+    found = []
+    for page in PAGES:
+        for block in re.finditer(r"```(?:sh|bash)\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            for line in block[1].replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0].endswith("diffusers-r1"):
+                    found.append(pytest.param(words[1:], id=f"{page.relative_to(ROOT)}: {line.strip()[:80]}"))
+    return found
+
+
+@pytest.mark.parametrize("words", shell_commands())
+def test_a_command_has_verbs_and_options_that_are_there(words, capsys):
+    ends = [number for number, word in enumerate(words) if word in ("|", ">", "&&", ";", "&")]
+    try:
+        make_parser().parse_args(words[: min(ends, default=None)])
+    except SystemExit:
+        pytest.fail(capsys.readouterr().err)
+
+
+def test_the_skill_has_the_form_that_agents_read():
+    (page,) = ROOT.glob(".ai/skills/*/SKILL.md")
+    front = re.match(r"---\n(.*?)\n---\n", page.read_text(), flags=re.DOTALL)[1]
+    assert f"name: {page.parent.name}\n" in front and "description: >\n" in front
 
 
 # What a newcomer copies

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         `int`: 0; 1 after a failure, 2 after bad use, 130 after an interrupt.
     """
     _speak_utf_8()
-    parser = _make_parser()
+    parser = make_parser()
     try:
         args = parser.parse_args(argv)
     except SystemExit as end:  # --help, --version or bad use
@@ -65,7 +65,8 @@ def _speak_utf_8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What reads the words of the command line: a parser for each verb."""
     parser = _Parser(
         prog="diffusers-r1", description="Edit pictures with three agents, one of which plans.", allow_abbrev=False
     )
