@@ -79,6 +79,7 @@ def resolve(
 
 def _download(name: str, choose: Callable, user_agent: dict[str, str] | None, hub: dict[str, Any]) -> Path:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     given = {key: value for key, value in hub.items() if value is not None}
     revision = given.pop("revision", None)
@@ -86,7 +87,11 @@ def _download(name: str, choose: Callable, user_agent: dict[str, str] | None, hu
     folder = Path(snapshot_download(name, revision=revision, allow_patterns=indexes, user_agent=user_agent, **given))
     # A branch may move between the two downloads; a commit does not.
     commit = folder.name
-    listing = get_cached_repo_tree(name, revision=commit, cache_dir=given.get("cache_dir"))
+    try:
+        listing = get_cached_repo_tree(name, revision=commit, cache_dir=given.get("cache_dir"))
+    except CachedRepoTreeNotFoundError:
+        # Offline, and another program filled the cache, file by file: what it holds of the commit is all that can be had.
+        return folder
     wanted = choose(folder, [file.path for file in listing])
     patterns = [*indexes, *map(glob.escape, wanted)]
     return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, user_agent=user_agent, **given))

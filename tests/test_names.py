@@ -1,0 +1,35 @@
+"""A name becomes a folder. The Hub's own side is tested in tests/pipelines/test_hub.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffusers_r1.names import resolve, shipped
+
+
+COMMIT = "7e27bd9f95328f0f3b08261d1252705110c806f8"
+
+
+def test_a_folder_comes_before_a_shipped_bundle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("imageedit-r1-scenes").parent.name == "bundles"
+    (tmp_path / "imageedit-r1-scenes").mkdir()
+    assert resolve("imageedit-r1-scenes") == Path("imageedit-r1-scenes")
+
+
+def test_a_cache_that_another_program_filled_is_enough(tmp_path):
+    """transformers fetches files one by one, and keeps no list of what else the repository has."""
+    cached = tmp_path / "models--org--base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    folder = cached / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert resolve("org/base", cache_dir=tmp_path, local_files_only=True) == folder
+
+
+def test_a_name_that_nothing_has_is_refused_with_those_that_are_there():
+    with pytest.raises(OSError, match="neither a folder nor a bundle") as error:
+        resolve("imageedit-r1-scene")
+    assert shipped() and all(name in str(error.value) for name in shipped())
