@@ -18,7 +18,10 @@ Turns = Literal["single", "multi", "auto", "composed"]
 
 
 class FaultKind(str, Enum):
-    """What can be wrong with an agent's answer; the value is the kind's name in JSON. `FAULT_WORDS` has the words."""
+    """What can be wrong with a plan; the value is the kind's name in JSON. `FAULT_WORDS` has the words.
+
+    All are faults of an agent's answer but `UNREAD`: a sub-request of which the editor's text encoder does not read the end.
+    """
 
     TEXT_OUTSIDE = "text_outside"
     MISSING_TAG = "missing_tag"
@@ -32,6 +35,7 @@ class FaultKind(str, Enum):
     UNEQUAL_LISTS = "unequal_lists"
     EMPTY_ITEM = "empty_item"
     LOST_ITEM = "lost_item"
+    UNREAD = "unread"
 
 
 # `{tags}` are the tags of all faults of a kind, and `{detail}` the first one's.
@@ -48,18 +52,19 @@ FAULT_WORDS = {
     FaultKind.UNEQUAL_LISTS: "lists of {detail} items",
     FaultKind.EMPTY_ITEM: "empty items in {tags}",
     FaultKind.LOST_ITEM: "items of {tags} that became part of nothing",
+    FaultKind.UNREAD: "sub-requests that the editor's text encoder does not read to their end",
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with an agent's answer. `str(fault)` says it in words.
+    """One thing that is wrong with a plan. `str(fault)` says it in words.
 
     Args:
         kind ([`FaultKind`]): What is wrong.
         tag (`str`, defaults to `""`): The tag that it is about, without brackets; empty where it is about none.
         detail (`str`, defaults to `""`): Of unequal lists their lengths, of an empty item its number (from 1), of a lost
-            item its text, of a nested tag that tag.
+            item or an unread sub-request its text, of a nested tag that tag.
     """
 
     kind: FaultKind
@@ -123,7 +128,8 @@ class EditPlan:
         reason (`str`, defaults to `""`): Why, when `fallback` is set.
         raw (`tuple` of `str`, defaults to `()`): Every answer of the agents, unparsed, in the order in which they came.
         faults (`tuple` of [`Fault`], defaults to `()`): What is wrong with the answers that the plan was read from. An item
-            that became no part of an edit or a sub-request is a `FaultKind.LOST_ITEM` with its text.
+            that became no part of an edit or a sub-request is a `FaultKind.LOST_ITEM` with its text. On a plan that a
+            pipeline gives back, a sub-request that its editor did not read to the end is a `FaultKind.UNREAD`.
 
     Raises:
         ValueError: If there is no sub-request, or an empty one.

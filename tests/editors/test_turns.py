@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_editors import CASES, difference, editor_of, picture, seeded
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import TRAITS, Asked, asked_of, traits_of, unread_of
+from diffusers_r1.plan import Fault, FaultKind, describe_faults
 
 
 SHORT = ("remove the star", "make it blue")
@@ -132,6 +134,18 @@ class TestThroughThePipeline:
         out = pipe(picture((64, 64)), plan=plan(LONG), num_inference_steps=1)
         (turn,) = out.turns[0]
         assert turn.requests == LONG and turn.unread == LONG[2:]
+
+    def test_the_plan_says_what_was_cut_off(self, pipe):
+        lost = Fault(FaultKind.LOST_ITEM, "action", "sharpen")
+        given = replace(plan(LONG), faults=(lost,))
+        settings = {"num_images_per_prompt": 2, "num_inference_steps": 1}
+        out = pipe([picture((64, 64))] * 2, plan=[given, plan(SHORT)], **settings)
+        unread = tuple(Fault(FaultKind.UNREAD, detail=request) for request in LONG[2:])
+        assert [one.faults for one in out.plans] == [(lost, *unread), ()]
+        assert EditPlan.from_json(out.plans[0].to_json()) == out.plans[0]
+        assert "does not read to their end" in describe_faults(out.plans[0].faults)
+        again = pipe(picture((64, 64)), plan=out.plans[0], turns="auto", num_inference_steps=1)
+        assert again.plans[0].faults == (lost,)  # nothing was cut off this time
 
     def test_auto_splits(self, pipe):
         out = pipe(picture((64, 64)), plan=plan(LONG), turns="auto", generator=seeded(1), num_inference_steps=1)

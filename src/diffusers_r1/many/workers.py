@@ -93,7 +93,7 @@ class EditWorker(Worker):
         generators = [generator_of(row, self.settings.seed) for row in rows]
         arguments = self.settings.editor_arguments
         out = self.pipe(images, plan=plans, turns=self.settings.turns, generator=generators, **arguments)
-        return [replace(row, edited=picture) for row, picture in zip(rows, out.images)]
+        return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
 
 
 def load_part(settings: Settings, **components: Any) -> ImageEditR1Pipeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..belongings import belongings, keep
 from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
-from ..plan import EditPlan, Turns, describe_faults
+from ..plan import EditPlan, Fault, FaultKind, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
 from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
@@ -473,6 +474,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             call.max_batch,
             interruption,
         )
+        repeated = [_with_unread(plan, record) for plan, record in zip(repeated, done)]
+        plans = repeated[:: call.num_images_per_plan]
         edited = [
             as_large_as(source, _last_whole(source, record), call.upscale) for source, record in zip(sources, done)
         ]
@@ -498,6 +501,13 @@ def _changed(answer: Any, plan: EditPlan) -> EditPlan:
     if answer is not None and not isinstance(answer, EditPlan):
         raise TypeError(f"`callback_on_plan` gives an `EditPlan` or None, not {type(answer).__name__}.")
     return answer or plan
+
+
+def _with_unread(plan: EditPlan, turns: Sequence[Turn]) -> EditPlan:
+    """The plan with what this editor did not read of it among its faults, in place of what another one did not."""
+    others = tuple(fault for fault in plan.faults if fault.kind is not FaultKind.UNREAD)
+    unread = tuple(Fault(FaultKind.UNREAD, detail=request) for turn in turns for request in turn.unread)
+    return replace(plan, faults=others + unread)
 
 
 def _last_whole(source: Image.Image, turns: Sequence[Turn]) -> Image.Image:
