@@ -58,6 +58,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             reward_funcs=rewards,
             peft_config=lora_settings(model, planner, script.freeze_vision),
             callbacks=[VarianceWatch(), LearningWatch()],
+            bare_member=script.picture_bare_member,
         )
         if held_out is not None:
             length = training.max_completion_length

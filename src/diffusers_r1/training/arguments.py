@@ -149,6 +149,10 @@ class RewardArguments(DataArguments):
     picture_judge_model: str | None = field(
         default=None, metadata={"help": "a model there; without an address, one to be loaded here"}
     )
+    picture_bare_member: bool = field(
+        default=False,
+        metadata={"help": "count the bare instruction, edited without a plan, as one more member of each group"},
+    )
     picture_judge_concurrency: int = field(default=8, metadata={"help": "requests to the judge's server at once"})
 
     def __post_init__(self):
@@ -156,6 +160,10 @@ class RewardArguments(DataArguments):
         unknown = sorted(set(self.rewards) - set(REWARDS))  # a YAML file gets past `choices`
         if unknown or not self.rewards:
             raise ValueError(f"`rewards` are any of {', '.join(REWARDS)}, not {', '.join(unknown) or 'none'}.")
+        if self.picture_bare_member and set(self.rewards) != set(WITHOUT_LABELS):
+            raise ValueError(
+                "`picture_bare_member` goes with the rewards format and picture: an instruction has no others."
+            )
         if "picture" in self.rewards:
             self._check_picture()
 
