@@ -26,6 +26,8 @@ SMALL = {
     "planning_speed.py": "batch --rounds 1",
     "composed_turns.py": "--tasks 2 --edits 2",
     "remote_planning.py": "speed --latency 0.01 --pictures 2",
+    "picture_hacks.py": "--tasks 2",
+    "picture_reward_speed.py": "--steps 1 --completions 16",
     "scenes_editing.py": "--tasks 2",
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
     "stream.py": "--pictures 2 --rounds 1",

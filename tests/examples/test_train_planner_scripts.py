@@ -51,6 +51,7 @@ GRPO_FEW = {
     "validation_steps": 4,
     "save_steps": 1,
 }
+PICTURE_FEW = {**GRPO_FEW, "config": RECIPES / "scenes_picture.yaml", "max_steps": 4, "save_steps": 2}
 # All rows in every step, and plain gradient descent: then it does not matter in which order the rows come.
 SFT_FEW = {
     "config": RECIPES / "scenes_sft.yaml",
@@ -198,6 +199,32 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(grpo, tmp_path):
     assert curves(output, *DRAWN_FROM_CHANCE) == curves(grpo, *DRAWN_FROM_CHANCE)
     assert completions(output) == completions(grpo)
     assert torch.equal(flat_change(output), flat_change(grpo))
+
+
+def test_a_run_paid_by_pictures_learns_logs_and_goes_on(tmp_path):
+    whole = run(GRPO, output_dir=tmp_path / "whole", picture_bare_member=True, **PICTURE_FEW)
+    names = (
+        "rewards/picture/mean",
+        "picture/rendered",
+        "picture/judge_failed",
+        "picture/editor_failed",
+        "picture/exact",
+    )
+    cells = curves(whole, *names)
+    for step in range(1, 5):
+        reward, rendered, *failed, exact = map(float, cells[step])
+        assert 0 < reward <= 1 and 0 < rendered <= 8 and failed == [0, 0] and 0 <= exact <= reward
+    assert flat_change(whole).norm() > 0
+    resumed = run(
+        GRPO,
+        output_dir=tmp_path / "resumed",
+        resume_from_checkpoint=whole / "checkpoint-2",
+        picture_bare_member=True,
+        **PICTURE_FEW,
+    )
+    assert completions(resumed)[4] == completions(whole)[4]
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_supervised_training_goes_on_from_a_named_checkpoint(sft, tmp_path):
@@ -395,6 +422,7 @@ without_deprecation = pytest.mark.filterwarnings(
     "ignore:The .local_dir_use_symlinks. argument:UserWarning",
 )
 
+PICTURE = {"config": RECIPES / "scenes_picture.yaml"}
 NO_SUCH = {"model_name_or_path": "no/such-planner"}  # would be missed first, if it was looked for
 
 
@@ -424,6 +452,17 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
         (GRPO, {"rewards": ["format", "action"], "reward_weights": [1, 2, 3]}, "3 `reward_weights` for 2 `rewards`"),
         (GRPO, {"bundle_editor": RECIPES}, "has no model_index.json"),
         (SFT, {"bundle_editor": RECIPES}, "has no model_index.json"),
+        (GRPO, {"rewards": ["format", "picture"]}, "--picture_editor, --picture_judge"),
+        (GRPO, {**PICTURE, "picture_editor": "no-such-editor"}, "no-such-editor"),
+        (GRPO, {**PICTURE, "picture_editor": "http://localhost:1/v1"}, "a model's name there"),
+        (GRPO, {**PICTURE, "picture_editor_arguments": "20"}, "`picture_editor_arguments`"),
+        (GRPO, {**PICTURE, "picture_judge": "taste"}, "not 'taste'"),
+        (GRPO, {**PICTURE, "picture_judge": "json:no_such_function"}, "no function of an importable module"),
+        (GRPO, {**PICTURE, "picture_judge": "checklist"}, "--picture_judge_model"),
+        (GRPO, {**PICTURE, "picture_judge_model": "judge"}, "--picture_judge_model"),
+        (GRPO, {**PICTURE, "dataset_name": "sentences"}, "knows what is right of scenes only"),
+        (GRPO, {**PICTURE, "picture_batch_size": 0}, "at least 1"),
+        (GRPO, {**PICTURE, "rewards": ["format", "picture", "goal"], "picture_bare_member": True}, "has no others"),
     ],
 )
 def test_bad_use_is_refused_before_a_model_is_loaded(script, options, message, tmp_path, monkeypatch, capsys):

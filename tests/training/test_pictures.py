@@ -2,10 +2,14 @@
 
 import base64
 import io
+import json
 import logging
 import pickle
 import random
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +24,7 @@ from diffusers_r1.training.pictures import PictureReward, Renderer
 
 pytestmark = pytest.mark.tiny
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BUNDLE, START = "imageedit-r1-scenes", "imageedit-r1-scenes-sft"
 TASKS = [sample_task(seed, "chained") for seed in range(4)]
 MALFORMED = "<action>remove</action>"
@@ -40,6 +45,13 @@ def answer(task, edits=None, more=""):
     """In the way of the shipped planner, whose sequencer has read nothing else."""
     edits = task.edits if edits is None else edits
     return re.sub(r"(<\w+>)", r"\1 ", write_decomposition(edits, reason(task, edits) + more))
+
+
+def run_benchmark(script, *words):
+    command = [sys.executable, BENCHMARKS / script, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 class Counting:
@@ -222,3 +234,17 @@ def test_a_bare_member_that_is_not_known_is_left_out():
     known = torch.tensor([2.0, 1.0, 1.0])
     assert torch.allclose(found[[0, 1, 3]], (known - known.mean()) / (known.std() + 1e-4))
     assert found[2] == 0
+
+
+# What does not pay
+# -----------------
+
+
+def test_each_hack_earns_less_than_an_honest_try():
+    table = json.loads(run_benchmark("picture_hacks.py", "--tasks", "24").splitlines()[-1])["rows"]
+    earned = {row["attempt"]: row["reward"] for row in table}
+    true, honest = earned.pop("true plan"), earned.pop("supervised start")
+    assert len(earned) == 8 and true > 0.95
+    for name, reward in earned.items():
+        assert reward < (true if name.startswith("true plan") else honest), name
+    assert earned["untouched picture"] == 0

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from .. import schema
 from ..data import is_made, load_rows, to_prompts
 from ..endpoints import Endpoint
 from ..judging import (
@@ -255,6 +256,7 @@ def make_rewards(
 
 
 def _renderer(arguments: RewardArguments, base: str) -> Renderer:
+    given = schema.read_json(arguments.picture_editor_arguments or "{}", "`picture_editor_arguments`")
     return Renderer(
         str(arguments.picture_editor),
         base,
@@ -262,7 +264,7 @@ def _renderer(arguments: RewardArguments, base: str) -> Renderer:
         arguments.prompts,
         batch_size=arguments.picture_batch_size,
         dtype=arguments.picture_editor_dtype,
-        arguments=json.loads(arguments.picture_editor_arguments or "{}"),
+        arguments=schema.read(dict[str, Any], given, "`picture_editor_arguments`"),
     )
 
 
