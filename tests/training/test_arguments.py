@@ -3,6 +3,7 @@ import json
 import pytest
 from PIL import Image
 
+from diffusers_r1.judging import ChecklistJudge, FunctionJudge, ScenesJudge, VIEScoreJudge
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition, write_decomposition
 from diffusers_r1.training.arguments import (
@@ -77,8 +78,9 @@ def test_rows_become_prompts_and_answers(planner, text_planner, prompts):
 
 def test_rewards_come_in_the_order_asked_for(tmp_path):
     offline = [name for name in REWARDS if name != "goal_similarity"]  # that one loads a sentence encoder
-    names = [reward.__name__ for reward in make_rewards(RewardArguments("scenes", rewards=offline[::-1]))]
-    assert names == ["goal_soft_f1", "goal_f1", "subject_soft_f1", "subject_f1", "action_f1", "format"]
+    pictures = {"picture_editor": "imageedit-r1-scenes", "picture_judge": "scenes"}
+    names = [reward.__name__ for reward in make_rewards(RewardArguments("scenes", rewards=offline[::-1], **pictures))]
+    assert names == ["picture", "goal_soft_f1", "goal_f1", "subject_soft_f1", "subject_f1", "action_f1", "format"]
 
     (tmp_path / "synonyms.json").write_text('{"zap": "remove"}')
     asked = RewardArguments("scenes", rewards=["action"], action_synonyms=str(tmp_path / "synonyms.json"))
@@ -87,6 +89,32 @@ def test_rewards_come_in_the_order_asked_for(tmp_path):
     truth = {"actions": [["remove"]], "subjects": [[edits[0].subject]], "goals": [[edits[0].goal]]}
     assert make_rewards(asked)[0](prompts=[None], completions=[zapped], **truth) == [1.0]
     assert make_rewards(RewardArguments("scenes", rewards=["action"]))[0]([None], [zapped], **truth) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"picture_judge": "scenes"}, ScenesJudge),
+        ({"picture_judge": "json:loads"}, FunctionJudge),
+        ({"picture_judge": "checklist", "picture_judge_model": "Qwen/Qwen2.5-VL-3B-Instruct"}, ChecklistJudge),
+        (
+            {
+                "picture_judge": "viescore",
+                "picture_judge_model": "judge",
+                "picture_judge_url": "http://localhost:1/v1",
+            },
+            VIEScoreJudge,
+        ),
+    ],
+    ids=lambda value: value["picture_judge"] if isinstance(value, dict) else "",
+)
+def test_a_judge_of_pictures_by_its_name(given, kind, tmp_path):
+    asked = RewardArguments("scenes", rewards=["format", "picture"], picture_editor="imageedit-r1-scenes", **given)
+    reward = make_rewards(asked, base="imageedit-r1-scenes-sft", folder=tmp_path)[1]
+    assert type(reward.judge) is kind
+    assert asked.needs_truth == (kind is ScenesJudge)
+    if kind is ChecklistJudge:
+        assert reward.judge.path == tmp_path / "checklist.jsonl"
 
 
 def test_a_weight_for_each_reward():
