@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from openai_server import serving
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -213,7 +214,7 @@ def test_a_run_paid_by_pictures_learns_logs_and_goes_on(tmp_path):
     cells = curves(whole, *names)
     for step in range(1, 5):
         reward, rendered, *failed, exact = map(float, cells[step])
-        assert 0 < reward <= 1 and 0 < rendered <= 8 and failed == [0, 0] and 0 <= exact <= reward
+        assert 0 < reward <= 1 and 0 < rendered <= 8 and failed == [0, 0] and 0 <= exact <= 1
     assert flat_change(whole).norm() > 0
     resumed = run(
         GRPO,
@@ -225,6 +226,25 @@ def test_a_run_paid_by_pictures_learns_logs_and_goes_on(tmp_path):
     assert completions(resumed)[4] == completions(whole)[4]
     expected, found = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_run_whose_editor_and_judge_are_behind_addresses_and_fail_now_and_then(tmp_path):
+    with serving() as serve:
+        server = serve(fail_every=2)
+        output = run(
+            GRPO,
+            output_dir=tmp_path / "remote",
+            picture_editor=server.url,
+            picture_editor_model="editor",
+            picture_judge="viescore",
+            picture_judge_url=server.url,
+            picture_judge_model="judge",
+            **{**PICTURE_FEW, "max_steps": 2},
+        )
+        assert server.counts()["failed"] > 0
+    cells = curves(output, "picture/rendered", "picture/overall", "rewards/picture/mean")
+    assert all(float(rendered) > 0 for rendered, _, _ in (cells[1], cells[2]))
+    assert any(0 < float(overall) <= 1 for _, overall, _ in (cells[1], cells[2]) if overall)
 
 
 def test_supervised_training_goes_on_from_a_named_checkpoint(sft, tmp_path):

@@ -114,8 +114,11 @@ def test_equal_plans_have_one_picture_and_other_prompts_their_own(renderer):
     first, second = TASKS[:2]
     fewer = answer(first, first.edits[:1])
     answers = [answer(first), answer(first, more="; that is all"), fewer, answer(second)]
-    earned = reward([None] * 4, answers, **rows_of([first, first, first, second]))
-    assert len(judge.seen) == 3
+    logged = {}
+    columns = rows_of([first, first, first, second])
+    earned = reward([None] * 4, answers, log_metric=logged.__setitem__, **columns)
+    assert len(judge.seen) == logged["picture/rendered"] == 3
+    assert logged["picture/exact"] == 3 / 4  # of the completions, not of the pictures
     assert earned[0] == earned[1] == earned[3] == 1.0 and earned[2] < 1.0
     again = reward([None] * 4, answers, **rows_of([first, first, first, second]))
     assert again == earned and len(judge.seen) == 3  # kept

@@ -161,7 +161,7 @@ class PictureReward:
 
     Logged with each step: `picture/rendered` (how many pictures were made), `picture/editor_failed` and
     `picture/judge_failed` (how many could not be made, or not be judged), and the judge's parts, such as `picture/effect`,
-    over the completions with marks. Beside each completion: `picture/parts`.
+    over the completions with a picture and marks. Beside each completion: `picture/parts`.
 
     Args:
         renderer ([`Renderer`]): Makes the pictures.
@@ -201,6 +201,10 @@ class PictureReward:
             marks[row] = one
         if log_extra is not None:
             log_extra("picture/parts", [_in_words(one) for one in marks])
+        if log_metric is not None:
+            parts = [one.parts for row in well_formed if (one := marks[row]) is not None]
+            for name in dict.fromkeys(name for one in parts for name in one):
+                log_metric(f"picture/{name}", float(np.mean([one[name] for one in parts if name in one])))
         return [None if one is None else one.reward for one in marks]
 
     def of_instructions(self, rows: Sequence[Mapping[str, Any]]) -> list[PictureMarks | None]:
@@ -259,9 +263,6 @@ class PictureReward:
             log_metric("picture/rendered", float(len(made)))
             log_metric("picture/editor_failed", float(len(failed)))
             log_metric("picture/judge_failed", float(len(made) - len(fresh)))
-            judged = [one for one in marks if one is not None]
-            for name in dict.fromkeys(name for one in judged for name in one.parts):
-                log_metric(f"picture/{name}", float(np.mean([one.parts[name] for one in judged if name in one.parts])))
         return marks
 
     def _keep(self, fresh: Mapping[tuple, PictureMarks]) -> None:
