@@ -29,6 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.plan import Edit, EditPlan
 from diffusers_r1.scenes import (
     ACTIONS,
@@ -66,6 +67,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--width", type=int, default=128, help="channels of the UNet")
+    parser.add_argument(
+        "--parts_of", help="a bundle whose autoencoder and text encoder are taken: only the UNet is trained"
+    )
     parser.add_argument("--save_every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -393,9 +397,14 @@ def main() -> None:
     args = parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
-    vae = train_autoencoder(args)
-    pipeline = make_pipeline(vae, make_tokenizer(args.output_dir, args.seed), args.width)
-    train_text_encoder(pipeline, args)
+    if args.parts_of:
+        trained = ImageEditR1Pipeline.from_pretrained(args.parts_of).editor
+        pipeline = make_pipeline(trained.vae.requires_grad_(False), trained.tokenizer, args.width)
+        pipeline.register_modules(text_encoder=trained.text_encoder.requires_grad_(False))
+    else:
+        vae = train_autoencoder(args)
+        pipeline = make_pipeline(vae, make_tokenizer(args.output_dir, args.seed), args.width)
+        train_text_encoder(pipeline, args)
     train_unet(pipeline, args)
     pipeline.save_pretrained(args.output_dir / "pipeline")
 
