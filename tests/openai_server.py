@@ -29,6 +29,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image, ImageOps
 
+from diffusers_r1.plan import Edit
+from diffusers_r1.tags import write_decomposition, write_sequence
+
 
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -62,6 +65,21 @@ def said(text: object, **details: object) -> dict:
     """A chat completion; `details` are further fields of its choice."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **details}
     return {"id": "1", "model": "judge-2025-01-01", "choices": [choice], "usage": {"prompt_tokens": 3}}
+
+
+EDITS = (Edit("recolor", "coat", "the car's red"), Edit("remove", "man behind the car", "nothing"))
+REQUESTS = ["make the coat red", "remove the man behind the car"]
+
+
+def planner_replies(body: bytes) -> dict:
+    """The decomposition to the first question, the sequence to the second."""
+    messages = json.loads(body)["messages"]
+    second = messages[-2]["role"] == "assistant" and "<goal>" in json.dumps(messages[-2])
+    return said(write_sequence(REQUESTS) if second else write_decomposition(EDITS, "a coat"))
+
+
+def editor_reply(body: bytes) -> dict:
+    return {"data": [{"b64_json": base64.b64encode(inverted(body)).decode()}]}
 
 
 class Scripted(ThreadingHTTPServer):

@@ -268,6 +268,18 @@ class Endpoint:
 
         return self._request("models", send, read, {})
 
+    def take_only_model(self) -> None:
+        """Goes on with the one model that the server has.
+
+        Raises:
+            ValueError: If it has several, or none.
+            EndpointError: If it does not say.
+        """
+        names = self.models()
+        if len(names) != 1:
+            raise ValueError(f"Name the model: {self.base_url} has {', '.join(names) or 'none'}.")
+        self.model = names[0]
+
     def edit_images(
         self, images: Sequence[Image.Image], prompt: str, mask: Image.Image | None = None, **fields: Any
     ) -> Image.Image:

@@ -41,7 +41,7 @@ class RemoteEditor:
 
     Args:
         base_url (`str`): Of the server, up to `/v1`, see [`~endpoints.Endpoint`].
-        model (`str`): The model's name there.
+        model (`str`, *optional*): The model's name there; may be left out where the server has only one.
         api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
             saved.
         concurrency (`int`, defaults to 8): How many pictures are asked for at once.
@@ -50,7 +50,9 @@ class RemoteEditor:
 
     Raises:
         ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
-        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range.
+        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range; if no model is named and
+            the server has several.
+        EndpointError: If no model is named and the server does not say which it has.
 
     Example:
         >>> editor = RemoteEditor("http://localhost:8000/v1", "Qwen/Qwen-Image-Edit-2511")  # doctest: +SKIP
@@ -62,13 +64,15 @@ class RemoteEditor:
     def __init__(
         self,
         base_url: str,
-        model: str,
+        model: str | None = None,
         api_key_env: str | None = KEY,
         concurrency: int = 8,
         max_retries: int = 10,
         timeout: float = 600,
     ):
-        self.endpoint = Endpoint(base_url, model, api_key_env, concurrency, max_retries, timeout)
+        self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
+        if model is None:
+            self.endpoint.take_only_model()
 
     @property
     def base_url(self) -> str:

@@ -1,21 +1,15 @@
 """Planner and editor behind addresses, on the command line: no model is loaded here, and torch is not even imported."""
 
-import base64
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from openai_server import inverted, said, scripted
+from openai_server import REQUESTS, editor_reply, planner_replies, scripted
 from PIL import Image
 
-from diffusers_r1.plan import Edit
-from diffusers_r1.tags import write_decomposition, write_sequence
 
-
-EDITS = (Edit("recolor", "coat", "the car's red"), Edit("remove", "man behind the car", "nothing"))
-REQUESTS = ["make the coat red", "remove the man behind the car"]
 PROGRAM = """
 import sys
 from diffusers_r1.commands import main
@@ -23,17 +17,6 @@ code = main(sys.argv[1:])
 print("torch" in sys.modules, file=sys.stderr)
 sys.exit(code)
 """
-
-
-def planner_replies(body: bytes) -> dict:
-    """The decomposition to the first question, the sequence to the second."""
-    messages = json.loads(body)["messages"]
-    second = messages[-2]["role"] == "assistant" and "<goal>" in json.dumps(messages[-2])
-    return said(write_sequence(REQUESTS) if second else write_decomposition(EDITS, "a coat"))
-
-
-def editor_reply(body: bytes) -> dict:
-    return {"data": [{"b64_json": base64.b64encode(inverted(body)).decode()}]}
 
 
 @pytest.fixture
@@ -64,7 +47,8 @@ def test_a_photo_is_edited_without_torch(servers, photo, tmp_path, turns, calls)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}\n" and done.stderr.splitlines()[-1] == "False"
-    assert done.stderr.splitlines()[:2] == ["1. make the coat red", "2. remove the man behind the car"]
+    shown = ["planning", "1. make the coat red", "2. remove the man behind the car", "editing"]
+    assert done.stderr.splitlines()[:4] == shown
     assert len(planner.requests) == 2 and len(editor.requests) == calls
     body = editor.requests[0][2]
     asked = "make the coat red. remove the man behind the car" if turns == "single" else "make the coat red"
@@ -95,7 +79,7 @@ def test_a_server_that_is_not_there_is_a_failure_and_no_plan(photo, tmp_path, ru
     [
         (["--planner", "http://x/v1"], "name the --editor too"),
         (["--editor", "http://x/v1", "--editor_model", "m"], "name the --planner too"),
-        (["--planner", "http://x/v1", "--editor", "http://x/v1"], "needs --editor_model"),
+        (["--editor", "http://x/v1"], "or --planner none to send the instruction as it is"),
         (["--planner", "somewhere", "--planner_model", "m", "--editor", "a"], "--planner_model goes with"),
         (["--model", "{bundle}", "--editor_model", "m"], "--editor_model goes with"),
     ],

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
+from .progress import add_log_arguments
 from .shared import UsageError, add_model_arguments, checking, is_scenes, load_pipeline
 
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse a request when so many wait for their turn (default: %(default)s)",
     )
     add_model_arguments(parser)
+    add_log_arguments(parser)
 
 
 def positive(text: str) -> int:

@@ -14,6 +14,7 @@ from ..images import write_picture
 from ..plan import EditPlan
 from ..records import write_whole
 from ..scenes import TEST_SEEDS, sample_task
+from .progress import add_log_arguments
 from .shared import add_bundle_arguments, load_pipeline
 
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="made if not there (default: %(default)s)",
     )
     add_bundle_arguments(parser)
+    add_log_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,17 +1,23 @@
-"""Edit a picture and print where the result lies. The sub-requests and the progress are shown on stderr."""
+"""Edit a picture, or all pictures of a folder or a table, and print where the results lie. Progress is shown on stderr."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+from PIL import Image
 
 from .. import schema
-from ..images import check_writable, load_with_metadata, write_picture
+from ..images import Metadata, check_writable, load_with_metadata, write_picture
 from ..plan import EditPlan, Turns
+from .progress import Progress, add_log_arguments, follow, stoppable
 from .shared import (
+    NO_PLANNER,
     UsageError,
     add_editor_arguments,
     add_model_arguments,
@@ -23,16 +29,33 @@ from .shared import (
 )
 
 
+if TYPE_CHECKING:
+    from ..many.files import Edited, FileRow
+
+OUTPUT = Path("edited.png")
+INTERRUPTED = 130
+TABLES = (".csv", ".jsonl")
+
+# What the results of many pictures depend on, and a second run has to have alike.
+IDENTITY = ("image", "instruction", "model", "planner", "planner_model", "planner_base", "editor", "editor_model")
+IDENTITY += ("dtype", "quantize", "turns", "seed", "max_new_tokens", "set")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="path or URL of the picture")
-    parser.add_argument("instruction", metavar="INSTRUCTION", nargs="?", help="what to do; left out with --plan")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="path or URL of the picture; or a folder of pictures, or a .csv or .jsonl of files and instructions",
+    )
+    parser.add_argument(
+        "instruction", metavar="INSTRUCTION", nargs="?", help="what to do, in quotes; left out with --plan, or a table"
+    )
     parser.add_argument("--plan", metavar="FILE", help="carry out this plan (JSON; - reads stdin), without planning")
     parser.add_argument(
         "--output",
-        metavar="FILE",
+        metavar="PATH",
         type=Path,
-        default=Path("edited.png"),
-        help="replaced if there (default: %(default)s)",
+        help=f"the result, replaced if there (default: {OUTPUT}); of many pictures the folder of the results",
     )
     parser.add_argument(
         "--turns",
@@ -49,47 +72,128 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="more than one are numbered: edited-1.png, ...",
     )
     parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
+    parser.add_argument("--retry_failed", action="store_true", help="of many pictures: those again that were refused")
     add_editor_arguments(parser)
     add_model_arguments(parser)
+    add_log_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
+    source = Path(args.image)
+    if source.is_dir() or (source.suffix.lower() in TABLES and source.is_file()):
+        return edit_many(args, source)
+    return edit_one(args)
+
+
+def edit_one(args: argparse.Namespace) -> int:
     # 1. Everything that can be refused before a model is loaded
     if (args.instruction is None) == (args.plan is None):
         raise UsageError("give either INSTRUCTION or --plan FILE")
+    output = args.output or OUTPUT
     with checking():
-        _check_output(args.output)
+        _check_output(output)
         picture, metadata = load_with_metadata(args.image)
-        _check_output(args.output, picture.size)
-        plan = None if args.plan is None else read_plan(args.plan)
+        _check_output(output, picture.size)
+        plan = _plan_of(args, args.instruction)
+    progress = Progress(args.quiet, args.turns, args.num_images_per_prompt)
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
         pipe = load_pipeline(args, planning=plan is None)
-        call = {
-            "image": picture,
-            "instruction": args.instruction,
-            "plan": plan,
-            "turns": args.turns,
-            "num_images_per_prompt": args.num_images_per_prompt,
-            "callback_on_plan": _show,
-            "max_new_tokens": args.max_new_tokens,
-            **pipe_seed(pipe, args.seed),
-        }
+        told = follow(pipe, progress)
         with checking():
-            check_set(pipe, dict(args.set))
-            if taken := sorted(set(call) & {name for name, _ in args.set}):
-                raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
-            call |= dict(args.set)
-            checked = pipe.check_inputs(**call)
+            checked = pipe.check_inputs(**_call(pipe, args, picture, args.instruction, plan), **told)
 
         # 3. Edit
-        out = pipe.run_checked(checked)
+        progress.begin(planned=plan is not None)
+        with stoppable(pipe, progress):
+            out: Any = pipe.run_checked(checked)
 
     # 4. Write
-    for path, image in zip(_paths(args.output, len(out.images)), out.images, strict=True):
-        write_picture(path, image, metadata)
+    stopped = getattr(out, "interrupted", False)  # nothing that was asked of a server is
+    if stopped and not any(not turn.interrupted for turn in out.turns[0]):
+        return INTERRUPTED
+    for path, image in zip(_paths(output, len(out.images)), out.images, strict=True):
+        _write(path, image, metadata)
         print(path)
+    if stopped:
+        done = sum(not turn.interrupted for turn in out.turns[0])
+        progress.say(f"Stopped: the picture is that of the first {done} of {len(out.plans[0].requests)} turns.")
+    return INTERRUPTED if stopped else 0
+
+
+def edit_many(args: argparse.Namespace, source: Path) -> int:
+    from ..many.files import edit_files, rows_of_folder, rows_of_table
+    from ..pipelines.remote import RemotePipeline
+
+    # 1. Everything that can be refused before a model is loaded
+    what = "a folder" if source.is_dir() else "a table"
+    if args.output is None:
+        said = "" if args.instruction or not source.is_dir() else ' "what to do with each picture"'
+        raise UsageError(
+            f"{source} is {what}: diffusers-r1 edit {source}{said} --output FOLDER, which is made if not there"
+        )
+    if args.num_images_per_prompt != 1:
+        raise UsageError(f"of {what} one result is made of each picture; leave out --num_images_per_prompt")
+    if source.is_dir() and (args.instruction is None) == (args.plan is None):
+        raise UsageError(f'{source} is a folder: say what to do with each picture, "in quotes", or give --plan FILE')
+    if not source.is_dir() and args.instruction is not None:
+        raise UsageError(f"{source} has an instruction for each picture; leave out INSTRUCTION")
+    with checking():
+        plan = None if args.plan is None else read_plan(args.plan)
+        if source.is_dir():
+            rows = rows_of_folder(source, args.instruction or "", args.output)
+        else:
+            rows = rows_of_table(source, planned=plan is not None)
+    identity = {**{name: getattr(args, name) for name in IDENTITY}, "image": str(source.resolve())}
+    identity |= {"set": [list(pair) for pair in args.set], "plan": plan and plan.to_dict()}
+    progress = Progress(args.quiet, args.turns, lines=False)
+    reported = 0
+
+    # 2. Load, once it is known that there is something to do
+    def load() -> tuple[Callable[[FileRow], Edited], int]:
+        pipe = load_pipeline(args, planning=plan is None and args.planner != NO_PLANNER)
+        remote = isinstance(pipe, RemotePipeline)
+        told = {} if remote else follow(pipe, progress)
+        with checking():
+            check_set(pipe, dict(args.set))
+
+        def edit(row: FileRow) -> Edited:
+            picture, metadata = load_with_metadata(row.source)
+            own = plan or _plan_of(args, row.instruction)
+            call = pipe.check_inputs(**_call(pipe, args, picture, row.instruction, own), **told)
+            if not remote:
+                progress.begin(f"{reported + 1}, {row.file}: ", own is not None)
+            out: Any = pipe.run_checked(call)
+            return out.images[0], metadata, out.plans[0]
+
+        return edit, pipe.editor.endpoint.concurrency if remote else 1
+
+    def report(row: FileRow, result: Path | Exception) -> None:
+        nonlocal reported
+        reported += 1
+        if isinstance(result, Exception):
+            progress.say(f"{row.file}: failed: {result}")
+        else:
+            progress.say(f"{row.file}: done")
+            print(result, file=stdout, flush=True)
+
+    # 3. Edit and write, one by one; what is behind addresses side by side
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        try:
+            done = edit_files(rows, args.output, identity, load, args.retry_failed, report)
+        except KeyboardInterrupt:
+            progress.say(f"Stopped. What is done lies in {args.output}; the same command goes on with the rest.")
+            raise
+        except (BlockingIOError, ValueError) as error:  # the folder is another run's, or of another one
+            raise UsageError(str(error)) from error
+    progress.say(
+        f"{args.output}: {done.edited} of {len(rows)} edited, {len(done.failed)} failed, {done.missing} left."
+    )
+    for file, error in done.failed:
+        print(f"failed: {file}: {error}", file=sys.stderr)
+    return int(done.edited < len(rows))
 
 
 def read_plan(path: str) -> EditPlan:
@@ -97,6 +201,37 @@ def read_plan(path: str) -> EditPlan:
     if path == "-":
         return EditPlan.from_json(sys.stdin.read(), "stdin")
     return EditPlan.from_dict(schema.read_file(path), path)
+
+
+def _plan_of(args: argparse.Namespace, instruction: str | None) -> EditPlan | None:
+    """The plan that is given, or the instruction itself where nobody plans; `None` if it is to be planned."""
+    if args.plan is not None:
+        return read_plan(args.plan)
+    return EditPlan(instruction, (), (instruction,)) if args.planner == NO_PLANNER and instruction else None
+
+
+def _call(
+    pipe: Any, args: argparse.Namespace, picture: Image.Image, instruction: str | None, plan: EditPlan | None
+) -> dict[str, Any]:
+    """The arguments of the pipeline's call.
+
+    Raises:
+        TypeError, ValueError: If `--set` gives what is not the editor's.
+    """
+    call = {
+        "image": picture,
+        "instruction": None if plan is not None else instruction,
+        "plan": plan,
+        "turns": args.turns,
+        "num_images_per_prompt": args.num_images_per_prompt,
+        "max_new_tokens": args.max_new_tokens,
+        **pipe_seed(pipe, args.seed),
+    }
+    given = dict(args.set)
+    check_set(pipe, given)
+    if taken := sorted({*call, "callback_on_plan"} & set(given)):
+        raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
+    return {**call, **given}
 
 
 def _check_output(path: Path, size: tuple[int, int] | None = None) -> None:
@@ -112,6 +247,15 @@ def _paths(output: Path, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
 
 
-def _show(plan: EditPlan) -> None:
-    for number, request in enumerate(plan.requests, start=1):
-        print(f"{number}. {request}", file=sys.stderr)
+def _write(path: Path, image: Image.Image, metadata: Metadata) -> None:
+    """Minutes of work are in the picture: where its place takes it no more, it goes to the folder for temporary files.
+
+    Raises:
+        OSError: That names both places.
+    """
+    try:
+        write_picture(path, image, metadata)
+    except OSError as error:
+        rescued = Path(tempfile.mkdtemp(prefix="diffusers-r1-")) / path.name
+        write_picture(rescued, image, metadata)
+        raise OSError(f"{path} cannot be written: {error}. The picture lies at {rescued}") from error

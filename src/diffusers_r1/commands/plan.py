@@ -8,18 +8,20 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..images import load_picture
+from .progress import add_log_arguments
 from .shared import UsageError, add_model_arguments, checking, load_pipeline, pipe_seed, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="path or URL of the picture")
-    parser.add_argument("instruction", metavar="INSTRUCTION", help="what to do")
+    parser.add_argument("instruction", metavar="INSTRUCTION", help="what to do, in quotes")
     parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
     parser.add_argument("--do_sample", action="store_true", help="sample the answers, by these three")
     parser.add_argument("--temperature", type=float, metavar="T")
     parser.add_argument("--top_p", type=float, metavar="P")
     parser.add_argument("--seed", type=seed, metavar="N")
     add_model_arguments(parser, edits=False)
+    add_log_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..bundles import AGENTS
+from . import placing
+from .progress import set_log_level
 
 
 if TYPE_CHECKING:
+    import torch
+
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
     from ..pipelines.remote import RemotePipeline
 
 SCENES = "imageedit-r1-scenes"
+NO_PLANNER = "none"
 
 
 class UsageError(Exception):
@@ -40,7 +45,9 @@ def seed(text: str) -> int:
 
 
 def add_bundle_arguments(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = SCENES
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    default: str | None = SCENES,
+    dtypes: Sequence[str] = placing.DTYPES,
 ) -> None:
     """The options that choose a bundle, and where and how its models run."""
     parser.add_argument(
@@ -49,9 +56,8 @@ def add_bundle_arguments(
     parser.add_argument(
         "--device", help="where the models run: cuda, cpu, ... (default: an accelerator if there is one)"
     )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float32)"
-    )
+    auto = "; auto: bfloat16 where the device computes in it" if placing.AUTO in dtypes else ""
+    parser.add_argument("--dtype", choices=tuple(dtypes), help=f"of the weights (default: float32{auto})")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> None:
@@ -61,9 +67,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
         edits (`bool`): Whether the verb takes an editor.
     """
     models = parser.add_argument_group("models", "a saved bundle, or its parts")
-    add_bundle_arguments(models, default=None)
+    add_bundle_arguments(models, None, (*placing.DTYPES, placing.AUTO))
+    placing.add_placing_arguments(models)
+    none = f"; {NO_PLANNER}: the instruction goes to the editor as it is" if edits else ""
     models.add_argument(
-        "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
+        "--planner",
+        metavar="NAME",
+        help=f"a planner's name, folder or address (http://...), in place of the bundle's{none}",
     )
     models.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
     models.add_argument(
@@ -77,7 +87,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
             metavar="NAME",
             help="an editor's name, folder or address (http://...), in place of the bundle's",
         )
-        models.add_argument("--editor_model", metavar="NAME", help="of an editor's address: the model there")
+        models.add_argument(
+            "--editor_model", metavar="NAME", help="of an editor's address with several: the model there"
+        )
 
 
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -99,7 +111,10 @@ def editor_argument(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"the value in {text!r} is no JSON; text stands in double quotes") from None
+        quoted = json.dumps(value, ensure_ascii=False)
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no JSON; if it is text, it stands in double quotes, and they in single ones: --set {name}='{quoted}'"
+        ) from None
 
 
 def is_scenes(args: argparse.Namespace) -> bool:
@@ -130,24 +145,26 @@ def load_pipeline(
     if args.model is None and all(is_address(n) for n, used in ((planner, planning), (editor, editing)) if used):
         from ..pipelines.remote import RemotePipeline
 
-        parts = {**_planner(args, planning, {}), **_editor(args, editing, {})}
+        set_log_level(args)
+        parts = {**_planner(args, planning), **_editor(args, editing)}
         return RemotePipeline(parts.get("planner"), parts.get("editor"))
-
-    import torch
-    from diffusers.utils.torch_utils import get_device
 
     from .. import ImageEditR1Pipeline
 
+    set_log_level(args)
     with checking():
-        device = torch.device(args.device or get_device())
-    settings = {} if args.dtype is None else {"dtype": getattr(torch, args.dtype)}
+        device = placing.find_device(args.device)
+        placing.check_placing(args, device)
+    dtype = placing.find_dtype(args.dtype, device)
     with naming():
-        parts = {**_planner(args, planning, settings), **_editor(args, editing, settings)}
-        if {"planner", "editor"} <= set(parts):
-            pipe = ImageEditR1Pipeline(**parts)
+        parts = {**_planner(args, planning, dtype), **_editor(args, editing, dtype)}
+        own = {"planner", "editor"} - set(parts)
+        if own:
+            name = args.model or SCENES
+            pipe = ImageEditR1Pipeline.from_pretrained(name, **placing.of_bundle(args, name, dtype, own), **parts)
         else:
-            pipe = ImageEditR1Pipeline.from_pretrained(args.model or SCENES, **settings, **parts)
-    return pipe.to(device)
+            pipe = ImageEditR1Pipeline(**parts)
+    return placing.place(pipe, args, device)
 
 
 def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None:
@@ -160,14 +177,17 @@ def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None
     for name, part in (("planner", planner), ("editor", editor)):
         if getattr(args, f"{name}_model", None) and not is_address(part):
             raise ValueError(f"--{name}_model goes with --{name} http://..., an address")
-    if is_address(editor) and args.editor_model is None:
-        raise ValueError("--editor http://... needs --editor_model, the model's name there")
+    if planner == NO_PLANNER and planning:
+        raise ValueError(f"--planner {NO_PLANNER} is for `edit`, which then plans nothing")
     if args.model is None and planning and editing and (planner is None) != (editor is None):
         other = "editor" if editor is None else "planner"
-        raise ValueError(f"name the --{other} too, or the --model whose {other} is to be taken")
+        known = f"the --model whose {other} is to be taken"
+        if planner is None:
+            known += f", or --planner {NO_PLANNER} to send the instruction as it is"
+        raise ValueError(f"name the --{other} too, or {known}")
 
 
-def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -> dict[str, Any]:
+def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
     """The components that plan, as far as they are not the bundle's."""
     if not wanted:
         return dict.fromkeys(AGENTS)
@@ -175,11 +195,12 @@ def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -
         return {}
     from ..bundles.planners import load_planner
 
+    settings = {} if is_address(args.planner) else placing.of_planner(args, dtype)
     planner, processor, _ = load_planner(args.planner, args.planner_model, args.planner_base, **settings)
     return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
 
-def _editor(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -> dict[str, Any]:
+def _editor(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
     """The component that edits, unless it is the bundle's."""
     name = getattr(args, "editor", None)
     if not wanted:
@@ -192,7 +213,7 @@ def _editor(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) ->
         return {"editor": RemoteEditor(name, args.editor_model)}
     from ..pipelines.nested.loading import load_editor
 
-    return {"editor": load_editor(name, **settings)}
+    return {"editor": load_editor(name, **placing.of_editor(args, name, dtype))}
 
 
 def check_set(pipe: ImageEditR1Pipeline | RemotePipeline, arguments: dict[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from .metadata import Metadata
 from .reading import FORMATS, MAX_PIXELS, is_url, load_picture, load_pictures, load_samples, load_with_metadata, pair
-from .writing import check_writable, to_png, write_picture
+from .writing import SUFFIXES, check_writable, to_png, write_picture
 
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "SUFFIXES",
     "Metadata",
     "check_writable",
     "is_url",

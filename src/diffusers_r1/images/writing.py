@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _FORMATS = {
     ".gif": ("GIF", 65_535),
     ".ppm": ("PPM", 2**31 - 1),
 }
+SUFFIXES = tuple(_FORMATS)
+_BYTES = 3  # of a pixel: what a PNG of noise takes
 _QUALITY = 95  # of 100, where a format loses something and the source does not say how much
 
 
@@ -39,7 +42,8 @@ def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> Non
         size (`tuple` of two `int`, *optional*): Its width and height, where they are known.
 
     Raises:
-        ValueError: If the name's end stands for no format, there is no such folder, or the format cannot hold that size.
+        ValueError: If the name's end stands for no format, there is no such folder, the format cannot hold that size, or the
+            disk has no room for it.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
@@ -51,6 +55,11 @@ def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> Non
     name, longest = _FORMATS[path.suffix.lower()]
     if size and max(size) > longest:
         raise ValueError(f"{name} holds at most {longest} pixels along a side, and the picture has {max(size)}")
+    free = shutil.disk_usage(path.parent).free
+    if size and free < size[0] * size[1] * _BYTES:
+        raise ValueError(
+            f"the disk of {path.parent} has {free:,} bytes left, too few for {size[0]} x {size[1]} pixels"
+        )
 
 
 def write_picture(path: str | Path, picture: Image.Image, metadata: Metadata | None = None) -> None:

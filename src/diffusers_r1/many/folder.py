@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,21 @@ def make_folder(settings: Settings) -> None:
     Raises:
         ValueError: If it was begun with other settings, or holds something else.
     """
-    folder, identity = settings.output_dir, settings.identity()
+    folder = settings.output_dir
+    begin(folder, settings.identity())
+    records.write_whole(folder / "README.md", CARD)
+    (folder / DATA).mkdir(exist_ok=True)
+
+
+def begin(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Makes the folder of a run, or goes on with one that was begun alike.
+
+    Args:
+        identity (`Mapping`): What the results depend on, as JSON gives it back.
+
+    Raises:
+        ValueError: If it was begun otherwise, or holds something else.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if not is_ours(folder):
         raise ValueError(f"{folder} is there and holds something else.")
@@ -74,9 +88,7 @@ def make_folder(settings: Settings) -> None:
         ]
         if changed:
             raise ValueError(f"{folder} was begun otherwise: {'; '.join(changed)}. Take the same, or another folder.")
-    records.write_whole(folder / RUN, json.dumps(identity, indent=2))
-    records.write_whole(folder / "README.md", CARD)
-    (folder / DATA).mkdir(exist_ok=True)
+    records.write_whole(folder / RUN, json.dumps(dict(identity), indent=2))
 
 
 def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:

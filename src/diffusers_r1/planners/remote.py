@@ -73,10 +73,7 @@ class RemotePlanner:
     ):
         self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
         if model is None:
-            names = self.endpoint.models()
-            if len(names) != 1:
-                raise ValueError(f"Name the model: {self.base_url} has {', '.join(names) or 'none'}.")
-            self.endpoint.model = names[0]
+            self.endpoint.take_only_model()
         self._warned = False
 
     @property

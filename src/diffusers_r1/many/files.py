@@ -1,0 +1,251 @@
+"""A folder of pictures, or a table of files and instructions, edited to plain picture files on one machine.
+
+The folder of such a run:
+
+beach.jpg, 2024/hill.png    the results, under their sources' names
+edited.jsonl                a line for each of them: file, instruction, output, plan
+failed.jsonl                a line for each row that failed: file, instruction, error, kind
+run.json                    what the pictures depend on
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from .. import records
+from ..endpoints import map_concurrently
+from ..images import SUFFIXES, Metadata, check_writable, is_url, write_picture
+from ..plan import EditPlan
+from ..records import Failure
+from .folder import FAILED, begin
+
+
+EDITED = "edited.jsonl"
+TABLES = (".csv", ".jsonl")
+FILE_COLUMNS = ("file", "file_name", "image")
+INSTRUCTION = "instruction"
+NOT_WRITTEN = (
+    ".heic",
+    ".heif",
+)  # taken along, so that a phone's photos are among the failures and not left out in silence
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A picture to edit.
+
+    Args:
+        file (`str`): Its name, as the table has it, or within the folder.
+        source (`str` or `Path`): Where it is: a path, or a URL.
+        instruction (`str`): What to do; empty where a plan is carried out.
+        output (`str`): The result's name within the folder of results.
+    """
+
+    file: str
+    source: str | Path
+    instruction: str
+    output: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What says whether a row was done before."""
+        return self.file, self.instruction, self.output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of the rows, those of earlier runs included.
+
+    Args:
+        edited (`int`): How many have a result.
+        failed (`list` of `tuple`): For each that failed its file and why.
+        missing (`int`): How many are neither.
+    """
+
+    edited: int
+    failed: list[tuple[str, str]]
+    missing: int
+
+
+class FileFailed(Exception):
+    """A row has failed; `kind` says what that means for the others."""
+
+    def __init__(self, error: str, kind: Failure):
+        super().__init__(error)
+        self.kind = kind
+
+
+Edited = tuple[Image.Image, Metadata, EditPlan]
+
+
+def rows_of_folder(folder: Path, instruction: str, output: Path) -> list[FileRow]:
+    """A row for each picture in a folder and below it, in alphabetical order, but for hidden ones and those in `output`.
+
+    Raises:
+        ValueError: If there is none, or the results were to go among them.
+    """
+    if folder.resolve() == output.resolve():
+        raise ValueError(f"the results go to another folder than {folder}, in which the pictures are")
+    names = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        result = path.resolve().is_relative_to(output.resolve())
+        if path.suffix.lower() in (*SUFFIXES, *NOT_WRITTEN) and path.is_file() and not hidden and not result:
+            names.append(name)
+    if not names:
+        raise ValueError(f"{folder} holds no picture: {', '.join(SUFFIXES)}")
+    return [FileRow(name.as_posix(), folder / name, instruction, _free(name, [])) for name in names]
+
+
+def rows_of_table(path: Path, planned: bool = False) -> list[FileRow]:
+    """The rows of a CSV or JSONL file with the columns `file` (or `file_name`, or `image`) and `instruction`.
+
+    Args:
+        path (`Path`): Files are named in it as seen from its folder, or by a URL. A file may stand in several rows.
+        planned (`bool`): Whether there are plans already, so that no instruction is needed.
+
+    Raises:
+        OSError, ValueError: If it cannot be read, or a row lacks one of the two; the message names the row.
+    """
+    rows: list[FileRow] = []
+    for number, cells in enumerate(_cells(path), start=1):
+        file = next((cells[name] for name in FILE_COLUMNS if cells.get(name)), None)
+        instruction = cells.get(INSTRUCTION) or ""
+        if not isinstance(file, str) or not isinstance(instruction, str):
+            raise ValueError(f"{path}, row {number}: no `file`; a row is a picture's `file` and its `{INSTRUCTION}`")
+        if not instruction.strip() and not planned:
+            raise ValueError(f"{path}, row {number}: no `{INSTRUCTION}` for {file}")
+        name, source = Path(file), path.parent / file
+        if is_url(file):
+            name, source = Path(urlsplit(file).path.rpartition("/")[2] or "picture"), file
+        if name.is_absolute() or ".." in name.parts:
+            name = Path(name.name)
+        rows.append(FileRow(file, source, instruction, _free(name, [row.output for row in rows])))
+    if not rows:
+        raise ValueError(f"{path} has no row")
+    return rows
+
+
+def edit_files(
+    rows: Sequence[FileRow],
+    folder: Path,
+    identity: Mapping[str, Any],
+    load: Callable[[], tuple[Callable[[FileRow], Edited], int]],
+    retry_failed: bool = False,
+    report: Callable[[FileRow, Path | Exception], None] = lambda row, result: None,
+) -> Outcome:
+    """Edits the rows that are not edited yet. The same call again goes on where it stopped.
+
+    A row that fails is recorded, and the others go on; ten in a row at which planner or editor fail end the run. What would
+    fail for all of them, such as a full disk or a wrong key, ends it at once.
+
+    Args:
+        folder (`Path`): Of the results; made if not there.
+        identity (`Mapping`): What the pictures depend on, ready for JSON: a run goes on only with the same.
+        load (callable): Called once, and only if there is something to do. Gives what edits a row, and how many rows may be
+            under way at a time, in threads if more than one. A `ValueError` or `TypeError` of an edit is the row's own
+            fault; other errors go by their `kind`, or count as an outage.
+        retry_failed (`bool`, defaults to `False`): Whether rows that were refused for good are tried again.
+        report (callable): Told of each row with its result, or its error.
+
+    Raises:
+        ValueError: If the folder is of another run, or holds something else.
+        BlockingIOError: If another run is at work in it.
+        Exception: What ended the run early.
+    """
+    begin(folder, identity)
+    with records.only_one_in(folder):
+        left = _left(rows, folder, retry_failed)
+        if left:
+            edit, at_once = load()
+            for row, result in records.patiently(_results(edit, left, at_once)):
+                named = {"file": row.file, INSTRUCTION: row.instruction, "output": row.output}
+                if isinstance(result, FileFailed):
+                    records.append(folder / FAILED, {**named, "error": str(result), "kind": result.kind.value})
+                    report(row, result)
+                    continue
+                picture, metadata, plan = result
+                path = folder / row.output
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_picture(path, picture, metadata)
+                records.append(folder / EDITED, {**named, "plan": plan.to_dict()})
+                report(row, path)
+        return _outcome(rows, folder)
+
+
+def _left(rows: Sequence[FileRow], folder: Path, retry_failed: bool) -> list[FileRow]:
+    refused = {_key(line) for line in records.read(folder / FAILED) if line["kind"] == Failure.REFUSED.value}
+    skipped = _written(folder) | (set() if retry_failed else refused)
+    return [row for row in rows if row.key not in skipped]
+
+
+def _outcome(rows: Sequence[FileRow], folder: Path) -> Outcome:
+    edited = _written(folder)
+    errors = {_key(line): line["error"] for line in records.read(folder / FAILED)}
+    failed = [(row.file, errors[row.key]) for row in rows if row.key in errors and row.key not in edited]
+    done = sum(row.key in edited for row in rows)
+    return Outcome(done, failed, len(rows) - done - len(failed))
+
+
+def _results(
+    edit: Callable[[FileRow], Edited], rows: Sequence[FileRow], at_once: int
+) -> Iterator[tuple[FileRow, Any]]:
+    if at_once > 1:
+        yield from map_concurrently(lambda row: _attempt(edit, row), rows, at_once)
+        return
+    for row in rows:  # here, and not in a thread, so that Ctrl-C reaches the model
+        try:
+            result: Any = _attempt(edit, row)
+        except FileFailed as error:
+            result = error
+        yield row, result
+
+
+def _attempt(edit: Callable[[FileRow], Edited], row: FileRow) -> Edited:
+    """The edit of a row; what goes wrong with it has a kind."""
+    try:
+        check_writable(Path(row.output).name)
+        return edit(row)
+    except Exception as error:
+        own = isinstance(error, (TypeError, ValueError))
+        kind = getattr(error, "kind", Failure.REFUSED if own else Failure.OUTAGE)
+        raise FileFailed(" ".join(str(error).split()) or type(error).__name__, kind) from error
+
+
+def _written(folder: Path) -> set[tuple[str, str, str]]:
+    """The rows whose result is still there."""
+    return {_key(line) for line in records.read(folder / EDITED) if (folder / line["output"]).is_file()}
+
+
+def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
+    return line["file"], line[INSTRUCTION], line["output"]
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    if path.suffix.lower() == ".jsonl":
+        return records.read(path)
+    try:
+        # A byte order mark is what spreadsheets put in front.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not written in UTF-8: {error}") from error
+
+
+def _free(name: Path, taken: Sequence[str]) -> str:
+    """The name, with a number where another row has it: `"beach-2.jpg"`. What is read and not written becomes a PNG."""
+    if name.suffix.lower() not in SUFFIXES:
+        name = name.with_suffix(".png")
+    number, free = 1, name
+    while free.as_posix() in taken:
+        number += 1
+        free = name.with_stem(f"{name.stem}-{number}")
+    return free.as_posix()
