@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := src tests examples benchmarks docs tools setup.py
-ALL := test,train,eval,app,docs,quality,ray
+ALL := test,train,eval,app,serve,docs,quality,ray
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 TESTS := -m pytest --numprocesses 2 --dist loadfile
 # Two files of tests at once, each on one thread: more threads than cores wait for each other.

@@ -15,6 +15,7 @@ EXTRAS = {
     "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6.0"],
+    "serve": ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"],
     "constrained": ["llguidance>=1.0"],
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
     "ray": ["ray[data]>=2.49", "datasets>=4.7"],

@@ -319,10 +319,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def picture_in(body: bytes) -> bytes:
+    """The first picture in a form, as the PNG that it is."""
+    start = body.index(PNG_START)
+    return body[start : body.index(PNG_END, start) + len(PNG_END)]
+
+
 def inverted(body: bytes) -> bytes:
     """The picture in a form, as its negative and at twice its size."""
-    start = body.index(PNG_START)
-    with Image.open(io.BytesIO(body[start : body.index(PNG_END, start) + len(PNG_END)])) as picture:
+    with Image.open(io.BytesIO(picture_in(body))) as picture:
         result = ImageOps.invert(picture.convert("RGB")).resize((picture.width * 2, picture.height * 2))
     file = io.BytesIO()
     result.save(file, "PNG")

@@ -23,6 +23,7 @@ LAYERS = (
     ("pipelines",),
     ("training", "evaluation", "many"),
     ("app",),
+    ("serve",),
     ("commands",),
 )
 LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}

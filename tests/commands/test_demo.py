@@ -1,8 +1,12 @@
+import re
+import shlex
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusers_r1 import Edit, EditPlan
+from diffusers_r1 import Edit, EditPlan, __version__
 from diffusers_r1.commands.demo import side_by_side
 
 
@@ -13,10 +17,22 @@ WORDY = "please make the red circle the same color as the triangle " * 8
 @pytest.mark.tiny
 def test_demo_writes_pictures_and_plan_and_says_where(run, bundle, tmp_path):
     folder = tmp_path / "a" / "demo"
-    code, printed, _ = run("demo", "--model", bundle, "--output_dir", folder)
+    code, printed, said = run("demo", "--model", bundle, "--output_dir", folder)
     assert code == 0
     assert sorted(path.name for path in folder.iterdir()) == ["after.png", "before.png", "demo.png", "plan.json"]
     assert str(folder / "demo.png") in printed and str(folder / "plan.json") in printed
+
+    # What it says to try next does, as it stands there.
+    line = re.search(r"^  (.+ edit .+ --output edited\.png)$", said, re.MULTILINE)[1]
+    words = [*line.split(" edit ")[0].split(), "--version"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == f"{__version__}\n"
+    assert (
+        run(
+            *shlex.split(line)[shlex.split(line).index("edit") :][:3], "--model", bundle, "--output", folder / "x.png"
+        )[0]
+        == 0
+    )
+    (folder / "x.png").unlink()
 
     plan = EditPlan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
     assert plan.instruction in printed

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ..images import write_picture
+from ..installing import install_line, program
 from ..plan import EditPlan
 from ..records import write_whole
 from ..scenes import TEST_SEEDS, sample_task
@@ -58,6 +59,19 @@ def run(args: argparse.Namespace) -> None:
     print(f"Asked:   {task.instruction}")
     print(f"Picture: {folder / 'demo.png'}  (before, after and the plan; before.png and after.png beside it)")
     print(f"Plan:    {folder / 'plan.json'}")
+    print(next_steps(folder), file=sys.stderr)
+
+
+def next_steps(folder: Path) -> str:
+    """Three things to try next, as they are typed here: the program may not be on the shell's path."""
+    before, plan, edit = folder / "before.png", folder / "plan.json", f"{program()} edit"
+    return f"""
+Next:
+  {edit} {before} "make the background teal" --output edited.png
+  change a request in {plan}, then: {edit} {before} --plan {plan} --output changed.png
+  a photo of yours, by models behind addresses (first {install_line("remote")}):
+    {edit} photo.jpg "match the coat to the car" --output edited.jpg \\
+      --planner http://localhost:8000/v1 --editor http://localhost:8001/v1"""
 
 
 def side_by_side(before: Image.Image, after: Image.Image, plan: EditPlan) -> Image.Image:

@@ -1,0 +1,93 @@
+"""Serve OpenAI's /v1/images/edits, and /v1/plans, over the pipeline, and print the address. By default only this machine reaches it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+from ..app.uploads import MAX_PIXELS
+from ..installing import install_line
+from .app import positive
+from .progress import add_log_arguments
+from .shared import SCENES, UsageError, add_model_arguments, load_pipeline
+
+
+KEY = "DIFFUSERS_R1_API_KEY"
+SECONDS_TO_END = 2  # after Ctrl-C, for requests that are nearly done
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help=f"the address to listen at; 0.0.0.0 lets others in, who need the key in ${KEY} if there is one (default: %(default)s)",
+    )
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="0: any free one (default: %(default)s)")
+    parser.add_argument(
+        "--name", metavar="NAME", help="of the model, to clients (default: the bundle's, or imageedit-r1)"
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=positive,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse pictures of more pixels, width x height (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_waiting",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="refuse a request when so many wait for their turn (default: %(default)s)",
+    )
+    add_model_arguments(parser)
+    add_log_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        try:
+            import python_multipart  # noqa: F401
+            import uvicorn
+
+            from ..serve.server import Service
+        except ModuleNotFoundError as error:
+            if error.name not in ("uvicorn", "starlette", "python_multipart"):
+                raise
+            raise UsageError(f"the server needs {error.name}: {install_line('serve')}") from error
+
+        with listen(args.host, args.port) as listening:  # before a model loads, and held from then on
+            pipe: Any = load_pipeline(args)
+            if hasattr(pipe, "set_progress_bar_config"):
+                pipe.set_progress_bar_config(disable=True)
+            name = args.name or args.model or (SCENES if args.planner is None else "imageedit-r1")
+            service = Service(pipe, name, os.environ.get(KEY), args.max_pixels, args.max_waiting)
+            config = uvicorn.Config(
+                service.app(), log_level=args.log_level or "warning", timeout_graceful_shutdown=SECONDS_TO_END
+            )
+            host, port = listening.getsockname()[:2]
+            print(f"http://{host}:{port}/v1", file=stdout, flush=True)
+            try:
+                uvicorn.Server(config).run(sockets=[listening])  # until an interrupt, which it raises again
+            finally:
+                if hasattr(pipe, "interrupt"):
+                    pipe.interrupt()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UsageError: If somebody else does, or there is no such address.
+    """
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}") from error

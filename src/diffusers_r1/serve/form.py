@@ -1,0 +1,193 @@
+"""What a client sends, read and checked: a multipart form as OpenAI's `/v1/images/edits` has it, and the pipeline's own fields."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from PIL import Image, ImageChops
+from starlette.datastructures import FormData, UploadFile
+
+from ..app.uploads import MAX_PIXELS, check_instruction, check_plan
+from ..images import load_picture
+from ..plan import EditPlan, Turns
+
+
+MAX_PICTURES = 16  # the one to edit and its references; OpenAI's limit
+MAX_BYTES = 2**26  # of a whole request: a phone's photos are a tenth of that
+MAX_IMAGES = 10  # of `n`; OpenAI's limit
+FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}  # of `output_format`
+
+# What OpenAI's clients may send and nothing here goes by.
+IGNORED = ("user", "quality", "background", "input_fidelity", "moderation", "output_compression")
+_SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
+
+
+class Refused(Exception):
+    """A request that is the client's to mend.
+
+    Args:
+        message (`str`): What is wrong.
+        status (`int`, defaults to 400): Of HTTP.
+        param (`str`, *optional*): The field that it is about.
+        code (`str`, *optional*): OpenAI's word for it, such as `"model_not_found"`.
+    """
+
+    def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """A request to edit.
+
+    Args:
+        images (`list` of `PIL.Image.Image`): The one to edit, then references; RGB.
+        prompt (`str`): The instruction; empty with a plan.
+        plan ([`EditPlan`], *optional*): Carried out in place of an instruction.
+        mask (`PIL.Image.Image`, *optional*): Mode L, white where the picture may change.
+        n (`int`): How many pictures.
+        size (`tuple`, *optional*): Width and height within which they are to fit.
+        output_format (`str`): Of `FORMATS`.
+        seed (`int`, *optional*): Of the noise.
+        turns (`str`): As in the pipeline's call.
+        arguments (`dict`): All other fields: the editor's, their values as JSON where they are that.
+    """
+
+    images: list[Image.Image]
+    prompt: str = ""
+    plan: EditPlan | None = None
+    mask: Image.Image | None = None
+    n: int = 1
+    size: tuple[int, int] | None = None
+    output_format: str = "png"
+    seed: int | None = None
+    turns: Turns = "single"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def read_edit(form: FormData, max_pixels: int = MAX_PIXELS) -> EditRequest:
+    """The request to edit that a form holds.
+
+    Raises:
+        Refused
+    """
+    rest = {name: value for name, value in form.multi_items() if name not in (*_PICTURES, "mask", "model", *IGNORED)}
+    plan = _plan(_text(rest, "plan")) if "plan" in rest else None
+    prompt = _text(rest, "prompt") if plan is None else str(rest.pop("prompt", ""))
+    if rest.pop("response_format", "b64_json") != "b64_json":
+        raise Refused("Pictures are sent as b64_json; there are no addresses of them here.", param="response_format")
+    if _json(rest.pop("stream", False)) or _json(rest.pop("partial_images", 0)):
+        raise Refused("Pictures are not streamed here.", param="stream")
+    turns = rest.pop("turns", "single")
+    if turns not in get_args(Turns):
+        raise Refused(f"`turns` is one of {', '.join(get_args(Turns))}.", param="turns")
+    output_format = rest.pop("output_format", "png")
+    if output_format not in FORMATS:
+        raise Refused(f"`output_format` is one of {', '.join(FORMATS)}.", param="output_format")
+    return EditRequest(
+        _pictures(form, max_pixels),
+        _checked("prompt", check_instruction, prompt) if plan is None else "",
+        plan,
+        _mask(form, max_pixels),
+        _whole(rest, "n", 1, MAX_IMAGES, 1) or 1,
+        _size(rest.pop("size", None)),
+        output_format,
+        _whole(rest, "seed", 0, 2**63 - 1),
+        turns,
+        {name: _json(value) for name, value in rest.items()},
+    )
+
+
+def read_plan_request(form: FormData, max_pixels: int = MAX_PIXELS) -> tuple[list[Image.Image], str]:
+    """The pictures, and the instruction to plan; raises as `read_edit` does."""
+    prompt = _checked("prompt", check_instruction, _text(dict(form.multi_items()), "prompt"))
+    return _pictures(form, max_pixels), prompt
+
+
+_PICTURES = ("image", "image[]")
+
+
+def _pictures(form: FormData, max_pixels: int) -> list[Image.Image]:
+    uploads = [value for name in _PICTURES for value in form.getlist(name)]
+    if not uploads:
+        raise Refused("There is no picture: send it as `image`.", param="image")
+    if len(uploads) > MAX_PICTURES:
+        raise Refused(f"At most {MAX_PICTURES} pictures are taken.", param="image")
+    return [_picture("image", upload, max_pixels) for upload in uploads]
+
+
+def _picture(name: str, upload: Any, max_pixels: int) -> Image.Image:
+    if not isinstance(upload, UploadFile):
+        raise Refused(f"`{name}` is sent as a file.", param=name)
+    return _checked(name, lambda file: load_picture(file, max_pixels), upload.file)
+
+
+def _mask(form: FormData, max_pixels: int) -> Image.Image | None:
+    """OpenAI's masks are clear where the picture may change, those of editors white there."""
+    upload = form.get("mask")
+    if upload is None:
+        return None
+    white = _picture("mask", upload, max_pixels).convert("L")
+    upload.file.seek(0)  # type: ignore[union-attr]
+    with Image.open(upload.file) as mask:  # type: ignore[union-attr]  # it was opened as an allowed format above
+        if mask.has_transparency_data:
+            return ImageChops.invert(mask.convert("RGBA").getchannel("A"))
+    return white
+
+
+def _plan(text: str) -> EditPlan:
+    return _checked("plan", lambda sent: check_plan(EditPlan.from_json(sent)), text)
+
+
+def _checked(name: str, check: Any, value: Any) -> Any:
+    try:
+        return check(value)
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error), param=name) from error
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.pop(name, None)
+    if not isinstance(value, str) or not value.strip():
+        raise Refused(f"There is no `{name}`.", param=name)
+    return value
+
+
+def _whole(fields: dict[str, Any], name: str, least: int, most: int, default: int | None = None) -> int | None:
+    text = fields.pop(name, None)
+    if text is None:
+        return default
+    if not isinstance(text, str) or not text.isdecimal() or not least <= int(text) <= most:
+        raise Refused(f"`{name}` is a whole number from {least} to {most}.", param=name)
+    return int(text)
+
+
+def _size(text: Any) -> tuple[int, int] | None:
+    if text in (None, "auto"):
+        return None
+    found = _SIZE.fullmatch(str(text))
+    if found is None:
+        raise Refused('`size` is "auto" or WIDTHxHEIGHT, such as "1024x1024".', param="size")
+    return int(found[1]), int(found[2])
+
+
+def _json(value: Any) -> Any:
+    """A field's text as what it says in JSON; as it is where it is none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def about(error: Refused) -> Mapping[str, Any]:
+    """The error as OpenAI's protocol has it."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}

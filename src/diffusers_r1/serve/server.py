@@ -1,0 +1,277 @@
+"""The addresses of the server: `/v1/models`, `/v1/plans` and `/v1/images/edits`.
+
+Requests wait here for one of a few threads. What must not happen to one editor or planner at the same time is not decided
+here but by the pipeline, which has the locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..app.uploads import MAX_PIXELS
+from ..endpoints import EndpointError
+from ..images import to_png
+from ..pipelines.remote import RemotePipeline
+from ..records import Failure
+from ..remote_editor import MASK
+from .form import FORMATS, MAX_BYTES, EditRequest, Refused, about, read_edit, read_plan_request
+
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = (
+    8  # requests under way: pictures are opened, planned and edited side by side as far as the pipeline lets them
+)
+MAX_WAITING = 64  # requests beside these; more are asked to come again
+QUALITY = 95
+
+
+class Service:
+    """Answers requests over a pipeline.
+
+    Args:
+        pipe ([`ImageEditR1Pipeline`] or [`RemotePipeline`]): Used from several threads.
+        name (`str`): What the one model is called to clients.
+        key (`str`, *optional*): Let in only those who send it as a bearer token.
+        max_pixels (`int`, defaults to 2**24): The largest width x height of a picture.
+        max_waiting (`int`, defaults to 64): How many requests may wait.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        name: str,
+        key: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_waiting: int = MAX_WAITING,
+    ):
+        self.pipe, self.name, self.key = pipe, name, key
+        self.max_pixels, self.max_waiting = max_pixels, max_waiting
+        self._here = 0
+        self._threads = asyncio.Semaphore(AT_ONCE)
+
+    def app(self) -> Starlette:
+        """The service as an ASGI application."""
+        routes = [
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name:path}", self.model),
+            Route("/v1/plans", self.plans, methods=["POST"]),
+            Route("/v1/images/edits", self.edits, methods=["POST"]),
+        ]
+        return Starlette(
+            routes=routes,
+            exception_handlers={Refused: _refusal, HTTPException: _http_error, Exception: _fault},
+        )
+
+    async def models(self, request: Request) -> Response:
+        self._let_in(request)
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        self._let_in(request)
+        self._check_model(request.path_params["name"])
+        return JSONResponse(self._model())
+
+    async def plans(self, request: Request) -> Response:
+        """What an instruction about a picture becomes: the plan as `EditPlan.to_dict` writes it."""
+        self._let_in(request)
+        async with _Form(request) as form:
+            self._check_model(form.get("model"))
+
+            def work() -> dict[str, Any]:
+                images, prompt = read_plan_request(form, self.max_pixels)
+                return self._asked(lambda: self.pipe.check_planning([images], prompt), self.pipe.plan_checked)[
+                    0
+                ].to_dict()
+
+            return JSONResponse({"object": "plan", **await self._in_thread(work)})
+
+    async def edits(self, request: Request) -> Response:
+        """The edited pictures, with the plan that was carried out."""
+        self._let_in(request)
+        async with _Form(request) as form:
+            self._check_model(form.get("model"))
+
+            def work() -> dict[str, Any]:
+                asked = read_edit(form, self.max_pixels)
+                call = self._call(asked)
+                out = self._asked(lambda: self.pipe.check_inputs(**call), self.pipe.run_checked)
+                if getattr(out, "interrupted", False):
+                    raise Refused("The server is ending.", 503)
+                pictures = [_encoded(image, asked) for image in out.images]
+                return {"data": [{"b64_json": picture} for picture in pictures], "plan": out.plans[0].to_dict()}
+
+            answer = await self._in_thread(work)
+        return JSONResponse({"created": int(time.time()), **answer})
+
+    def _call(self, asked: EditRequest) -> dict[str, Any]:
+        """The arguments of the pipeline's call."""
+        call: dict[str, Any] = {"image": [asked.images], "turns": asked.turns, "num_images_per_prompt": asked.n}
+        call |= {"instruction": asked.prompt} if asked.plan is None else {"plan": asked.plan}
+        if asked.mask is not None:
+            call[self._mask_name()] = asked.mask
+        if asked.seed is not None and isinstance(self.pipe, RemotePipeline):
+            call["seed"] = asked.seed
+        elif asked.seed is not None:
+            import torch
+
+            call["generator"] = torch.Generator().manual_seed(asked.seed)
+        for name in asked.arguments:
+            if name in _NOT_FOR_CLIENTS or name in call:
+                raise Refused(f"`{name}` is no field of a request.", param=name)
+        return {**call, **asked.arguments}
+
+    def _mask_name(self) -> str:
+        """What the editor calls its mask."""
+        if isinstance(self.pipe, RemotePipeline):
+            return MASK
+        from ..editors import traits_of
+
+        name = traits_of(self.pipe.editor).mask
+        if name is None:
+            raise Refused("This editor takes no mask.", param="mask")
+        return name
+
+    def _asked(self, check: Callable[[], Any], run: Callable[[Any], Result]) -> Result:
+        """What does not fit is the client's fault; what fails after that is not."""
+        try:
+            call = check()
+        except (TypeError, ValueError) as error:
+            raise Refused(str(error)) from error
+        try:
+            return run(call)
+        except EndpointError as error:  # of a server behind this one, which may refuse a content
+            raise Refused(str(error), 400 if error.kind is Failure.REFUSED else 502) from error
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        """The result of `work`, when it is its turn. The threads are daemons: nobody waits for them to end a program."""
+        if self._here >= AT_ONCE + self.max_waiting:
+            raise Refused(f"{self._here} requests wait already; come again later.", 429, code="rate_limit_exceeded")
+        self._here += 1
+        try:
+            async with self._threads:
+                loop = asyncio.get_running_loop()
+                future: asyncio.Future[Result] = loop.create_future()
+
+                def run() -> None:
+                    try:
+                        result, fault = work(), None
+                    except BaseException as error:  # noqa: BLE001: raised again where it is waited for
+                        result, fault = None, error
+                    if not loop.is_closed():
+                        loop.call_soon_threadsafe(_settle, future, result, fault)
+
+                threading.Thread(target=run, daemon=True, name="request").start()
+                return await future
+        finally:
+            self._here -= 1
+
+    def _let_in(self, request: Request) -> None:
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key and not hmac.compare_digest(sent.encode(), self.key.encode()):
+            raise Refused("The API key is missing or wrong.", 401, code="invalid_api_key")
+
+    def _check_model(self, name: Any) -> None:
+        if name not in (None, "", self.name):
+            raise Refused(
+                f"There is no model {str(name)[:100]!r} here, only {self.name!r}.", 404, "model", "model_not_found"
+            )
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self.name, "object": "model", "created": 0, "owned_by": "diffusers-r1"}
+
+
+# Arguments of the pipeline's call that are code, files of this machine, or bounded by fields of their own.
+_NOT_FOR_CLIENTS = (
+    *("image", "instruction", "plan", "generator", "seed", "selector", "num_images_per_prompt", "num_plans", "mask"),
+    *(
+        "num_images_per_plan",
+        "output_type",
+        "return_dict",
+        "callback_on_plan",
+        "max_batch",
+        "max_new_tokens",
+        "generation",
+    ),
+    *("max_pixels", "upscale", "mask_image", "callback_on_step_end"),
+)
+
+
+class _Form:
+    """The form of a request, of at most `MAX_BYTES`; its files are closed at the end."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self._received = 0
+        self._receive = request._receive
+        request._receive = self._counted
+
+    async def _counted(self) -> Any:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > MAX_BYTES:
+            raise Refused(f"A request has at most {MAX_BYTES:,} bytes.", 413)
+        return message
+
+    async def __aenter__(self) -> Any:
+        if not self.request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise Refused("A request is a form of the type multipart/form-data, with the picture as a file.", 415)
+        try:
+            self.form = await self.request.form(max_files=32, max_fields=64, max_part_size=2**20)
+        except ClientDisconnect:
+            raise Refused("The client has gone.") from None
+        return self.form
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.form.close()
+
+
+def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if fault is None:
+        future.set_result(result)
+    else:
+        future.set_exception(fault)
+
+
+def _encoded(image: Image.Image, asked: EditRequest) -> str:
+    if asked.size is not None:
+        scale = min(asked.size[0] / image.width, asked.size[1] / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    if asked.output_format == "png":
+        return base64.b64encode(to_png(image)).decode()
+    file = io.BytesIO()
+    image.save(file, FORMATS[asked.output_format], quality=QUALITY)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+async def _refusal(request: Request, error: Any) -> Response:
+    return JSONResponse(about(error), error.status, {"Retry-After": "1"} if error.status in (429, 503) else None)
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    return JSONResponse(about(Refused(str(error.detail), error.status_code)), error.status_code)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    logger.error("A request failed.", exc_info=error)
+    return JSONResponse(about(Refused("This did not work; the log of the server says why.", 500)), 500)
