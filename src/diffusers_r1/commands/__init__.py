@@ -19,7 +19,7 @@ VERBS = {
     "edit": "edit a picture as an instruction, or a plan, says",
     "plan": "print the plan that an instruction becomes, without editing",
     "app": "serve a page to edit pictures and plans in a browser",
-    "serve": "serve OpenAI's /v1/images/edits, with a planner in front of the editor",
+    "serve": "serve OpenAI's /v1/images/edits over the pipeline",
     "demo": "edit a shipped picture with the shipped bundle",
     "evaluate": "measure methods on benchmarks: pictures, scores, a report",
     "compare": "print what one run of evaluate gains over another",
