@@ -23,7 +23,8 @@ def without_encoding(source: str) -> list[int]:
             continue
         whole, name = ast.unparse(node.func), getattr(node.func, "attr", getattr(node.func, "id", None))
         named = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if "encoding" in named or whole in ("Image.open", "PIL.Image.open", "tarfile.open"):
+        # Those of importlib's metadata are read in UTF-8 and take no encoding.
+        if "encoding" in named or whole in ("Image.open", "PIL.Image.open", "tarfile.open", "metadata.read_text"):
             continue
         # The mode is the first argument of a method, the second of a function.
         modes = [named.get("mode", ""), *(ast.unparse(argument) for argument in node.args[:2])]

@@ -45,10 +45,11 @@ def program() -> str:
 def _source(extra: str) -> str:
     """What pip is given. How a package was installed stands in its `direct_url.json` (PEP 610); of an index there is none."""
     try:
-        installed = distribution(NAME).read_text("direct_url.json")
+        metadata = distribution(NAME)
     except PackageNotFoundError:  # run from a folder of sources, as by PYTHONPATH
         root = Path(__file__).parents[2]
         return f'-e "{root}[{extra}]"' if (root / "setup.py").exists() else f'"{NAME}[{extra}]"'
+    installed = metadata.read_text("direct_url.json")  # in UTF-8, always
     if installed is None:
         return f'"{NAME}[{extra}]"'
     origin = json.loads(installed)

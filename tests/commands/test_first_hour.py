@@ -95,7 +95,7 @@ def test_a_wrong_key(servers, desk):
     done = run(command, desk)
     line = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout) == (1, "") and "401" in line and planner.url in line
-    assert "wrong" not in line and not editor.requests and not (desk / "edited.png").exists()
+    assert "sk-not-ours" not in done.stderr and not editor.requests and not (desk / "edited.png").exists()
     assert time.monotonic() - begun < 120
 
 

@@ -144,14 +144,12 @@ def test_errors_are_errors_in_openais_form(client, call, kind, param, said):
 
 
 def test_the_key_is_asked_for(local):
-    for key in ("another", "ä"):
-        with (
-            openai.OpenAI(base_url=local, api_key="x", default_headers={"Authorization": f"Bearer {key}".encode("latin-1")},
-                          max_retries=0) as stranger,
-            pytest.raises(openai.AuthenticationError) as error,
-        ):  # fmt: skip
+    with openai.OpenAI(base_url=local, api_key="another", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError) as error:
             stranger.models.list()
         assert error.value.code == "invalid_api_key"
+        with pytest.raises(openai.AuthenticationError):
+            stranger.images.edit(image=png(), prompt="make it blue", model="tiny")
 
 
 def test_what_is_no_form_and_what_is_too_long_is_refused(client, local):
