@@ -12,6 +12,7 @@ from PIL import Image, ImageChops
 from starlette.datastructures import FormData, UploadFile
 
 from ..app.uploads import MAX_PIXELS, check_instruction, check_plan
+from ..images import FORMATS as ALLOWED
 from ..images import load_picture
 from ..plan import EditPlan, Turns
 
@@ -76,7 +77,9 @@ def read_edit(form: FormData, max_pixels: int = MAX_PIXELS) -> EditRequest:
     Raises:
         Refused
     """
-    rest = {name: value for name, value in form.multi_items() if name not in (*_PICTURES, "mask", "model", *IGNORED)}
+    rest: dict[str, Any] = {
+        name: value for name, value in form.multi_items() if name not in (*_PICTURES, "mask", "model", *IGNORED)
+    }
     plan = _plan(_text(rest, "plan")) if "plan" in rest else None
     prompt = _text(rest, "prompt") if plan is None else str(rest.pop("prompt", ""))
     if rest.pop("response_format", "b64_json") != "b64_json":
@@ -129,15 +132,14 @@ def _picture(name: str, upload: Any, max_pixels: int) -> Image.Image:
 
 def _mask(form: FormData, max_pixels: int) -> Image.Image | None:
     """OpenAI's masks are clear where the picture may change, those of editors white there."""
-    upload = form.get("mask")
+    upload: Any = form.get("mask")
     if upload is None:
         return None
     white = _picture("mask", upload, max_pixels).convert("L")
-    upload.file.seek(0)  # type: ignore[union-attr]
-    with Image.open(upload.file) as mask:  # type: ignore[union-attr]  # it was opened as an allowed format above
-        if mask.has_transparency_data:
-            return ImageChops.invert(mask.convert("RGBA").getchannel("A"))
-    return white
+    upload.file.seek(0)
+    with Image.open(upload.file, formats=ALLOWED) as mask:  # of an allowed format, or it would have been refused above
+        clear = mask.convert("RGBA").getchannel("A") if mask.has_transparency_data else None
+    return white if clear is None else ImageChops.invert(clear)
 
 
 def _plan(text: str) -> EditPlan:

@@ -1,0 +1,42 @@
+"""What a form of OpenAI's client means to the pipeline."""
+
+import io
+
+import pytest
+from PIL import Image, ImageChops
+from starlette.datastructures import FormData, UploadFile
+
+from diffusers_r1.serve.form import Refused, read_edit
+
+
+GREY = Image.linear_gradient("L").resize((8, 8))
+
+
+def upload(picture: Image.Image) -> UploadFile:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return UploadFile(file)
+
+
+def form(**fields) -> FormData:
+    return FormData({"image": upload(GREY), "prompt": "make it blue", **fields})
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_a_mask_is_white_where_the_picture_may_change(mode):
+    """OpenAI's clients send it clear there, those of other editors white."""
+    mask = GREY if mode == "L" else Image.merge("RGBA", (GREY, GREY, GREY, ImageChops.invert(GREY)))
+    read = read_edit(form(mask=upload(mask))).mask
+    assert read.mode == "L" and ImageChops.difference(read, GREY).getextrema() == (0, 0)
+
+
+def test_other_fields_are_the_editors_and_openais_own_are_not_gone_by():
+    asked = read_edit(form(seed="4", guidance_scale="2.5", negative_prompt="blurry", size="16x32", quality="high"))
+    assert (asked.seed, asked.size, asked.n) == (4, (16, 32), 1)
+    assert asked.arguments == {"guidance_scale": 2.5, "negative_prompt": "blurry"}
+
+
+def test_a_picture_is_a_file_and_no_address():
+    with pytest.raises(Refused, match="sent as a file") as refused:
+        read_edit(form(image="http://127.0.0.1/private.png"))
+    assert refused.value.param == "image"
