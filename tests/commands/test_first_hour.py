@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +90,10 @@ def test_a_wrong_key(servers, desk):
     for server in servers:
         server.replies[:] = [(401, {"error": {"message": "that is no key"}}, {})]
     (command,) = typed("A wrong key", servers)
-    begun = time.monotonic()
     done = run(command, desk)
     line = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout) == (1, "") and "401" in line and planner.url in line
     assert "sk-not-ours" not in done.stderr and not editor.requests and not (desk / "edited.png").exists()
-    assert time.monotonic() - begun < 120
 
 
 def test_a_plan_changed_by_hand(servers, desk):
