@@ -12,6 +12,7 @@ INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
     "train": ["trl>=1.16", "peft>=0.18", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.9"],
+    "lora": ["peft>=0.18"],  # planners that are adapters, such as imageedit-r1-smollm2
     "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6.0"],

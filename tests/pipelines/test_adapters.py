@@ -85,6 +85,13 @@ def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch
             load_planner(none, base=folders / "base")
 
 
+def test_without_peft_an_adapter_is_refused_before_its_base_is_loaded(folders, monkeypatch):
+    monkeypatch.setattr("transformers.utils.is_peft_available", lambda: False)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", pytest.fail)
+    with pytest.raises(ImportError, match=r"is a LoRA adapter, which takes PEFT: .*\[lora\]"):
+        load_planner(folders / "adapter")
+
+
 def test_the_second_question_goes_to_the_model_without_its_adapter(folders, tmp_path):
     base, processor, prompts = load_planner(folders / "base", dtype="float32")
     adapted, _, _ = load_planner(folders / "adapter", dtype="float32")

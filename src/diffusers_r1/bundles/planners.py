@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import schema
 from ..belongings import belongings, keep
+from ..installing import install_line
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, resolve
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
 from ..planners.remote import RemotePlanner
@@ -79,6 +80,7 @@ def _load_from(
     if (folder / ADAPTER_INDEX).is_file():
         if folder.resolve() in adapters:
             raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
+        _check_peft(folder)
         base = _resolve_base(folder, given_base)
         model, processor, _ = _load_from(base, settings, [*adapters, folder.resolve()])
         own, prompts = load_adapter(model, folder)
@@ -90,6 +92,13 @@ def _load_from(
         planner = RemotePlanner.from_pretrained(folder, **settings)
         return planner, None, _prompts_in(folder, planner)
     return _load_here(folder, settings)
+
+
+def _check_peft(adapter: Path) -> None:
+    from transformers.utils import is_peft_available
+
+    if not is_peft_available():
+        raise ImportError(f"The planner in {adapter} is a LoRA adapter, which takes PEFT: {install_line('lora')}")
 
 
 def _resolve_base(adapter: Path, given: str | Path | None) -> Path:
@@ -193,10 +202,14 @@ def load_adapter(
     Returns:
         `tuple`: the processor that was saved beside the adapter, `None` if there is none; the prompts, the default ones
         if there are none.
+
+    Raises:
+        ImportError: If PEFT is not installed; the message says how to.
     """
     from transformers import AutoProcessor
 
     folder = resolve(name, **hub)
+    _check_peft(folder)
     with naming(folder / ADAPTER_INDEX):
         model.load_adapter(str(folder))
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
