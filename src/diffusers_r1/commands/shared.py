@@ -161,7 +161,7 @@ def load_pipeline(
         own = {"planner", "editor"} - set(parts)
         if own:
             name = args.model or SCENES
-            pipe = ImageEditR1Pipeline.from_pretrained(name, **placing.of_bundle(args, name, dtype, own), **parts)
+            pipe = ImageEditR1Pipeline.from_pretrained(name, **_dtype(dtype), **parts)
         else:
             pipe = ImageEditR1Pipeline(**parts)
     return placing.place(pipe, args, device)
@@ -195,7 +195,7 @@ def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None =
         return {}
     from ..bundles.planners import load_planner
 
-    settings = {} if is_address(args.planner) else placing.of_planner(args, dtype)
+    settings = {} if is_address(args.planner) else _dtype(dtype)
     planner, processor, _ = load_planner(args.planner, args.planner_model, args.planner_base, **settings)
     return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
@@ -213,7 +213,11 @@ def _editor(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = 
         return {"editor": RemoteEditor(name, args.editor_model)}
     from ..pipelines.nested.loading import load_editor
 
-    return {"editor": load_editor(name, **placing.of_editor(args, name, dtype))}
+    return {"editor": load_editor(name, **_dtype(dtype))}
+
+
+def _dtype(dtype: torch.dtype | None) -> dict[str, Any]:
+    return {} if dtype is None else {"dtype": dtype}
 
 
 def check_set(pipe: ImageEditR1Pipeline | RemotePipeline, arguments: dict[str, Any]) -> None:
