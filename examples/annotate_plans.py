@@ -38,6 +38,7 @@ from diffusers_r1.data.options import add_row_options, check_row_options, positi
 from diffusers_r1.data.rows import fit
 from diffusers_r1.endpoints import KEY, Endpoint, EndpointError, check_address, map_concurrently
 from diffusers_r1.images import load_picture, to_png
+from diffusers_r1.names import is_address
 from diffusers_r1.plan import Fault, FaultKind
 from diffusers_r1.prompts import FILE_NAME, Prompts
 from diffusers_r1.tags import REASONING, read_decomposition, writable
@@ -151,6 +152,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             check_address(args.base_url)
         except ValueError as error:
             parser.error(f"--base_url: {error}")
+    elif is_address(args.planner):
+        parser.error("--planner is loaded here; a teacher behind an address is --base_url and --model")
     if args.base_url and not args.model:
         parser.error("--base_url needs the --model to ask there")
     if args.prompts and not (args.prompts / FILE_NAME).is_file():

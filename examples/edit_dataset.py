@@ -17,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers_r1.commands.shared import add_bundle_arguments, add_editor_arguments, seed
+from diffusers_r1.commands.shared import add_bundle_arguments, add_editor_arguments, add_planner_arguments, seed
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.many import RowFailed, Settings, edit_data_set, is_ours
+from diffusers_r1.plan import TURNS
 
 
 ROWS = ("dataset_name", "dataset_path", "dataset_split", "dataset_columns", "dataset_seed")
@@ -32,6 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_row_options(parser)
     models = parser.add_argument_group("models")
     add_bundle_arguments(models)
+    add_planner_arguments(models)
     models.add_argument(
         "--vllm", metavar="PLANNER", help="plan with vLLM engines of this planner, not the bundle's own"
     )
@@ -39,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--max_new_tokens", type=positive, default=512, help="of an agent's answer (default: %(default)s)"
     )
     models.add_argument(
-        "--turns", choices=("single", "multi"), default="single", help="sub-requests at once or one by one"
+        "--turns", choices=TURNS, default="single", help="how plans are carried out (default: %(default)s)"
     )
     models.add_argument(
         "--seed", type=seed, default=0, help="of the noise, with each row's number (default: %(default)s)"

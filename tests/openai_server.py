@@ -22,7 +22,7 @@ import time
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,7 +64,12 @@ class Running:
 def said(text: object, **details: object) -> dict:
     """A chat completion; `details` are further fields of its choice."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **details}
-    return {"id": "1", "model": "judge-2025-01-01", "choices": [choice], "usage": {"prompt_tokens": 3}}
+    return {
+        "id": "1",
+        "model": "judge-2025-01-01",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 7},
+    }
 
 
 EDITS = (Edit("recolor", "coat", "the car's red"), Edit("remove", "man behind the car", "nothing"))
@@ -145,6 +150,24 @@ def scripted(*replies: object) -> Iterator[Scripted]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def planning(answers: Mapping[str, tuple[str, str]]) -> Iterator[Scripted]:
+    """A planner that knows what to say to each instruction, first and second; `answers[""]` is for all others.
+
+    Worked examples, of which each is two questions and two answers, may stand before the question.
+    """
+
+    def reply(body: bytes) -> dict:
+        messages = json.loads(body)["messages"]
+        is_second = len(messages) % 4 == 3
+        asked = json.dumps(messages[-3 if is_second else -1], ensure_ascii=False)
+        quoted = {json.dumps(text, ensure_ascii=False)[1:-1]: both for text, both in answers.items()}
+        return said(next(both for text, both in quoted.items() if text in asked)[is_second])
+
+    with scripted((200, reply, {})) as server:
+        yield server
 
 
 def hang_up(handler: ScriptedHandler) -> None:

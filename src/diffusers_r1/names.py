@@ -16,6 +16,7 @@ from typing import Any
 
 PIPELINE_INDEX = "model_index.json"
 ADAPTER_INDEX = "adapter_config.json"
+ADDRESS = ("http://", "https://")
 HUB_SETTINGS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
 _BUNDLES = Path(__file__).parent / "bundles"
@@ -40,6 +41,11 @@ def local(name: str | Path) -> Path | None:
     if Path(name).is_dir():
         return Path(name)
     return _BUNDLES / str(name) if str(name) in shipped() else None
+
+
+def is_address(name: str | Path | None) -> bool:
+    """Whether a name is the address of a server, which has a model loaded."""
+    return str(name).lower().startswith(ADDRESS)
 
 
 def only_indexes(folder: Path, files: list[str]) -> list[str]:
@@ -69,6 +75,10 @@ def resolve(
     text, folder = str(name), local(name)
     if folder is not None:
         return folder
+    if is_address(name):
+        raise OSError(
+            f"{text} is an address. Here weights are needed: name a folder, a shipped bundle, or one on the Hub."
+        )
     if not _HUB_NAME.fullmatch(text):
         raise OSError(
             f"{text!r} is neither a folder nor a bundle that comes with diffusers-r1 ({', '.join(shipped())})."

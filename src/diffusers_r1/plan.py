@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import schema
 
 
 Turns = Literal["single", "multi", "auto", "composed"]
+TURNS: tuple[Turns, ...] = get_args(Turns)
 
 
 class FaultKind(str, Enum):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageChops
 
 from .endpoints import KEY, Endpoint, EndpointError, load_address, map_in_order, save_address
+from .plan import EditPlan, Turns
 
 
 if TYPE_CHECKING:
@@ -193,6 +194,15 @@ def check_remote_editor(arguments: Mapping[str, Any]) -> None:
                 raise TypeError(f"`{name}` cannot be sent to a server: it is a {type(value).__name__}.") from None
     if (arguments.get("width") is None) != (arguments.get("height") is None):
         raise TypeError("`width` and `height` go together.")
+
+
+def remote_prompts(plan: EditPlan, turns: Turns) -> list[str]:
+    """What a server is asked, one entry per turn. `"auto"` is single: what a server reads is not known.
+
+    Raises:
+        ValueError: For `"composed"`, which goes into the editor's own computation.
+    """
+    return plan.prompts("single" if turns == "auto" else turns)
 
 
 def remote_working_size(size: tuple[int, int]) -> tuple[int, int]:

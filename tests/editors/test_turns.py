@@ -156,5 +156,5 @@ class TestThroughThePipeline:
         assert difference(short.images[0], single.images[0]) == 0
 
     def test_a_word_that_is_no_way(self, pipe):
-        with pytest.raises(ValueError, match='"auto" or "composed"'):
+        with pytest.raises(ValueError, match="one of single, multi, auto, composed, not"):
             pipe(picture((64, 64)), plan=plan(SHORT), turns="thrice")

@@ -1,10 +1,8 @@
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import tiny_models
+from openai_server import planning
 
 from diffusers_r1 import records
 from diffusers_r1.bundles.planners import save_planner
@@ -261,11 +259,17 @@ def test_rows_of_another_truth_under_one_name_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("planners", "message"), [([], "at least one"), (["remote"], "remote_url"), (["x+fast"], r"not \+fast")]
+    ("planners", "message"),
+    [
+        ([], "at least one"),
+        (["x+fast"], r"not \+fast"),
+        (["rule", "http://me:secret@host/v1"], "holds no names, keys"),
+    ],
 )
 def test_planners_that_cannot_be(planners, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=1)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.tiny
@@ -283,59 +287,39 @@ def test_a_model_is_measured_whether_or_not_it_sees(sees, tmp_path, prompts):
         assert table["figures"]["seconds"]["mean"] > 0 and 1 <= table["figures"]["tokens"]["mean"] <= 2 * 331
 
 
-@contextmanager
-def answering(answers: dict[str, tuple[str, str]]):
-    """A server that knows what to say to each instruction, first and second."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
-            said = next(
-                said for asked, said in answers.items() if asked in json.dumps(messages[0], ensure_ascii=False)
-            )
-            content = {
-                "choices": [{"message": {"content": said[len(messages) > 1]}}],
-                "usage": {"completion_tokens": 7},
-            }
-            body = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+def true_answers(rows: list[Row]) -> dict[str, tuple[str, str]]:
+    return {row.instruction: (write_decomposition(row.edits), write_sequence(row.requests)) for row in rows}
 
 
-def test_a_remote_planner_is_asked_both_questions(tmp_path):
-    rows = read_rows("sentences", limit=3)
-    answers = {
-        json.dumps(row.instruction, ensure_ascii=False)[1:-1]: (
-            write_decomposition(row.edits),
-            write_sequence(row.requests),
-        )
-        for row in rows[:2]
-    } | {"": ("I cannot do that.", "")}
-    with answering(answers) as url:
-        evaluate_planners(
-            tmp_path, ["sentences"], ["remote"], limit=3, remote_url=url, remote_model="m", concurrency=1
-        )
-    figures = json.loads((tmp_path / "planners.json").read_text())["sentences"]["remote"]["figures"]
-    assert figures["format"]["mean"] == figures["exact"]["mean"] == pytest.approx(2 / 3)
-    assert figures["tokens"]["mean"] == pytest.approx((14 + 14 + 7) / 3)
+def test_a_planner_behind_an_address_is_asked_both_questions(tmp_path):
+    answers = true_answers(read_rows("sentences", limit=3)[:2]) | {"": ("I cannot do that.", "")}
+    with planning(answers) as server:
+        server.files["/v1/models"] = json.dumps({"data": [{"id": "served"}]}).encode()
+        evaluate_planners(tmp_path, ["sentences"], [server.url, f"{server.url}+few-shot"], limit=3, concurrency=1)
+    tables = json.loads((tmp_path / "planners.json").read_text())["sentences"]
+    assert list(tables) == ["served", "served+few-shot"]  # not by the address, which is nobody else's business
+    for table in tables.values():
+        figures = table["figures"]
+        assert figures["format"]["mean"] == figures["exact"]["mean"] == pytest.approx(2 / 3)
+        assert figures["tokens"]["mean"] == pytest.approx((14 + 14 + 7) / 3)
+    assert server.url not in (tmp_path / "planners.json").read_text()
+
+
+def test_a_server_is_asked_for_the_format(tmp_path):
+    with planning(true_answers(read_rows("sentences", limit=2))) as server:
+        name = f"{server.url}+constrained"
+        evaluate_planners(tmp_path, ["sentences"], [name], limit=2, planner_model="m", concurrency=1)
+        bodies = [json.loads(body) for _, _, body in server.requests]
+    assert len(bodies) == 4 and all("regex" in body for body in bodies)
 
 
 def test_from_the_command_line(tmp_path, capsys):
     arguments = ["evaluate", "--output_dir", str(tmp_path), "--benchmark", "sentences", "--limit", "4"]
     assert main([*arguments, "--planners", "rule", "truth"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "planners.md")
+    with planning(true_answers(read_rows("sentences", limit=4))) as server:
+        assert main([*arguments, "--planner", server.url, "--planner_model", "served"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "planners.md")
+    assert "served" in (tmp_path / "planners.md").read_text()
     assert main(arguments) == 2 and "--planners" in capsys.readouterr().err
     assert main([*arguments, "scenes", "--planners", "rule"]) == 2

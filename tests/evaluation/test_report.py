@@ -8,6 +8,7 @@ from diffusers_r1 import EditPlan, records
 from diffusers_r1.evaluation import compare, estimate, write_report
 from diffusers_r1.evaluation.report import estimate_share
 from diffusers_r1.evaluation.runs import BENCHMARKS, EDITS, JUDGES, PLANS, SAMPLES, SCORES, VARIANTS
+from diffusers_r1.plan import TURNS
 
 
 @pytest.mark.parametrize("n", [50, 500, 5000])
@@ -95,7 +96,9 @@ def write_run(folder, scores, requests=None, failed_calls=0, metrics=None):
                     folder / PLANS, {"sample": id, "method": method, "settings": "p", "plan": plan.to_dict()}
                 )
                 picture = None if figure == "no picture" else f"pictures/{name}-{i}-{method}-{turns}.png"
-                records.append(folder / EDITS, {"sample": id, **variant, "plans": "p", "picture": picture})
+                records.append(
+                    folder / EDITS, {"sample": id, **variant, "plans": "p", "asked": [*asked], "picture": picture}
+                )
                 if picture:
                     Image.new("RGB", (8, 8), "red").save(folder / picture)
                     values = None if figure is None else dict.fromkeys(metrics or ["overall"], figure)
@@ -152,8 +155,25 @@ def test_single_against_multi_by_the_number_of_sub_requests(run):
     text, figures = report(run)
     rows = {row["sub-requests"]: row for row in figures["by_requests"][0]["rows"]}
     assert {count: row["single"]["n"] for count, row in rows.items()} == {1: 1, 2: 2, 4: 1}
-    assert (rows[2]["single"]["mean"], rows[2]["multi"]["mean"], rows[2]["single - multi"]["mean"]) == (2, 1, 1)
+    assert {row["against"] for row in rows.values()} == {"multi"}
+    assert (rows[2]["single"]["mean"], rows[2]["other"]["mean"], rows[2]["single - other"]["mean"]) == (2, 1, 1)
     assert "| 4 or more |" in text
+
+
+def test_single_against_every_other_way(tmp_path):
+    scores = {("r1", turns): {"psr": [figure] * 2} for figure, turns in enumerate(TURNS)}
+    folder = write_run(tmp_path / "run", scores, {"psr/0": 2, "psr/1": 3})
+    lines = records.read(folder / EDITS)
+    for line in lines:
+        if line["turns"] == "composed":
+            line["asked"] = [{"composed": ["make it red", "remove it"]}]
+    (folder / EDITS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text, figures = report(folder)
+    rows = figures["by_requests"][0]["rows"]
+    against = [turns for turns in TURNS if turns != "single"]
+    assert [(row["against"], row["sub-requests"]) for row in rows] == [(turns, n) for turns in against for n in (2, 3)]
+    assert [row["single - other"]["mean"] for row in rows] == [-1, -1, -2, -2, -3, -3]
+    assert "| r1 | composed | 2 |" in text
 
 
 def test_what_went_wrong_is_counted(run):

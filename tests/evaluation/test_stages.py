@@ -7,13 +7,17 @@ import weakref
 
 import pytest
 from data_sets import write_data_set
-from openai_server import scripted
+from openai_server import planning, scripted
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
-from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants
+from diffusers_r1.evaluation.benchmarks import SAMPLE_SEED
+from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants, unscored
 from diffusers_r1.installing import install_line
+from diffusers_r1.plan import TURNS
+from diffusers_r1.scenes import TEST_SEEDS, sample_task
+from diffusers_r1.tags import write_decomposition, write_sequence
 
 
 @pytest.mark.tiny
@@ -23,7 +27,7 @@ def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
         "output_dir": tmp_path / "run",
         "benchmarks": ["scenes-simple", "scenes-complex"],
         "methods": ["base", "untrained", "r1", "oracle", "remote"],
-        "turns": ["single", "multi"],
+        "turns": [*TURNS],
         "judges": ["scenes", "pixels", "viescore"],
         "model": str(bundle),
         "untrained": str(bundle),
@@ -39,7 +43,7 @@ def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
     report = evaluate(**options)
     run = tmp_path / "run"
     variants = [(variant["method"], variant["editor"], variant["turns"]) for variant in read_variants(run)]
-    planned = [(name, "tiny", turns) for name in ("untrained", "r1", "oracle") for turns in ("single", "multi")]
+    planned = [(name, "tiny", turns) for name in ("untrained", "r1", "oracle") for turns in TURNS]
     assert variants == [("base", "tiny", "single"), *planned, ("remote", "closed", "single")]
     assert len(read_edits(run)) == 4 * len(variants) and all(row["picture"] for row in read_edits(run))
     settings = {row["method"]: row["plans"] for row in read_edits(run)}
@@ -47,7 +51,7 @@ def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
     pictures = {row["picture"] for row in read_edits(run)}
     assert len(read_scores(run)) == 3 * len(pictures)
     text = report.read_text()
-    for heading in ("scenes: exact", "pixels: ssim", "viescore: overall", "single-turn against multi-turn"):
+    for heading in ("scenes: exact", "pixels: ssim", "viescore: overall", "single-turn against the other ways"):
         assert heading in text
 
     calls, files = remote.counts()["calls"], {path: path.stat().st_mtime_ns for path in run.rglob("pictures/**/*.png")}
@@ -96,6 +100,48 @@ def test_the_shipped_planner_is_above_the_bare_editor_beyond_doubt(tmp_path):
     report = evaluate(tmp_path, ["scenes-pointed"], ["base", "r1"], limit=30, batch_size=30, max_new_tokens=160)
     base, trained = json.loads(report.with_suffix(".json").read_text())["tables"][0]["rows"]
     assert trained["average"]["low"] > base["average"]["high"]
+
+
+@pytest.mark.tiny
+def test_a_planner_behind_an_address(bundle, tmp_path):
+    tasks = [sample_task(TEST_SEEDS + SAMPLE_SEED + number, "chained") for number in range(2)]
+    answers = {
+        task.instruction: (write_decomposition(task.edits), write_sequence(task.sub_requests)) for task in tasks
+    }
+    with planning(answers) as server:
+        given = {"planner": server.url, "planner_model": "served", "model": str(bundle), "device": "cpu"}
+        evaluate(tmp_path, ["scenes-chained"], ["r1", "oracle"], limit=2, **given)
+        times = len(server.requests)
+        evaluate(tmp_path, ["scenes-chained"], ["r1", "oracle"], limit=2, **given)
+        assert times == len(server.requests) == 4
+    pictures = [row["picture"] for row in read_edits(tmp_path)]
+    assert sorted(pictures[:2]) == sorted(pictures[2:])  # its plans are the true ones
+
+
+@pytest.mark.tiny
+def test_a_row_that_a_planner_refuses_takes_no_other_along(bundle, tmp_path):
+    tasks = [sample_task(TEST_SEEDS + SAMPLE_SEED + number, "chained") for number in range(3)]
+    refused = {"error": {"message": "content filter", "code": "content_filter"}}
+    with planning({"": (write_decomposition(tasks[0].edits), write_sequence(tasks[0].sub_requests))}) as server:
+        answer = server.replies[0]
+
+        def reply(handler):
+            body = server.requests[-1][2]
+            one = json.dumps(tasks[1].instruction)[1:-1].encode()
+            handler.answer(400, refused, {}) if one in body else handler.answer(200, answer[1](body), {})
+
+        server.replies[:] = [reply]
+        given = {"planner": server.url, "planner_model": "served", "model": str(bundle), "device": "cpu"}
+        evaluate(tmp_path, ["scenes-chained"], ["r1"], limit=3, concurrency=1, **given)
+        assert [row["picture"] is None for row in sorted(read_edits(tmp_path), key=lambda row: row["sample"])] == [
+            False,
+            True,
+            False,
+        ]
+        assert unscored(tmp_path) == (1, 3)
+        server.replies[:] = [answer]
+        evaluate(tmp_path, ["scenes-chained"], ["r1"], limit=3, concurrency=1, **given)
+    assert unscored(tmp_path) == (0, 3)
 
 
 @pytest.mark.tiny
@@ -189,6 +235,10 @@ def test_fields_of_a_remote_editor(tmp_path):
         ({"stage": "report"}, "`stage`"),
         ({"stage": "judge"}, "no pictures to judge"),
         ({"methods": ["remote"]}, "`remote_url` and `remote_model`"),
+        ({"planner": "http://localhost:1/v1"}, "plans for the method r1"),
+        ({"planner": "http://me:secret@host/v1", "methods": ["r1"]}, "holds no names, keys"),
+        ({"planner": "org/model", "planner_model": "m", "methods": ["r1"]}, "goes with an address"),
+        ({"turns": ["composed"]}, "guidance_scale"),
         ({"methods": ["untrained"], "model": "org/model"}, "org/model has none beside it"),
         ({"editors": ["imageedit-r1-scenes"] * 2}, "Named twice among the editors: imageedit-r1-scenes"),
         ({"judges": ["viescore"]}, "`judge_model`"),

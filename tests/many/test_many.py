@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import psutil
 import pytest
+from openai_server import planning
 from PIL import Image
 from ray.cluster_utils import Cluster
 
@@ -23,6 +24,8 @@ from diffusers_r1.endpoints import EndpointError
 from diffusers_r1.many import RowFailed, Settings, edit_data_set, engine, folder, workers
 from diffusers_r1.many.shards import RowState, attempt, generator_of
 from diffusers_r1.records import Failure, append, only_one_in, patiently, read
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import write_decomposition, write_sequence
 
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "edit_dataset.py"
@@ -387,6 +390,31 @@ def test_arguments_that_do_not_fit(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):
         parsed(tmp_path / "out", *options)
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"planner": "http://me:secret@host/v1"}, "holds no names, keys"),
+        ({"planner": "org/model", "planner_model": "m"}, "goes with a `planner` behind an address"),
+        ({"vllm": "org/model", "planner": "http://host/v1"}, "`vllm` is a planner whose weights"),
+        ({"vllm": "http://host/v1"}, "`vllm` is a planner whose weights"),
+    ],
+)
+def test_planners_that_cannot_be(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path, **options)
+
+
+@pytest.mark.tiny
+def test_a_planner_behind_an_address_plans_in_the_workers(tmp_path):
+    task = sample_task(7, "chained")
+    with planning({"": (write_decomposition(task.edits), write_sequence(task.sub_requests))}) as server:
+        args = parsed(tmp_path / "out", "--planner", server.url, "--planner_model", "served", "--turns", "auto")
+        found = script.settings_of(args)
+        plan = workers.load_planning_part(found).plan(task.image, task.instruction)
+    assert (plan.edits, plan.requests, plan.fallback) == (task.edits, task.sub_requests, False)
+    assert found.turns == "auto" and found.identity()["planner_model"] == "served"
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):

@@ -11,12 +11,15 @@ from accelerate.hooks import AlignDevicesHook, CpuOffload
 from diffusers import DiffusionPipeline, FluxKontextPipeline, StableDiffusionInstructPix2PixPipeline
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from diffusers.quantizers import PipelineQuantizationConfig
+from openai_server import scripted
 from PIL import Image
 
 from diffusers_r1 import ImageEditR1Pipeline, names
 from diffusers_r1.names import files_to_load
 from diffusers_r1.pipelines.nested import settings
+from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import Prompts
+from diffusers_r1.remote_editor import RemoteEditor
 
 
 pytestmark = pytest.mark.tiny
@@ -281,6 +284,22 @@ class TestSavingAndLoading:
         pipe.save_pretrained(tmp_path, safe_serialization=False)
         assert (tmp_path / "editor/unet/diffusion_pytorch_model.bin").is_file()
         assert ImageEditR1Pipeline.from_pretrained(tmp_path).editor.unet is not None
+
+    def test_components_behind_addresses_in_place_of_its_own(self, bundle):
+        planner, editor = RemotePlanner("http://localhost:1/v1", "p"), RemoteEditor("http://localhost:1/v1", "e")
+        both = {
+            "planner": planner,
+            "processor": None,
+            "sequencer": None,
+            "sequencer_processor": None,
+            "editor": editor,
+        }
+        pipe = ImageEditR1Pipeline.from_pretrained(bundle, **both)
+        assert pipe.planner is planner and pipe.editor is editor and pipe.processor is None
+        with scripted() as server:
+            server.files["/v1/models"] = b'{"data": [{"id": "the only one"}]}'
+            pipe = ImageEditR1Pipeline.from_pretrained(bundle, planner=server.url, editor=None)
+        assert (pipe.planner.model, pipe.processor) == ("the only one", None)
 
     def test_a_component_is_replaced_without_a_fuss(self, bundle, caplog):
         editor = tiny_models.tiny_kontext()

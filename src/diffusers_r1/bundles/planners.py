@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import schema
 from ..belongings import belongings, keep
 from ..installing import install_line
-from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, resolve
+from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, resolve
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
 from ..planners.remote import RemotePlanner
 from ..prompts import FILE_NAME as PROMPTS_FILE
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # a planner behind an address needs no torch
 
 ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-ADDRESS = ("http://", "https://")
 
 
 def load_planner(
@@ -55,9 +54,9 @@ def load_planner(
         ValueError: If a file is not what it should be; the message names it. If a `model_name` is given without an
             address, or the address has several models and none is named. If a `base` is given to what is no adapter.
     """
-    if base is not None and str(name).lower().startswith(ADDRESS):
+    if base is not None and is_address(name):
         raise ValueError(f"`base` goes with a LoRA adapter; {name} is an address.")
-    if str(name).lower().startswith(ADDRESS):
+    if is_address(name):
         kwargs.pop("dtype", None)  # of weights, which the server has
         loaded = RemotePlanner(str(name), model_name, **kwargs), None, Prompts(examples=PHOTO_EXAMPLES)
     elif model_name is not None:
@@ -71,6 +70,20 @@ def load_planner(
     model, processor, prompts = loaded
     keep(model, prompts=prompts.to_dict())
     return model, processor, prompts
+
+
+def load_agents(
+    name: str | Path, model_name: str | None = None, base: str | Path | None = None, **kwargs: Any
+) -> dict[str, Any]:
+    """One planner in the place of all agents of a bundle, as components of a pipeline.
+
+    Takes what [`load_planner`] takes, and raises what it raises.
+
+    Returns:
+        `dict`: `planner` and `processor`; `sequencer` and `sequencer_processor`, which are `None`.
+    """
+    planner, processor, _ = load_planner(name, model_name, base, **kwargs)
+    return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
 
 def _load_from(

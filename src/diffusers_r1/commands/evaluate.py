@@ -6,18 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from .shared import UsageError, add_bundle_arguments, add_editor_arguments
+from ..plan import TURNS
+from .shared import UsageError, add_bundle_arguments, add_editor_arguments, add_planner_arguments
 
 
 PLANNER_OPTIONS = (
     "output_dir",
     "benchmarks",
     "planners",
+    "planner_model",
+    "planner_base",
     "limit",
     "max_new_tokens",
     "batch_size",
-    "remote_url",
-    "remote_model",
     "concurrency",
     "device",
 )
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="measured on words alone: rule, truth, remote, names on the Hub, folders; NAME+few-shot, NAME+constrained",
+        help="measured on words alone: rule, truth, names on the Hub, folders, addresses; NAME+few-shot, NAME+constrained",
     )
     what.add_argument("--limit", type=int, metavar="N", help="samples of each benchmark (default: all; of scenes 500)")
     what.add_argument("--sample_seed", type=int, metavar="N", help="which samples these are (default: 260308059)")
@@ -50,15 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help="base, untrained, r1, oracle, remote (default: the first three)",
     )
-    what.add_argument(
-        "--turns", nargs="+", default=["single"], choices=("single", "multi"), help="or both (default: single)"
-    )
+    what.add_argument("--turns", nargs="+", default=["single"], choices=TURNS, help="one or several (default: single)")
     what.add_argument(
         "--stage", choices=("edit", "judge"), help="only make the pictures, or only judge those that are there"
     )
 
     models = parser.add_argument_group("models")
     add_bundle_arguments(models)
+    add_planner_arguments(models)
     models.add_argument(
         "--untrained",
         metavar="NAME",
@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation import evaluate, evaluate_planners, is_planner_benchmark, unscored
 
     words = [name for name in args.benchmark if is_planner_benchmark(name)]
+    if words and args.planner is not None:
+        args.planners.append(args.planner)
     if bool(args.planners) != bool(words) or (words and words != args.benchmark):
         raise UsageError("--planners and benchmarks of words alone go together, and with no other benchmark.")
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}

@@ -92,6 +92,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
         )
 
 
+def add_planner_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """The options that choose a planner, see `load_planner`."""
+    parser.add_argument(
+        "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
+    )
+    parser.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
+    parser.add_argument(
+        "--planner_base",
+        metavar="NAME",
+        help="of a planner that is an adapter: where its base model is, a folder or a name",
+    )
+
+
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--set",

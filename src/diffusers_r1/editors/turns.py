@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..plan import EditPlan
+from ..plan import TURNS, EditPlan
 from .sizes import Editor
 from .table import traits_of
 
@@ -56,7 +56,7 @@ def asked_of(editor: Editor, plan: EditPlan, turns: str, arguments: Mapping[str,
     elif turns == "multi":
         parts = [(request,) for request in plan.requests]
     else:
-        raise ValueError(f'`turns` must be "single", "multi", "auto" or "composed", not {turns!r}.')
+        raise ValueError(f"`turns` must be one of {', '.join(TURNS)}, not {turns!r}.")
     return [Asked(_joined(part), part, unread_of(editor, part, arguments)) for part in parts]
 
 

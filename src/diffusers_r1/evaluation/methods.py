@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from ..endpoints import map_concurrently
+from ..endpoints import EndpointError, map_concurrently
 from ..names import local
 from ..plan import EditPlan, Turns
-from ..remote_editor import RemoteEditor, check_remote_editor, remote_working_size
+from ..records import Failure
+from ..remote_editor import RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .benchmarks import Sample
 
 
@@ -38,7 +39,7 @@ class Method:
 
     Args:
         name (`str`): In tables.
-        plan (`Callable`): From samples to each sample with its plan, in their order.
+        plan (`Callable`): From samples to each sample with its plan, or with why a server made none, in their order.
         settings (`Mapping`): All that the plans depend on beside the sample, ready for JSON.
         plans (`bool`, defaults to `True`): Whether the instruction is taken apart at all. Without that there is nothing
             to do in several turns.
@@ -46,7 +47,7 @@ class Method:
     """
 
     name: str
-    plan: Callable[[Iterable[Sample]], Iterator[tuple[Sample, EditPlan]]]
+    plan: Callable[[Iterable[Sample]], Iterator[tuple[Sample, EditPlan | EndpointError]]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     plans: bool = True
     needs_truth: bool = False
@@ -93,11 +94,19 @@ def agents(
         max_new_tokens (`int`, defaults to 512): The most tokens of each agent's answer.
     """
 
-    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan]]:
+    def plan_batch(pipe: ImageEditR1Pipeline, batch: Sequence[Sample]) -> Sequence[EditPlan | EndpointError]:
+        images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
+        try:
+            return pipe.plan(images, instructions, max_new_tokens=max_new_tokens)
+        except EndpointError as error:
+            alone = len(batch) == 1 or error.kind is Failure.HOPELESS
+            failed = error
+        return [failed] * len(batch) if alone else [plan_batch(pipe, [sample])[0] for sample in batch]
+
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan | EndpointError]]:
         pipe, samples = load(), iter(samples)
         while batch := list(islice(samples, batch_size)):
-            images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
-            yield from zip(batch, pipe.plan(images, instructions, max_new_tokens=max_new_tokens))
+            yield from zip(batch, plan_batch(pipe, batch))
 
     return Method(name, plan, {**settings, "max_new_tokens": max_new_tokens})
 
@@ -127,6 +136,9 @@ class MeasuredEditor(Protocol):
     name: str
     source: str
     settings: Mapping[str, Any]
+
+    def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
+        """What it is asked, an entry for each turn, ready for JSON: equal for plans and turns that come to the same."""
 
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
         """Every job with its picture, RGB and of the source's size, or with why there is none; in any order."""
@@ -164,6 +176,12 @@ class LocalEditor:
         check_editor(pipe.editor, given)
         self.settings = {**settings, "arguments": given}
 
+    def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
+        from ..editors import asked_of
+
+        told = asked_of(self.pipe.editor, plan, turns, self.settings["arguments"])
+        return [{"composed": one.requests} if one.composed else one.prompt for one in told]
+
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image]]:
         import torch
 
@@ -189,13 +207,16 @@ class ServedEditor:
         self.name, self.source, self.editor, self.arguments = editor.model, editor.base_url, editor, arguments
         self.settings = {"model": editor.model, "arguments": arguments}
 
+    def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
+        return remote_prompts(plan, turns)
+
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
         yield from map_concurrently(partial(self._make_one, turns), jobs, self.editor.endpoint.concurrency)
 
     def _make_one(self, turns: Turns, job: Job) -> Image.Image:
         source = job.sample.image
         image = source.resize(remote_working_size(source.size), Image.Resampling.LANCZOS)
-        for prompt in job.plan.prompts(turns):
+        for prompt in remote_prompts(job.plan, turns):
             edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
             image = edited.resize(image.size, Image.Resampling.LANCZOS)
         return image.resize(source.size, Image.Resampling.LANCZOS)

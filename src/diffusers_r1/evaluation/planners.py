@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import records
-from ..endpoints import Endpoint, map_concurrently
+from ..endpoints import check_address, map_concurrently
 from ..matching import action_f1, exact, multiset_f1, normalize, soft_f1
+from ..names import is_address
 from ..plan import Edit, EditPlan
+from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
 from ..tags import read_decomposition, read_sequence, write_decomposition
@@ -41,6 +43,7 @@ NAMES = ("sentences", "reworded", "everyday", "paraphrases", "complexbench-edit"
 SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
 WORDINGS = 5  # of each of the reworded sentences
 FEW_SHOTS = 3
+EXTRAS = ("few-shot", "constrained")  # NAME+few-shot
 HAND_WRITTEN = {"everyday": "everyday_test.jsonl", "paraphrases": "paraphrases.jsonl"}  # files of the package
 FIGURES = (
     "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "omitted", "invented", "order", "agreement",
@@ -119,8 +122,8 @@ def evaluate_planners(
     seed: int = 0,
     max_new_tokens: int = 512,
     batch_size: int = 8,
-    remote_url: str | None = None,
-    remote_model: str | None = None,
+    planner_model: str | None = None,
+    planner_base: str | None = None,
     concurrency: int = 8,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -139,16 +142,17 @@ def evaluate_planners(
               a list of rows with `steps` and `edits`. Of most of its goals nothing is known;
             - `"magicbrush-sessions"`, from the Hub, or `"...=FILE"`: the turns about one picture, joined to one sentence.
               Only their number is known.
-        planners (sequence of `str`): Among `"rule"` (a splitter that knows commas and verbs), `"truth"`, `"remote"` (the
-            model behind `remote_url`), and names that [`load_planner`] takes. `NAME+few-shot` shows three examples
-            first, `NAME+constrained` lets it write nothing but the declared format; both can be put together.
+        planners (sequence of `str`): Among `"rule"` (a splitter that knows commas and verbs), `"truth"`, and names that
+            [`load_planner`] takes, addresses too: what is behind one is called by its model's name. `NAME+few-shot`
+            shows three examples first, `NAME+constrained` lets it write nothing but the declared format; both can be
+            put together.
         limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
         max_new_tokens (`int`, defaults to 512): Of each answer.
         batch_size (`int`, defaults to 8): Instructions planned at once. Give 1 to measure the seconds of a single one.
-        remote_url, remote_model (`str`, *optional*): An OpenAI-compatible server and a model there; the key is read from
-            `OPENAI_API_KEY`.
-        concurrency (`int`, defaults to 8): Requests to it at once.
+        planner_model (`str`, *optional*): The model at an address that has several. The key is read from `OPENAI_API_KEY`.
+        planner_base (`str`, *optional*): Of planners that are adapters: where their base is, see [`load_planner`].
+        concurrency (`int`, defaults to 8): Requests to a server at once.
         device, dtype (*optional*): Of models loaded here; the CPU and float32 by default.
 
     Returns:
@@ -159,28 +163,35 @@ def evaluate_planners(
         EndpointError: If the server refuses to work for us.
     """
     if not planners:
-        raise ValueError("Name at least one planner: rule, truth, remote, a folder or a name on the Hub.")
-    if "remote" in {name.partition("+")[0] for name in planners} and not (remote_url and remote_model):
-        raise ValueError("The planner remote needs `remote_url` and `remote_model`.")
+        raise ValueError("Name at least one planner: rule, truth, a folder, a name on the Hub or an address.")
+    for name in planners:
+        _check_planner(name)
     rows = [row for name in benchmarks for row in read_rows(name, limit, seed)]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     _write_rows(folder, rows)
+    called = []
     for name in planners:
         source, *extras = name.split("+")
-        if unknown := set(extras) - {"few-shot", "constrained"}:
-            raise ValueError(
-                f"A planner can be NAME+few-shot or NAME+constrained, not +{', +'.join(sorted(unknown))}."
-            )
         few, bound = "few-shot" in extras, "constrained" in extras
         if source in ("rule", "truth"):
             planner = by_rule() if source == "rule" else truth()
-        elif source == "remote":
-            planner = remote(name, remote_url, remote_model, few, max_new_tokens, concurrency)
+        elif is_address(source):
+            model = RemotePlanner(source, planner_model, concurrency=concurrency)
+            planner = served("+".join([model.model, *extras]), model, few, bound, max_new_tokens)
         else:
-            planner = local(name, source, few, bound, max_new_tokens, batch_size, device, dtype)
+            planner = local(name, source, planner_base, few, bound, max_new_tokens, batch_size, device, dtype)
+        called.append(planner.name)
         _answer(folder, planner, rows)
-    return write_planner_report(folder, [row.key for row in rows], planners)
+    return write_planner_report(folder, [row.key for row in rows], called)
+
+
+def _check_planner(name: str) -> None:
+    source, *extras = name.split("+")
+    if unknown := set(extras) - set(EXTRAS):
+        raise ValueError(f"A planner can be NAME+{' or NAME+'.join(EXTRAS)}, not +{', +'.join(sorted(unknown))}.")
+    if is_address(source):
+        check_address(source)
 
 
 # Rows
@@ -382,6 +393,7 @@ def split_by_rule(instruction: str) -> EditPlan:
 def local(
     name: str,
     source: str,
+    base: str | None = None,
     few_shot: bool = False,
     constrained: bool = False,
     max_new_tokens: int = 512,
@@ -393,7 +405,7 @@ def local(
 
     Args:
         name (`str`): In tables.
-        source (`str`): What [`load_planner`] takes.
+        source, base (`str`): What [`load_planner`] takes.
         few_shot, constrained, max_new_tokens, batch_size, device, dtype: See [`evaluate_planners`].
     """
 
@@ -403,7 +415,7 @@ def local(
         from ..bundles.planners import load_planner
         from ..planners.plans import make_plans
 
-        model, processor, prompts = load_planner(source, dtype=dtype or torch.float32)
+        model, processor, prompts = load_planner(source, base=base, dtype=dtype or torch.float32)
         model.to(device or "cpu")
         tokenizer = getattr(processor, "tokenizer", processor)
         prompts = with_examples(prompts) if few_shot else prompts
@@ -427,39 +439,42 @@ def local(
     from .methods import fingerprint
 
     settings = {"source": fingerprint(source), "few_shot": few_shot, "constrained": constrained}
+    settings |= {} if base is None else {"base": fingerprint(base)}
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens, "dtype": str(dtype)})
 
 
-def remote(
-    name: str, url: str, model: str, few_shot: bool = False, max_new_tokens: int = 512, concurrency: int = 8
+def served(
+    name: str, planner: RemotePlanner, few_shot: bool = False, constrained: bool = False, max_new_tokens: int = 512
 ) -> Planner:
-    """A model behind an OpenAI-compatible address, asked the same two questions."""
+    """A model behind an address, greedy, asked the same two questions without a picture.
 
-    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int | None]]:
+    Args:
+        name (`str`): In tables.
+        planner ([`RemotePlanner`]): Where, and which model.
+        few_shot, constrained, max_new_tokens: See [`evaluate_planners`].
+    """
+    prompts = with_examples(Prompts()) if few_shot else Prompts()
+    asked = {"max_new_tokens": max_new_tokens, "constrained": constrained}
+
+    def ask(row: Row) -> tuple[EditPlan, float, int | None]:
         from ..planners.plans import to_plan
 
-        prompts = with_examples(Prompts()) if few_shot else Prompts()
-        with Endpoint(url, model) as server:
+        start = time.perf_counter()
+        conversation = planner.converse([None], [row.instruction], prompts)
+        (decomposition,) = conversation.decompose(**asked)
+        (sequence,) = conversation.sequence(**asked) if read_decomposition(decomposition).edits else ("",)
+        counted = [usage.get("completion_tokens") for usage in conversation.usage]
+        tokens = None if None in counted else sum(counted)
+        return to_plan(row.instruction, decomposition, sequence), time.perf_counter() - start, tokens
 
-            def ask(row: Row) -> tuple[EditPlan, float, int | None]:
-                start = time.perf_counter()
-                first = prompts.first_turn(row.instruction)
-                settings = {"max_tokens": max_new_tokens, "temperature": 0.0}
-                answers = server.chat(first, **settings)
-                decomposition = answers[0].with_reasoning()
-                if read_decomposition(decomposition).edits:
-                    answers += server.chat(prompts.second_turn(first, decomposition), **settings)
-                counted = [each.usage.get("completion_tokens") for each in answers]
-                tokens = None if None in counted else sum(counted)
-                made = to_plan(row.instruction, decomposition, answers[-1].text)
-                return made, time.perf_counter() - start, tokens
+    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int | None]]:
+        for row, result in map_concurrently(ask, rows, planner.endpoint.concurrency):
+            if isinstance(result, Exception):
+                raise result
+            yield row, *result
 
-            for row, result in map_concurrently(ask, rows, concurrency):
-                if isinstance(result, Exception):
-                    raise result
-                yield row, *result
-
-    return Planner(name, plan, {"model": model, "few_shot": few_shot, "max_new_tokens": max_new_tokens})
+    settings = {"model": planner.model, "few_shot": few_shot, "constrained": constrained}
+    return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens})
 
 
 def with_examples(prompts: Prompts) -> Prompts:

@@ -27,6 +27,12 @@ BASE = "base"
 MOST_REQUESTS = 4  # more sub-requests than these are counted together
 EXAMPLES = 8
 EXAMPLES_CHART = "examples.png"
+STYLES = {
+    "single": ("-", "o"),
+    "multi": ("--", "x"),
+    "auto": (":", "^"),
+    "composed": ("-.", "s"),
+}  # of lines in a chart
 
 Values = dict[str, dict[str, float]]  # benchmark -> sample's id -> figure
 
@@ -149,7 +155,9 @@ class Results:
         plans = {(row["sample"], row["method"], row["settings"]): row["plan"] for row in records.read(folder / PLANS)}
         self.plans = {
             key: {
-                sample: EditPlan.from_dict(plans[sample, row["method"], row["plans"]]) for sample, row in rows.items()
+                sample: EditPlan.from_dict(plans[sample, row["method"], row["plans"]])
+                for sample, row in rows.items()
+                if (sample, row["method"], row["plans"]) in plans  # a server may have refused to make one
             }
             for key, rows in self.edits.items()
         }
@@ -285,13 +293,16 @@ def paired_rows(results: Results, judge: str, metric: str, more_is_better: bool)
 
 
 def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, Any]]:
-    """Single-turn against multi-turn, sample by sample, by the number of sub-requests in the plan."""
+    """Single-turn against each other way, sample by sample, by the number of sub-requests in the plan."""
     rows = []
-    for variant in results.variants:
-        other = next((o for o in results.variants if _label(o) == {**_label(variant), "turns": "multi"}), None)
-        if variant["turns"] != "single" or other is None:
-            continue
-        single, multi = (
+    ways = [
+        (single, other)
+        for single in results.variants
+        for other in results.variants
+        if single["turns"] == "single" != other["turns"] and {**_label(other), "turns": "single"} == _label(single)
+    ]
+    for variant, other in ways:
+        single, second = (
             {
                 sample: figure
                 for figures in results.values(a, judge, metric).values()
@@ -301,7 +312,7 @@ def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, An
         )
         groups: dict[int, list[str]] = {}
         for sample in single:
-            if sample in multi:
+            if sample in second:
                 count = min(len(results.plans[_key(variant)][sample].requests), MOST_REQUESTS)
                 groups.setdefault(count, []).append(sample)
         for count, samples in sorted(groups.items()):
@@ -309,11 +320,12 @@ def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, An
                 "editor": variant["editor"],
                 "method": variant["method"],
                 "seed": variant["seed"],
+                "against": other["turns"],
                 "sub-requests": count,
             }
-            for name, values in (("single", single), ("multi", multi)):
+            for name, values in (("single", single), ("other", second)):
                 row[name] = results.interval(judge, metric)([[values[sample] for sample in samples]])
-            row["single - multi"] = estimate([[single[sample] - multi[sample] for sample in samples]])
+            row["single - other"] = estimate([[single[sample] - second[sample] for sample in samples]])
             rows.append(row)
     return rows
 
@@ -386,16 +398,18 @@ def markdown(figures: Mapping[str, Any], charts: Sequence[str]) -> str:
         rows = [
             [
                 *(row[name] for name in who_plans),
+                row["against"],
                 f"{row['sub-requests']}{' or more' if row['sub-requests'] == MOST_REQUESTS else ''}",
                 row["single"]["n"],
                 _figure(row["single"]),
-                _figure(row["multi"]),
-                _figure(row["single - multi"], sign="+"),
+                _figure(row["other"]),
+                _figure(row["single - other"], sign="+"),
             ]
             for row in table["rows"]
         ]
-        parts += [f"## {table['judge']}: {table['metric']}, single-turn against multi-turn"]
-        parts += [_table([*who_plans, "sub-requests", "n", "single", "multi", "single - multi"], rows)]
+        parts += [f"## {table['judge']}: {table['metric']}, single-turn against the other ways"]
+        head = [*who_plans, "against", "sub-requests", "n", "single", "other", "single - other"]
+        parts += [_table(head, rows)]
         parts += _shown(_turns_chart(table), charts)
     parts += ["## What went wrong", _records_table(figures["counts"]), "## Examples", *_shown(EXAMPLES_CHART, charts)]
     return "\n\n".join(parts) + "\n"
@@ -448,16 +462,19 @@ def bars(table: Mapping[str, Any]) -> Figure:
 
 
 def lines(table: Mapping[str, Any]) -> Figure:
-    """A chart of single-turn against multi-turn by the number of sub-requests."""
+    """A chart of single-turn against the other ways by the number of sub-requests."""
     figure, axis = _axes(6)
     variants = dict.fromkeys((row["editor"], row["method"], row["seed"]) for row in table["rows"])
     for number, variant in enumerate(variants):
         rows = [row for row in table["rows"] if (row["editor"], row["method"], row["seed"]) == variant]
-        for turns, style in (("single", {"ls": "-", "marker": "o"}), ("multi", {"ls": "--", "marker": "x"})):
-            places, values = [row["sub-requests"] for row in rows], [row[turns] for row in rows]
-            _marks(
-                axis.errorbar, places, values, label=f"{variant[1]}, {turns}", color=f"C{number}", capsize=2, **style
-            )
+        drawn: dict[str, dict[int, Mapping[str, Any]]] = {}  # way -> number of sub-requests -> figure
+        for row in rows:
+            drawn.setdefault("single", {})[row["sub-requests"]] = row["single"]
+            drawn.setdefault(row["against"], {})[row["sub-requests"]] = row["other"]
+        for turns, values in drawn.items():
+            line, marker = STYLES[turns]
+            style = {"label": f"{variant[1]}, {turns}", "color": f"C{number}", "ls": line, "marker": marker}
+            _marks(axis.errorbar, list(values), list(values.values()), capsize=2, **style)
     axis.set_xticks(sorted({row["sub-requests"] for row in table["rows"]}))
     axis.set(xlabel="sub-requests", ylabel=f"{table['judge']}: {table['metric']}")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -476,13 +493,12 @@ def examples(results: Results) -> Figure:
         line = results.lines[id]
         shown = [(line["image"], line["instruction"])]
         for variant in results.variants:
-            edit, plan = (found[_key(variant)].get(id) for found in (results.edits, results.plans))
-            said = (
-                "\n".join(f"{n}. {prompt}" for n, prompt in enumerate(plan.prompts(variant["turns"]), 1))
-                if plan
-                else ""
-            )
-            shown.append((edit and edit["picture"], said))
+            edit = results.edits[_key(variant)].get(id)
+            asked = [
+                " + ".join(turn["composed"]) if isinstance(turn, dict) else turn
+                for turn in (edit or {}).get("asked", ())
+            ]
+            shown.append((edit and edit["picture"], "\n".join(f"{n}. {prompt}" for n, prompt in enumerate(asked, 1))))
         if has_target:
             shown.append((line["target"], ""))
         for axis, title, (picture, text) in zip(row, titles, shown):

@@ -4,7 +4,7 @@
     benchmarks.jsonl            which samples each benchmark was measured on
     plans.jsonl                 what each method made of each instruction
     variants.jsonl              method x editor x turns x seed, with all that its pictures depend on
-    edits.jsonl, pictures/      a line for each result, and the pictures
+    edits.jsonl, pictures/      a line for each result, with what the editor was asked, and the pictures
     judges.jsonl, scores.jsonl  the judges, and a line for each verdict
 
 Later lines count more than earlier ones. A picture's name says by which editor it was made, from which prompts and which
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -72,14 +73,23 @@ def write_samples(folder: Path, name: str, limit: int | None = None, seed: int =
 
 
 def write_plans(folder: Path, method: Method) -> None:
-    """Has a method plan the run's samples, those that it has no plan of yet."""
+    """Has a method plan the run's samples, those that it has no plan of yet.
+
+    Raises:
+        EndpointError: If a server that plans refuses to work for us, or is out of order ten times in a row. What it fails at
+            otherwise has no plan, and is tried again at the next start.
+    """
     settings = digest(method.settings)
     planned = read_plans(folder, method.name, settings)
     left = [line for line in read_lines(folder).values() if method.applies_to(line) and line["id"] not in planned]
     if not left:
         return
     samples = (open_sample(folder, line) for line in left)
-    for sample, plan in tqdm(method.plan(samples), f"{method.name}: planning", len(left), unit="plan"):
+    bar = tqdm(method.plan(samples), f"{method.name}: planning", len(left), unit="plan")
+    for sample, plan in records.patiently(bar):
+        if isinstance(plan, Exception):
+            bar.write(f"{method.name} has no plan of {sample.id}: {plan}", file=sys.stderr)
+            continue
         row = {"sample": sample.id, "method": method.name, "settings": settings, "plan": plan.to_dict()}
         records.append(folder / PLANS, row)
 
@@ -92,7 +102,7 @@ def write_pictures(
     Args:
         folder (`Path`): Of the run, in which `write_plans` has been.
         method, editor: Whose plans, and who carries them out.
-        turns (`"single"` or `"multi"`): All sub-requests at once, or one after the other.
+        turns (`"single"`, `"multi"`, `"auto"` or `"composed"`): How the plans are carried out.
         seed (`int`, defaults to 0): With the sample's id it makes the noise, which is the same for all methods.
 
     Raises:
@@ -109,12 +119,15 @@ def write_pictures(
     done = {
         row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == variant[n] for n in VARIANT)
     }
-    left = {id: line for id, line in lines.items() if id not in done}
     plans = read_plans(folder, method.name, plans_from)
-    names = {id: _picture_name(id, editor, plans[id].prompts(turns), seed) for id in left}
+    left = {id: line for id, line in lines.items() if id not in done and id in plans}
+    for id in lines.keys() - plans.keys():
+        records.append(folder / EDITS, {"sample": id, **variant, "asked": [], "picture": None, "error": "no plan"})
+    asked = {id: editor.asked(plans[id], turns) for id in left}
+    names = {id: _picture_name(id, editor, asked[id], seed) for id in left}
     there = {id for id, name in names.items() if (folder / name).exists()}
     for id in there:
-        records.append(folder / EDITS, {"sample": id, **variant, "picture": names[id]})
+        records.append(folder / EDITS, {"sample": id, **variant, "asked": asked[id], "picture": names[id]})
 
     jobs = (
         Job(open_sample(folder, line), plans[id], _noise_seed(seed, id))
@@ -123,7 +136,7 @@ def write_pictures(
     )
     title = f"{method.name}, {editor.name}, {turns}: editing"
     for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
-        row = {"sample": job.sample.id, **variant, "picture": None}
+        row = {"sample": job.sample.id, **variant, "asked": asked[job.sample.id], "picture": None}
         if isinstance(result, Exception):
             row |= _failure(result)
         else:
@@ -254,8 +267,8 @@ def _last(path: Path, *key: str) -> list[dict[str, Any]]:
     return list({tuple(row[name] for name in key): row for row in records.read(path)}.values())
 
 
-def _picture_name(sample_id: str, editor: MeasuredEditor, prompts: list[str], seed: int) -> str:
-    recipe = {"editor": [editor.name, editor.settings], "prompts": prompts, "seed": seed}
+def _picture_name(sample_id: str, editor: MeasuredEditor, asked: list[Any], seed: int) -> str:
+    recipe = {"editor": [editor.name, editor.settings], "prompts": asked, "seed": seed}
     return f"pictures/{sample_id}-{digest(recipe)}.png"
 
 

@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..belongings import belongings
 from ..bundles import AGENTS
-from ..endpoints import Endpoint
+from ..endpoints import Endpoint, check_address
 from ..installing import install_line
-from ..names import local, only_indexes, resolve
-from ..plan import Turns
+from ..names import is_address, local, only_indexes, resolve
+from ..plan import TURNS, Turns
 from ..records import only_one_in
 from ..remote_editor import RemoteEditor
 from . import judges as known_judges
@@ -55,6 +56,9 @@ def evaluate(
     judges: Sequence[str] = ("scenes",),
     stage: Literal["edit", "judge"] | None = None,
     model: str = "imageedit-r1-scenes",
+    planner: str | None = None,
+    planner_model: str | None = None,
+    planner_base: str | None = None,
     untrained: str | None = None,
     editors: Sequence[str] = (),
     editor_arguments: Mapping[str, Any] | None = None,
@@ -85,14 +89,19 @@ def evaluate(
 
             - `"base"`: the instruction goes straight to the editor;
             - `"untrained"`: the agents, with the planner `untrained`;
-            - `"r1"`: the agents of `model`;
+            - `"r1"`: the agents of `model`, or `planner`;
             - `"oracle"`: the true plan, where it is known;
             - `"remote"`: the instruction goes straight to the editor behind `remote_url`.
-        turns (sequence of `"single"` and `"multi"`): How the plans are carried out.
+        turns (sequence of `"single"`, `"multi"`, `"auto"` and `"composed"`): How the plans are carried out; see
+            `ImageEditR1Pipeline`.
         judges (sequence of `str`): Among `"scenes"` (exact), `"pixels"` (against a target) and `"viescore"`.
         stage (`"edit"` or `"judge"`, *optional*): Only make the pictures, or only judge those that the folder has, for
             which neither the data sets nor the models that made them are needed.
         model (`str`): A bundle: trained planner, sequencer if it has one of its own, and editor.
+        planner (`str`, *optional*): What answers both questions of the method r1, in place of the bundle's agents: as
+            [`load_planner`] takes it, the address of a server too.
+        planner_model (`str`, *optional*): The model at an address that has several.
+        planner_base (`str`, *optional*): Of a planner that is an adapter, where its base is.
         untrained (`str`, *optional*): The planner to compare with, in that bundle's place for it; of a shipped bundle the one
             before it was trained by reward.
         editors (sequence of `str`, *optional*): Pipelines, in a folder or on the Hub; the bundle's own by default. One at a
@@ -124,7 +133,7 @@ def evaluate(
     _check_installed()
     folder = Path(output_dir)
     _check_choices("methods", methods, known_methods.NAMES)
-    _check_choices("turns", turns, ("single", "multi"))
+    _check_choices("turns", turns, TURNS)
     _check_choices("judges", judges, known_judges.NAMES)
     _check_choices("stage", [stage], (None, "edit", "judge"))
     _check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
@@ -139,15 +148,19 @@ def evaluate(
         judge_server = _server(judge_url, judge_model) if judge_url else None
         scorers = [_judge(name, judge_server, judge_model, clip_model, concurrency, local) for name in judges]
     if stage != "judge":
+        if planner is not None or planner_model is not None:
+            _check_planner(planner, planner_model, methods)
         bundle = _Bundle(model, **local)
-        plans = {name: _method(name, bundle, untrained, batch_size, max_new_tokens) for name in methods}
+        given: dict[str, Any] = {"name": planner, "model_name": planner_model, "base": planner_base}
+        given |= {"concurrency": concurrency} if is_address(planner) else {}
+        plans = {name: _method(name, bundle, given, untrained, batch_size, max_new_tokens) for name in methods}
         sources = (editors or [model]) if set(plans) - {"remote"} else []
         arguments = editor_arguments or {}
         served = []
         if "remote" in plans:
             fields = {} if sources else arguments
             served.append(_served(remote_url, remote_model, concurrency, fields))
-        _check_editors(sources, model, arguments)
+        _check_editors(sources, model, arguments, "composed" in turns)
 
     folder.mkdir(parents=True, exist_ok=True)
     with only_one_in(folder):
@@ -191,16 +204,22 @@ class _Bundle:
 
         return ImageEditR1Pipeline.from_pretrained(self.name, dtype=self.dtype, **components)
 
-    def agents(self, planner: str | None = None) -> ImageEditR1Pipeline:
-        """The planning agents; with another planner, which brings its words along. All else stays as it is."""
-        if planner is None:
-            return self._load(editor=None).to(self.device)
+    def agents(self) -> ImageEditR1Pipeline:
+        """The planning agents."""
+        return self._load(editor=None).to(self.device)
+
+    def with_planner(self, name: str) -> ImageEditR1Pipeline:
+        """The planning agents with another planner, which brings its words along. A sequencer stays as it is."""
         from ..bundles.planners import load_planner
 
-        model, processor, prompts = load_planner(planner, dtype=self.dtype)
-        pipe = self._load(editor=None, planner=model, processor=processor)
-        pipe.prompts = prompts
-        return pipe.to(self.device)
+        planner, processor, _ = load_planner(name, dtype=self.dtype)
+        return self._load(editor=None, planner=planner, processor=processor).to(self.device)
+
+    def planned_by(self, **planner: Any) -> ImageEditR1Pipeline:
+        """Another planner in the place of all agents; `name`, `model_name`, `base` and more as in [`load_planner`]."""
+        from ..bundles.planners import load_agents
+
+        return self._load(editor=None, **load_agents(**planner, dtype=self.dtype)).to(self.device)
 
     def editor_fingerprint(self, source: str) -> dict[str, str]:
         return fingerprint(source, (lambda part: part == "editor") if source == self.name else (lambda part: True))
@@ -230,22 +249,33 @@ def _free_memory() -> None:
     empty_device_cache()
 
 
-def _method(name: str, bundle: _Bundle, untrained: str | None, batch_size: int, max_new_tokens: int) -> Method:
+def _method(
+    name: str,
+    bundle: _Bundle,
+    planner: Mapping[str, Any],
+    untrained: str | None,
+    batch_size: int,
+    max_new_tokens: int,
+) -> Method:
     if name in ("base", "remote"):
         return bare(name)
     if name == "oracle":
         return oracle()
+    if name == "r1" and planner["name"] is not None:
+        settings = {"planner": fingerprint(planner["name"]), "planner_model": planner["model_name"]}
+        settings |= {"base": fingerprint(planner["base"])} if planner["base"] else {}
+        return agents(name, lambda: bundle.planned_by(**planner), settings, batch_size, max_new_tokens)
     settings = {"pipeline": fingerprint(bundle.name, lambda part: part != "editor")}
     if name == "r1":
         return agents(name, bundle.agents, settings, batch_size, max_new_tokens)
     supervised = f"{bundle.name}{SUPERVISED}"
-    planner = untrained or (supervised if local(supervised) else None)
-    if planner is None:
+    other = untrained or (supervised if local(supervised) else None)
+    if other is None:
         raise ValueError(
             f"The method untrained needs the name of a planner, `untrained`: {bundle.name} has none beside it."
         )
-    settings["planner"] = fingerprint(planner)
-    return agents(name, lambda: bundle.agents(planner), settings, batch_size, max_new_tokens)
+    settings["planner"] = fingerprint(other)
+    return agents(name, lambda: bundle.with_planner(other), settings, batch_size, max_new_tokens)
 
 
 def _carry_out(
@@ -291,15 +321,29 @@ def _check_server(url: str | None, model: str | None) -> None:
         )
 
 
-def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse an editor that is not there, or does not take the arguments, before anything is planned or loaded.
+def _check_planner(planner: str | None, model: str | None, methods: Sequence[str]) -> None:
+    """Refuse a planner that plans nothing or cannot be, before anything is loaded.
+
+    Raises:
+        ValueError
+    """
+    if "r1" not in methods:
+        raise ValueError("`planner` plans for the method r1, which is not among the `methods`.")
+    if is_address(planner):
+        check_address(planner)
+    elif model is not None:
+        raise ValueError(f"`planner_model` goes with an address, which begins with http://; {planner} is none.")
+
+
+def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, Any], is_composed: bool) -> None:
+    """Refuse an editor that is not there, or cannot do what is asked, before anything is planned or loaded.
 
     Raises:
         OSError, TypeError, ValueError
     """
     import diffusers
 
-    from ..editors import check_editor
+    from ..editors import check_composed, check_editor
 
     if repeated := sorted({source for source in sources if sources.count(source) > 1}):
         raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
@@ -308,7 +352,12 @@ def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, 
         config = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
         kind = getattr(diffusers, str(config["_class_name"]), None)
         if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
-            check_editor(kind.__new__(kind), arguments)  # what it looks at is the class: no weights are needed
+            editor = kind.__new__(kind)  # what is looked at is the class and its settings: no weights are needed
+            editor.register_to_config(**config)
+            given = {**belongings(editor).get("defaults", {}), **arguments}
+            check_editor(editor, given)
+            if is_composed:
+                check_composed(editor, given)
 
 
 def _check_numbers(**numbers: int | None) -> None:

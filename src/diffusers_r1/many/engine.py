@@ -15,6 +15,7 @@ import ray.data
 from tqdm import tqdm
 
 from .. import records
+from ..names import is_address
 from ..records import Failure
 from .folder import FAILED, TRIES, Summary, edited_rows, make_folder, record_shard, summarize, write_file
 from .settings import Settings
@@ -89,7 +90,8 @@ def start_ray(settings: Settings) -> Settings:
 
     there = ray.cluster_resources()
     share = GPU_SHARE if there.get("GPU") else 0
-    planner_gpus = share if settings.planner_gpus is None else settings.planner_gpus
+    planner_share = 0 if is_address(settings.planner) else share
+    planner_gpus = planner_share if settings.planner_gpus is None else settings.planner_gpus
     editor_gpus = share if settings.editor_gpus is None else settings.editor_gpus
     gpus = planners * planner_gpus + editors * editor_gpus
     if gpus > there.get("GPU", 0) or needed > there["CPU"]:

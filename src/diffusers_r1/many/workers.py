@@ -65,7 +65,7 @@ class PlanWorker(Worker):
     def __init__(self, dataset: ray.ObjectRef, settings: Settings):
         super().__init__(dataset, settings)
         self.batch_size = settings.planner_batch_size
-        self.pipe = load_part(settings, editor=None)
+        self.pipe = load_planning_part(settings)
 
     def work(self, rows: list[RowState]) -> list[RowState]:
         images, instructions = [row.image for row in rows], [row.instruction for row in rows]
@@ -81,12 +81,14 @@ class EditWorker(Worker):
 
     def __init__(self, dataset: ray.ObjectRef, settings: Settings):
         super().__init__(dataset, settings)
-        from ..editors import check_editor
+        from ..editors import check_composed, check_editor
 
         self.batch_size = settings.editor_batch_size
         self.pipe = load_part(settings, **dict.fromkeys(AGENTS))
         self.pipe.set_progress_bar_config(disable=True)
         check_editor(self.pipe.editor, settings.editor_arguments)
+        if settings.turns == "composed":
+            check_composed(self.pipe.editor, {**self.pipe.editor_defaults, **settings.editor_arguments})
 
     def work(self, rows: list[RowState]) -> list[RowState]:
         images, plans = [row.image for row in rows], [row.plan for row in rows]
@@ -96,14 +98,29 @@ class EditWorker(Worker):
         return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
 
 
+def load_planning_part(settings: Settings) -> ImageEditR1Pipeline:
+    """The bundle's agents, or the planner that was named in their place."""
+    if settings.planner is None:
+        return load_part(settings, editor=None)
+    from ..bundles.planners import load_agents
+
+    agents = load_agents(settings.planner, settings.planner_model, settings.planner_base, **dtype_of(settings))
+    return load_part(settings, editor=None, **agents)
+
+
 def load_part(settings: Settings, **components: Any) -> ImageEditR1Pipeline:
     """The bundle; a component that is `None` is neither downloaded nor loaded."""
     # Here, since Ray's own processes, which pass rows on, import this module as well, and need no models.
-    import torch
     from diffusers.utils.torch_utils import get_device
 
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
-    dtype = {} if settings.dtype is None else {"dtype": getattr(torch, settings.dtype)}
-    pipe = ImageEditR1Pipeline.from_pretrained(settings.model, **dtype, **components)
+    pipe = ImageEditR1Pipeline.from_pretrained(settings.model, **dtype_of(settings), **components)
     return pipe.to(settings.device or get_device())
+
+
+def dtype_of(settings: Settings) -> dict[str, Any]:
+    """What `from_pretrained` is told of the weights' type: nothing, or which."""
+    import torch
+
+    return {} if settings.dtype is None else {"dtype": getattr(torch, settings.dtype)}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any
 
 from PIL import Image
 
 from .. import schema
 from ..images import load_samples
-from ..plan import EditPlan, Turns
+from ..plan import TURNS, EditPlan
 
 
 NO_INSTRUCTION = "There is no instruction yet, its text is empty: say what to change in the picture."
@@ -29,8 +29,8 @@ def check_either(instruction: Any, plan: Any) -> None:
 
 def check_turns(turns: Any) -> None:
     """Refuse what is no way to carry out a plan."""
-    if turns not in get_args(Turns):
-        raise ValueError(f'`turns` must be "single", "multi", "auto" or "composed", not {turns!r}.')
+    if turns not in TURNS:
+        raise ValueError(f"`turns` must be one of {', '.join(TURNS)}, not {turns!r}.")
 
 
 def check_count(name: str, number: Any) -> None:

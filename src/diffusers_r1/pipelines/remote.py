@@ -14,7 +14,7 @@ from ..plan import EditPlan, Turns
 from ..planners.plans import make_plans
 from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import Prompts
-from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_working_size
+from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .checked import PlanCall
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
 
@@ -206,7 +206,7 @@ class RemotePipeline:
         for picture, beside, plan in zip(call.images, call.references, plans):
             for _ in range(call.num_images_per_prompt):
                 seed = None if call.seed is None else call.seed + len(edited)
-                edited.append(self._edit(picture, beside, plan.prompts(_told(call.turns)), seed, call))
+                edited.append(self._edit(picture, beside, remote_prompts(plan, call.turns), seed, call))
         return RemoteOutput(edited, list(plans))
 
     def _edit(
@@ -225,7 +225,3 @@ class RemotePipeline:
             answer = self.editor.edit(current, prompt, references, mask, seed, **arguments)
             current = answer if answer.size == size else answer.resize(size, Image.Resampling.LANCZOS)
         return current if current.size == source.size else current.resize(source.size, Image.Resampling.LANCZOS)
-
-
-def _told(turns: Turns) -> Turns:
-    return "single" if turns == "auto" else turns

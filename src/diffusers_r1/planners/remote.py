@@ -151,6 +151,7 @@ class RemoteConversation:
             prompts.first_turn(plain_text(instruction, CONTROL_TOKENS), image, others)
             for image, instruction, others in zip(images, instructions, beside)
         ]
+        self.usage: list[dict[str, Any]] = []  # what the server counted, an entry for each answer
         self._answers: list[str] = []
 
     def decompose(
@@ -211,6 +212,7 @@ class RemoteConversation:
             if isinstance(result, EndpointError):
                 raise result
         answers = [answer for result in results for answer in result]
+        self.usage += [answer.usage for answer in answers]
         if form:
             self._check_form(answers, form)
         return [_as_written(answer) or answer.refusal for answer in answers]

@@ -15,11 +15,11 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from ..bundles.planners import ADDRESS, load_planner
+from ..bundles.planners import load_planner
 from ..editors import check_editor
 from ..endpoints import check_address, map_in_order
 from ..judging import PictureJudge, PictureMarks
-from ..names import only_indexes, resolve
+from ..names import is_address, only_indexes, resolve
 from ..pipelines.nested.loading import load_editor
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -70,7 +70,7 @@ class Renderer:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.editor.startswith(ADDRESS) != (self.editor_model is not None):
+        if is_address(self.editor) != (self.editor_model is not None):
             raise ValueError("An editor behind an address has a model's name there, and no other editor has one.")
         if self.editor_model is not None:
             check_address(self.editor)

@@ -12,11 +12,20 @@ from diffusers import DiffusionPipeline
 
 from ...belongings import keep
 from ...bundles.cards import PIPELINE_MODULE
-from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, naming
-from ...names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, files_to_load, local, only_indexes, resolve
+from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, load_agents, naming
+from ...names import (
+    ADAPTER_INDEX,
+    HUB_SETTINGS,
+    PIPELINE_INDEX,
+    files_to_load,
+    is_address,
+    local,
+    only_indexes,
+    resolve,
+)
 from .adapters import adapter_layers, load_adapters
 from .parts import SHARED, models_of, nested_names, read_index
-from .remote import REMOTE, load_remote
+from .remote import REMOTE, is_remote, load_remote
 from .settings import settings_of_nested, settings_of_outer
 
 
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
 # What an index says for a planner that is an adapter, and older ones for any planner and editor: nothing for another one.
 _KEPT_IN_INDEX = {"prompts": "planner", "sequence_without_adapter": "planner", "editor_defaults": "editor"}
+_OF_ANY_CLASS = ("processor", "sequencer_processor")
 NO_DTYPE_ASKED = "_loaded_without_dtype"
 
 
@@ -41,7 +51,8 @@ class LoadingMixin:
         `quantization_config`, ...) reaches the nested pipelines, which diffusers loads without any. Settings that name
         components (`dtype={"planner": ..., "transformer": ...}`) may name those of both levels, or a nested pipeline.
         A component given here is neither downloaded nor loaded, and brings what belongs to it; `editor=None` leaves it
-        out. Without `dtype` all is loaded in float32, where diffusers leaves transformers' models in whatever they were
+        out. `planner="http://localhost:8000/v1"`, the address of a server with one model, replaces all agents; see
+        [`RemotePlanner`] for servers with several. Without `dtype` all is loaded in float32, where diffusers leaves transformers' models in whatever they were
         saved in.
 
         Args:
@@ -55,6 +66,8 @@ class LoadingMixin:
         """
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
             kwargs["dtype"] = torch.float32
+        if isinstance(kwargs.get("planner"), str) and is_address(kwargs["planner"]):
+            kwargs.update(load_agents(kwargs["planner"]))
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
         index = read_index(folder, cls._get_signature_types())
@@ -90,8 +103,9 @@ class LoadingMixin:
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
         of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
         kwargs = settings_of_outer(folder, nested, kwargs, inside)
-        # diffusers refuses a tokenizer where the bundle has a processor.
-        late = {name: given.pop(name) for name in ("processor", "sequencer_processor") if given.get(name) is not None}
+        # diffusers refuses a tokenizer where the bundle has a processor, and an address where it has weights.
+        late = {name: part for name, part in given.items() if name in _OF_ANY_CLASS or is_remote(part)}
+        late = {name: given.pop(name) for name, part in late.items() if part is not None}
         absent.update(dict.fromkeys(late))
         with naming(folder):
             pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_others, **given})
