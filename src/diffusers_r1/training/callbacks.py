@@ -227,6 +227,8 @@ def save_curves(log_history: list[dict[str, Any]], folder: str | Path) -> None:
         "rewards": [n for n in names if n == "reward" or (n.startswith("rewards/") and n.endswith("/mean"))],
         "validation, greedy": [n for n in names if n.startswith("val/")],
     }
+    if editor := [n for n in names if n in ("picture/reward_a_picture", "picture/spread", "editor/loss")]:
+        panels["pictures and editor"] = editor
     figure = Figure(figsize=(11, 4), constrained_layout=True)
     axes = figure.subplots(1, len(panels))
     for axis, (title, shown) in zip(axes, panels.items()):

@@ -38,6 +38,8 @@ LEFT_BEHIND = (
     IDENTITY,
     "completions",
     "checklist.jsonl",
+    "editor_adapter",
+    "samples",
     "training_curves.csv",
     "training_curves.png",
     "README.md",
@@ -46,7 +48,14 @@ LEFT_BEHIND = (
 )
 # How the names of options begin that change nothing about what is learned.
 WITHOUT_EFFECT = (
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "bundle_editor"),
+    *(
+        "output_dir",
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "allow_changes",
+        "bundle_editor",
+        "samples_every",
+    ),
     *("logging_", "log_", "num_completions_to_print", "disable_tqdm", "report_to", "run_name", "project", "trackio_"),
     *("eval_", "per_device_eval_", "validation_steps", "batch_eval_", "prediction_loss_only", "include_", "do_"),
     *("save_", "push_to_hub", "hub_", "enable_jit_checkpoint", "load_best_model", "metric_for_", "greater_is_better"),

@@ -85,6 +85,11 @@ class Renderer:
         """Loads the models. Raises what loading raises, and `TypeError` if the editor does not take one of `arguments`."""
         check_editor(self._loaded[0].editor, self.arguments)
 
+    @property
+    def pipeline(self) -> ImageEditR1Pipeline:
+        """The pipeline whose editor makes the pictures; loaded if it is not yet."""
+        return self._loaded[0]
+
     @cached_property
     def _loaded(self) -> tuple[ImageEditR1Pipeline, tuple[Any, Any], Prompts]:
         """The pipeline whose editor makes the pictures, the sequencing agent, and the words in which it is asked."""
@@ -210,7 +215,7 @@ class PictureReward:
     def of_instructions(self, rows: Sequence[Mapping[str, Any]]) -> list[PictureMarks | None]:
         """Marks of what the bare instructions come to, with no plan between; `rows` as a data set gives them."""
         plans = [EditPlan(row["instruction"], (), (row["instruction"],)) for row in rows]
-        return self._marks_of(rows, plans, None)
+        return self.marks_of(rows, plans, None)
 
     def _judged(
         self,
@@ -219,17 +224,17 @@ class PictureReward:
         well_formed: Sequence[int],
         log_metric: Callable[[str, float], None] | None,
     ) -> list[PictureMarks | None]:
-        prints = {row: (_print(rows[row]), read_decomposition(texts[row]).edits) for row in well_formed}
+        prints = {row: (print_of(rows[row]), read_decomposition(texts[row]).edits) for row in well_formed}
         first: dict[tuple[bytes, tuple[Edit, ...]], int] = {}
         for row, plan in prints.items():
             first.setdefault(plan, row)
         chosen = list(first.values())
         shown, asked = ([rows[row][name] for row in chosen] for name in ("image", "instruction"))
         plans = self.renderer.plans(shown, asked, [texts[row] for row in chosen]) if chosen else []
-        marks = dict(zip(first, self._marks_of([rows[row] for row in chosen], plans, log_metric)))
+        marks = dict(zip(first, self.marks_of([rows[row] for row in chosen], plans, log_metric)))
         return [marks[plan] for plan in prints.values()]
 
-    def _marks_of(
+    def marks_of(
         self,
         rows: Sequence[Mapping[str, Any]],
         plans: Sequence[EditPlan | Exception],
@@ -237,7 +242,7 @@ class PictureReward:
     ) -> list[PictureMarks | None]:
         """Marks of the picture of each plan; plans in the same words have one picture."""
         keys = [
-            None if isinstance(plan, Exception) else (_print(row), plan.requests) for row, plan in zip(rows, plans)
+            None if isinstance(plan, Exception) else (print_of(row), plan.requests) for row, plan in zip(rows, plans)
         ]
         new: dict[tuple, int] = {}
         for place, key in enumerate(keys):
@@ -245,18 +250,18 @@ class PictureReward:
                 new.setdefault(key, place)
         at = list(new.values())
         sources = [rows[place]["image"] for place in at]
-        seeds = [(int.from_bytes(_print(rows[place])[:4], "big") + self.seed) % 2**32 for place in at]
+        seeds = [(int.from_bytes(print_of(rows[place])[:4], "big") + self.seed) % 2**32 for place in at]
         pictures = self.renderer.pictures(sources, [plans[place] for place in at], seeds) if at else []
         made = [place for place, picture in enumerate(pictures) if isinstance(picture, Image.Image)]
 
         def look(place: int) -> PictureMarks | float | None:
             return self.judge(sources[place], pictures[place], rows[at[place]])
 
-        said = [_as_marks(each) for each in map_in_order(look, made, self.judge.concurrency)]
+        said = [as_marks(each) for each in map_in_order(look, made, self.judge.concurrency)]
         fresh = {list(new)[place]: each for place, each in zip(made, said) if isinstance(each, PictureMarks)}
         failed = [each for each in (*plans, *pictures) if isinstance(each, Exception)]
-        self._warn("editor", failed)
-        self._warn("judge", [each for each in said if not isinstance(each, PictureMarks)])
+        self.warn("editor", failed)
+        self.warn("judge", [each for each in said if not isinstance(each, PictureMarks)])
         marks = [None if key is None else self._kept.get(key) or fresh.get(key) for key in keys]
         self._keep(fresh)
         if log_metric is not None:
@@ -270,7 +275,7 @@ class PictureReward:
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
 
-    def _warn(self, who: str, failed: Sequence[Exception | None]) -> None:
+    def warn(self, who: str, failed: Sequence[Exception | None]) -> None:
         """Say each fault once: an outage would fill the log with one line."""
         said = Counter("no answer" if one is None else f"{type(one).__name__}: {one}" for one in failed)
         for fault, count in said.items():
@@ -298,13 +303,13 @@ def _in_batches(
     return [results[row] for row in range(count)]
 
 
-def _print(row: Mapping[str, Any]) -> bytes:
+def print_of(row: Mapping[str, Any]) -> bytes:
     """Tells a row's picture and instruction from all others."""
     picture = row["image"]
     return sha256(repr((picture.size, row["instruction"])).encode() + picture.tobytes()).digest()
 
 
-def _as_marks(said: Any) -> PictureMarks | Exception | None:
+def as_marks(said: Any) -> PictureMarks | Exception | None:
     if said is None or isinstance(said, PictureMarks | Exception):
         return said
     reward = float(said)

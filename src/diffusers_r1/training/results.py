@@ -19,10 +19,12 @@ from ..planners.adapters import has_adapter
 from ..prompts import Prompts
 from ..records import write_whole
 from .callbacks import curve_rows, save_curves
+from .diffusion_nft import EditorLearner
 
 
 ADAPTER = "adapter"
 BUNDLE = "bundle"
+EDITOR_ADAPTER = "editor_adapter"
 HELD_OUT = "held-out rows"  # how many, in the summary
 
 
@@ -116,6 +118,23 @@ def save_bundle(folder: Path, editor_name: str, base: str) -> None:
         sequencer, sequencer_processor, _ = load_planner(base, dtype="auto")
         pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)
     pipeline.save_pretrained(folder / BUNDLE)
+
+
+def save_pair(trainer: Trainer, pipeline: ImageEditR1Pipeline, learner: EditorLearner | None = None) -> None:
+    """Write planner and editor of joint training as one pipeline, after `save_results`.
+
+    `bundle/` is the pipeline that made the pictures, its editor as it is now, with the planner in `output_dir`. It calls the
+    editor as it was called in training. Where an adapter of the editor was trained, `editor_adapter/` holds it alone, for diffusers' `load_lora_weights`.
+    """
+    folder = Path(trainer.args.output_dir)
+    planner, processor, prompts = load_planner(folder, dtype="auto")
+    pipeline.register_modules(planner=planner, processor=processor)
+    pipeline.prompts = prompts
+    if learner is not None:
+        pipeline.editor_defaults = learner.arguments
+    pipeline.save_pretrained(folder / BUNDLE)
+    if learner is not None and learner.is_lora:
+        learner.save_adapter(folder / EDITOR_ADAPTER)
 
 
 def last_validation(log_history: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,0 +1,114 @@
+"""The script that trains planner and editor together, run for a few steps: what it leaves, how it goes on, who learns."""
+
+import csv
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.names import resolve
+from diffusers_r1.scenes import sample_task
+from diffusers_r1.training.joint import JointArguments
+
+
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning"),
+]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPES = EXAMPLES / "recipes"
+START, BUNDLE = "imageedit-r1-scenes-sft", "imageedit-r1-scenes"
+FEW = {
+    "config": RECIPES / "joint_scenes.yaml",
+    "picture_editor": BUNDLE,
+    "picture_editor_arguments": '{"num_inference_steps": 2, "eta": 1.0}',
+    "picture_judge": "red_judge:redness",
+    "max_steps": 2,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "pictures_per_plan": 2,
+    "editor_learning_rate": 1e-3,
+    "warmup_steps": 0,
+    "lr_scheduler_type": "constant",
+    "temperature": 1.2,
+    "validation_rows": 2,
+    "save_steps": 1,
+    "samples_every": 1,
+    "disable_tqdm": True,
+    "log_completions": False,
+}
+
+
+def train(**options) -> Path:
+    flags = [str(part) for name, value in {**FEW, **options}.items() for part in (f"--{name}", value)]
+    parsed = TrlParser((JointArguments, GRPOConfig, ModelConfig)).parse_args_and_config(flags)
+    runpy.run_path(str(EXAMPLES / "train_grpo_joint.py"))["main"](*parsed)
+    return Path(options["output_dir"])
+
+
+def planner_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def editor_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((folder / "unet").glob("*.safetensors")))
+
+
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(value.float(), after[name].float()) for name, value in before.items())
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    return train(output_dir=tmp_path_factory.mktemp("joint") / "run")
+
+
+def test_both_learn_and_are_one_pipeline(joint):
+    assert moved(planner_of(resolve(START)), planner_of(joint))
+    assert moved(editor_of(resolve(BUNDLE) / "editor"), editor_of(joint / "bundle" / "editor"))
+    pipe = ImageEditR1Pipeline.from_pretrained(joint / "bundle")
+    pipe.set_progress_bar_config(disable=True)
+    task = sample_task(0, "simple")
+    assert pipe(task.image, task.instruction).images[0].size == task.image.size
+
+
+def test_what_is_left_says_what_happened(joint):
+    card = (joint / "README.md").read_text()
+    for line in ("who learns: joint", "| pictures a plan | 2 |", "| DiffusionNFT, penalty | 0.0001 |"):
+        assert line in card
+    with (joint / "training_curves.csv").open() as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    for step in (1, 2):
+        assert float(rows[step]["picture/rendered"]) > 0
+        assert 0 <= float(rows[step]["editor/learned_from"]) <= 1
+    assert any(float(row["editor/grad_norm"] or 0) > 0 for row in rows.values() if row.get("editor/grad_norm"))
+    for step in (0, 1):
+        with Image.open(joint / "samples" / f"step-{step:05d}.png") as sheet:
+            assert sheet.format == "PNG"
+
+
+def test_going_on_is_exact(joint, tmp_path):
+    """From the first step's checkpoint, the second step comes out as it did without a break."""
+    again = train(output_dir=tmp_path / "again", resume_from_checkpoint=joint / "checkpoint-1")
+    assert not moved(planner_of(joint), planner_of(again))
+    assert not moved(editor_of(joint / "bundle" / "editor"), editor_of(again / "bundle" / "editor"))
+
+
+def test_the_editor_alone(tmp_path):
+    alone = train(output_dir=tmp_path / "alone", train="editor", editor_lora_r=2, max_steps=1)
+    assert not moved(planner_of(resolve(START)), planner_of(alone))
+    adapter = load_file(alone / "editor_adapter" / "pytorch_lora_weights.safetensors")
+    assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name or "lora.up" in name)
+
+
+def test_the_planner_alone(tmp_path):
+    alone = train(output_dir=tmp_path / "alone", train="planner", max_steps=1)
+    assert moved(planner_of(resolve(START)), planner_of(alone))
+    assert not moved(editor_of(resolve(BUNDLE) / "editor"), editor_of(alone / "bundle" / "editor"))
+    assert not (alone / "checkpoint-1" / "editor.pt").exists()
