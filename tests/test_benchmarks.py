@@ -25,6 +25,7 @@ SMALL = {
     "planner_families.py": "--families qwen2_vl --cells plan",
     "planning_speed.py": "batch --rounds 1",
     "composed_turns.py": "--tasks 2 --edits 2",
+    "reflect.py": "--tasks 2",
     "remote_planning.py": "speed --latency 0.01 --pictures 2",
     "picture_hacks.py": "--tasks 2",
     "picture_reward_speed.py": "--steps 1 --completions 16",

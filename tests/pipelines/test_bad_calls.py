@@ -132,6 +132,8 @@ def cases() -> list[tuple[str, dict]]:
         {"selector": keep_first, "num_images_per_prompt": 2},
     )
     add("candidates of a plan", {"plan": PLAN, "num_plans": 2, "selector": keep_first})
+    add("looks", *({"reflect": number, "critic": keep_first} for number in (-1, 0, 1.5, "2", True, [], NAN, None)))
+    add("critic", *({"reflect": 1, "critic": value} for value in (None, "scenes", 3, [])), {"critic": keep_first})
     add("nothing to compose", {"turns": "composed", "guidance_scale": 1.0})
     return found
 

@@ -1,6 +1,7 @@
-"""What an edited picture is worth: exact on scenes, by questions answered yes or no, or by scores from 0 to 10."""
+"""What an edited picture is worth, and what is wrong with it: exact on scenes, by questions answered yes or no, or by scores from 0 to 10."""
 
 from .checklist import Checklist, Question, checklist_marks, questions_of
+from .critics import ChecklistCritic, Critic, Criticism, ScenesCritic, edits_by_request
 from .judges import ChecklistJudge, FunctionJudge, PictureJudge, ScenesJudge, VIEScoreJudge
 from .marks import PictureMarks, paid
 from .models import LocalModel
@@ -10,16 +11,21 @@ from .viescore import VIEScore
 
 __all__ = [
     "Checklist",
+    "ChecklistCritic",
     "ChecklistJudge",
+    "Critic",
+    "Criticism",
     "FunctionJudge",
     "LocalModel",
     "PictureJudge",
     "PictureMarks",
     "Question",
+    "ScenesCritic",
     "ScenesJudge",
     "VIEScore",
     "VIEScoreJudge",
     "checklist_marks",
+    "edits_by_request",
     "paid",
     "questions_of",
     "scenes_marks",

@@ -14,11 +14,21 @@ from transformers import GenerationConfig, GenerationMixin
 from ..belongings import belongings
 from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
 from ..grammar import decomposition_grammar
+from ..judging import Critic
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
 from ..planners.remote import RemotePlanner, request_fields
 from .checked import EditCall, PlanCall
-from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
+from .checks import (
+    check_count,
+    check_either,
+    check_generation,
+    check_plans,
+    check_reflection,
+    check_texts,
+    check_turns,
+    open_pairs,
+)
 from .nested.remote import is_remote
 from .selection import Selector
 
@@ -55,6 +65,8 @@ def check_call(
     generation: Mapping[str, Any] | None = None,
     max_pixels: int | None = None,
     upscale: Upscaler | None = None,
+    reflect: int = 0,
+    critic: Critic | None = None,
     **editor_arguments: Any,
 ) -> EditCall:
     """Open the pictures, pair them with what goes with them, and refuse what cannot work.
@@ -79,6 +91,8 @@ def check_call(
         "generation": generation,
         "max_pixels": max_pixels,
         "upscale": upscale,
+        "reflect": reflect,
+        "critic": critic,
     }
     check_settings(pipeline, planned=plan is not None, **settings, **editor_arguments)
     given = check_instructions(pipeline, instruction) if plan is None else check_plans(plan)
@@ -108,6 +122,8 @@ def check_call(
         int(max_batch),
         max_pixels,
         upscale,
+        int(reflect),
+        critic,
     )
 
 
@@ -145,6 +161,8 @@ def check_settings(
     generation: Mapping[str, Any] | None = None,
     max_pixels: int | None = None,
     upscale: Upscaler | None = None,
+    reflect: int = 0,
+    critic: Critic | None = None,
     planned: bool = False,
     **editor_arguments: Any,
 ) -> None:
@@ -176,6 +194,7 @@ def check_settings(
             raise ValueError(f"`{name}` makes candidates, of which a `selector` keeps one; there is none.")
     if num_plans > 1 and planned:
         raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
+    check_reflection(reflect, critic)
     check_generation_of(None if planned else pipeline.planner, max_new_tokens, generation)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..editors import Upscaler
+    from ..judging import Critic
     from .selection import Selector
 
 
@@ -50,7 +51,7 @@ class EditCall:
         generators (`list` of `list` of `torch.Generator`): For each picture, one for each that is made of it; empty
             without generators. May all be one object, which is then drawn from in order.
         turns, num_plans, num_images_per_plan, selector, output_type, callback_on_plan, max_new_tokens, generation,
-            max_batch, max_pixels, upscale: As in the pipeline's call.
+            max_batch, max_pixels, upscale, reflect, critic: As in the pipeline's call.
     """
 
     images: list[Image.Image]
@@ -69,6 +70,8 @@ class EditCall:
     max_batch: int
     max_pixels: int | None
     upscale: Upscaler | None
+    reflect: int
+    critic: Critic | None
 
     @property
     def planned(self) -> bool:

@@ -39,6 +39,18 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"`{name}` must be 1 or more, not {number!r}.")
 
 
+def check_reflection(reflect: Any, critic: Any) -> None:
+    """Refuse second looks that cannot be, and a critic that nobody would ask."""
+    if not isinstance(reflect, numbers.Integral) or isinstance(reflect, bool) or reflect < 0:
+        raise ValueError(f"`reflect` is how often a picture is looked at again, 0 or more, not {reflect!r}.")
+    if critic is not None and not callable(critic):
+        raise TypeError(f"`critic` is called; {type(critic).__name__} cannot be.")
+    if reflect and critic is None:
+        raise ValueError("`reflect` needs a `critic`, who says what is wrong with a picture.")
+    if critic is not None and not reflect:
+        raise ValueError("A `critic` is asked where a picture is looked at again: give `reflect`, 1 or more.")
+
+
 def check_generation(max_new_tokens: Any, generation: Any) -> None:
     """Refuse settings of the agents' answers that cannot be, whoever answers."""
     check_count("max_new_tokens", max_new_tokens)

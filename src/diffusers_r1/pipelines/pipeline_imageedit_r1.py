@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..belongings import belongings, keep
 from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
+from ..judging import Critic
 from ..plan import EditPlan, Fault, FaultKind, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
 from ..planners.remote import RemotePlanner
@@ -29,6 +30,7 @@ from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
 from .nested.parts import shared_parts
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
+from .reflection import ReflectionMixin, last_whole
 from .selection import Selector, select
 from .shared_planner import SharedPlannerMixin, with_adapter
 from .streaming import StreamingMixin
@@ -37,7 +39,7 @@ from .streaming import StreamingMixin
 logger = logging.get_logger(__name__)
 
 
-class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
+class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, NestedPipelineMixin, DiffusionPipeline):
     r"""
     Pipeline for instruction-based image editing with three agents, after ImageEdit-R1 (arXiv 2603.08059).
 
@@ -261,6 +263,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         max_pixels: int | None = None,
         max_batch: int = MAX_BATCH,
         interruption: Interruption | None = None,
+        begin: Sequence[Image.Image] | None = None,
         **editor_arguments: Any,
     ) -> list[list[Turn]]:
         """Carry out plans, turn by turn.
@@ -279,6 +282,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
                 worked out from `editor_arguments` if left out.
             max_pixels, max_batch (`int`, *optional*): As in `__call__`.
             interruption ([`Interruption`], *optional*): What ends it early; by default `interrupt()` from now on.
+            begin (`Sequence` of `PIL.Image.Image`, *optional*): What the first turns are given in place of `images`, at the
+                same sizes: pictures that were made of them.
             editor_arguments: The editor's own; a list of values for one argument is one for each picture.
 
         Returns:
@@ -294,7 +299,7 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
         self._warn_of_unread(asked)
         sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
-        current = [_resized(image, size) for image, size in zip(images, sizes)]
+        current = [_resized(image, size) for image, size in zip(begin or images, sizes)]
         references = references or [[] for _ in images]
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, asked))):
@@ -359,6 +364,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
         max_batch: int = MAX_BATCH,
         max_pixels: int | None = None,
         upscale: Upscaler | None = None,
+        reflect: int = 0,
+        critic: Critic | None = None,
         **editor_arguments: Any,
     ) -> ImageEditR1PipelineOutput | tuple:
         r"""
@@ -408,6 +415,12 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             upscale (`Callable`, *optional*):
                 `(edited, source) -> picture`, called where the editor worked at fewer pixels than the source has, to bring
                 detail back. Lanczos by default.
+            reflect (`int`, defaults to 0):
+                How often each picture is, at most, looked at by `critic` and edited again where something is wrong with it.
+                With a `selector` the picture that it chose.
+            critic (`Callable`, *optional*):
+                Says which sub-requests a picture does not show and what was spoilt, such as [`~judging.ScenesCritic`] or
+                [`~judging.ChecklistCritic`]; see [`~judging.Critic`]. The picture with the fewest faults comes out.
             editor_arguments:
                 Anything that the editor takes: `num_inference_steps`, `guidance_scale`, `height`, `width`,
                 `callback_on_step_end`, ... A list of values (`strength=[0.5, 0.8]`) is one for each picture. Pictures
@@ -437,6 +450,8 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             generation,
             max_pixels,
             upscale,
+            reflect,
+            critic,
             **editor_arguments,
         )
         output = self.run_checked(call)
@@ -461,37 +476,52 @@ class ImageEditR1Pipeline(StreamingMixin, SharedPlannerMixin, NestedPipelineMixi
             plans = [_changed(call.callback_on_plan(plan), plan) for plan in plans]
 
         # 3. Carry the plans out, and give the pictures their sources' sizes
-        sources = call.repeated(call.images)
-        repeated = [plan for plan in plans for _ in range(call.num_images_per_plan)]
-        done = self.edit(
-            sources,
-            repeated,
-            call.turns,
-            [one for several in call.generators for one in several],
-            call.repeated(call.references),
-            [one for several in call.each for one in several],
-            call.max_pixels,
-            call.max_batch,
-            interruption,
-        )
-        repeated = [_with_unread(plan, record) for plan, record in zip(repeated, done)]
-        plans = repeated[:: call.num_images_per_plan]
-        edited = [
-            as_large_as(source, _last_whole(source, record), call.upscale) for source, record in zip(sources, done)
-        ]
+        sources, references = call.repeated(call.images), call.repeated(call.references)
+        carried_out = [plan for plan in plans for _ in range(call.num_images_per_plan)]
+        generators = [one for several in call.generators for one in several]
+        each = [one for several in call.each for one in several]
+        limits = {"max_pixels": call.max_pixels, "max_batch": call.max_batch, "interruption": interruption}
+        done = self.edit(sources, carried_out, call.turns, generators, references, each, **limits)
+        carried_out = [_with_unread(plan, record) for plan, record in zip(carried_out, done)]
+        plans = carried_out[:: call.num_images_per_plan]
+        pictures = [last_whole(*parts) for parts in zip(sources, done)]
+        edited = [as_large_as(source, picture, call.upscale) for source, picture in zip(sources, pictures)]
 
         # 4. Keep the best of what was made of each picture
         candidates = []
         if call.selector is not None:
-            made = [Candidate(*parts) for parts in zip(edited, repeated, done)]
-            groups = [made[start : start + call.made_of_each] for start in range(0, len(made), call.made_of_each)]
+            made = [Candidate(*parts) for parts in zip(edited, carried_out, done)]
+            groups = [range(start, start + call.made_of_each) for start in range(0, len(made), call.made_of_each)]
             chosen, candidates = zip(
-                *(select(call.selector, source, group) for source, group in zip(call.images, groups))
+                *(select(call.selector, sources[group[0]], [made[row] for row in group]) for group in groups)
             )
             best = [group[place] for group, place in zip(groups, chosen)]
-            edited, plans, done = map(list, zip(*((one.image, one.plan, one.turns) for one in best)))
+            sources, references, carried_out, each, done, pictures, edited = (
+                [values[row] for row in best]
+                for values in (sources, references, carried_out, each, done, pictures, edited)
+            )
+            generators = [generators[row] for row in best] if generators else []
+            plans = carried_out
 
-        # 5. Give back pictures, plans and what happened
+        # 5. Look at the pictures again, and ask once more for what is not there
+        if call.critic is not None:
+            done = self.reflect(
+                sources,
+                carried_out,
+                done,
+                call.critic,
+                call.reflect,
+                call.turns,
+                generators,
+                references,
+                each,
+                **limits,
+            )
+            for row, (source, record, before) in enumerate(zip(sources, done, pictures)):
+                if (picture := last_whole(source, record)) is not before:
+                    edited[row] = as_large_as(source, picture, call.upscale)
+
+        # 6. Give back pictures, plans and what happened
         pictures = _as_output_type(edited, call.output_type)
         return ImageEditR1PipelineOutput(pictures, plans, done, list(candidates), bool(interruption))
 
@@ -508,11 +538,6 @@ def _with_unread(plan: EditPlan, turns: Sequence[Turn]) -> EditPlan:
     others = tuple(fault for fault in plan.faults if fault.kind is not FaultKind.UNREAD)
     unread = tuple(Fault(FaultKind.UNREAD, detail=request) for turn in turns for request in turn.unread)
     return replace(plan, faults=others + unread)
-
-
-def _last_whole(source: Image.Image, turns: Sequence[Turn]) -> Image.Image:
-    """What the last turn made that was not cut off; the source where there is none."""
-    return next((turn.image for turn in reversed(turns) if not turn.interrupted), source)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -9,6 +9,7 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 
+from ..judging import Criticism
 from ..plan import EditPlan
 
 
@@ -25,6 +26,10 @@ class Turn:
         unread (`tuple` of `str`): Those of them that the editor's text encoder does not read to their end.
         interrupted (`bool`): Whether the call was ended before its last step, so that the picture is half done. It is no
             source of another turn, and no result.
+        look (`int`): 0 for the edit itself, and from 1 on for what was tried after a critic's look at a picture.
+        kept (`bool`): Whether it is a step on the way to the picture that came out; of a picture that was looked at again some
+            are not.
+        criticism ([`~judging.Criticism`], *optional*): With a critic, what it said of the picture after a look's last turn.
     """
 
     prompt: str
@@ -34,6 +39,9 @@ class Turn:
     requests: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     interrupted: bool = False
+    look: int = 0
+    kept: bool = True
+    criticism: Criticism | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,10 @@ class ImageEditR1PipelineOutput(BaseOutput):
             `(n, height, width, 3)`, with `"pt"` a tensor of shape `(n, 3, height, width)`, both from 0 to 1; where the
             sizes differ, a list of such arrays or tensors without the first axis.
         plans (`list` of [`EditPlan`]): The plan that was carried out, one for each source.
-        turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave.
+        turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave, in
+            order of time. With `reflect`, those that were tried in vain are among them.
         candidates (`list` of `list` of [`Candidate`]): With a selector, for each source, all pictures that it was shown,
-            in its order; empty without one.
+            in its order; empty without one. They are those before a second look.
         interrupted (`bool`): Whether the call was ended early. What was done is here; a picture without a whole turn is its
             source.
     """

@@ -133,6 +133,10 @@ class RemotePipeline:
         check_turns(turns)
         if turns == "composed":
             raise ValueError('`turns="composed"` needs an editor that is loaded here.')
+        if given := sorted({"critic", "reflect"} & set(editor_arguments)):
+            raise ValueError(
+                f"`{given[0]}`: a second look is for `ImageEditR1Pipeline`, of the same planner and editor."
+            )
         check_count("num_images_per_prompt", num_images_per_prompt)
         check_remote_editor(editor_arguments)
         mask = editor_arguments.pop(MASK, None)

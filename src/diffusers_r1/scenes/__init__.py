@@ -1,6 +1,6 @@
 """The scenes world: a synthetic test bench for instruction-based editing in which every answer is known."""
 
-from .language import ACTIONS, POINTERS, Request, apply_edits, sub_request
+from .language import ACTIONS, POINTERS, Request, apply_edits, place_of_edit, read_request, sub_request
 from .tasks import KINDS, TEST_SEEDS, Task, reason, sample_scene, sample_task, sample_tasks, score, teacher
 from .world import (
     BACKGROUNDS,
@@ -38,7 +38,9 @@ __all__ = [
     "apply_edits",
     "contents",
     "describe",
+    "place_of_edit",
     "read_contents",
+    "read_request",
     "read_scene",
     "reason",
     "render",

@@ -6,6 +6,7 @@ one points: by place, by colour, by shape, by elimination, by comparison, or it 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,52 @@ def apply_edits(scene: Scene, edits: tuple[Edit, ...] | list[Edit]) -> Scene:
         }[edit.action]
         scene = scene.with_cell(scene.place_of(item), after)
     return scene
+
+
+def read_request(text: str) -> Edit | None:
+    """The explicit edit that a sub-request asks for, in any of its action's wordings: `read_request(sub_request(e)) == e`.
+
+    Returns:
+        [`Edit`], or `None` where the text is no explicit request about scenes.
+    """
+    said = " ".join(text.lower().rstrip(" .;,").split())
+    for action, wordings in _READINGS.items():
+        for wording in wordings:
+            if found := wording.fullmatch(said):
+                return Edit(action, **{"subject": "background", "goal": "nothing", **found.groupdict()})
+    return None
+
+
+def _readings() -> dict[str, list[re.Pattern[str]]]:
+    """The wordings of each action as patterns that take nothing but names of the scenes world, so that no two fit one text."""
+    color, shape, place, background = ("|".join(names) for names in (COLORS, SHAPES, PLACES, BACKGROUNDS))
+    goals = {"recolor": color, "replace": shape, "add": place, "background": background}
+    return {
+        action: [
+            re.compile(
+                wording.format(
+                    subject=rf"(?:the |an? )?(?P<subject>(?:{color}) (?:{shape}))",
+                    goal=f"(?P<goal>{goals.get(action)})",
+                )
+            )
+            for wording in wordings
+        ]
+        for action, wordings in EXPLICIT_WORDINGS.items()
+    }
+
+
+_READINGS = _readings()
+
+
+def place_of_edit(scene: Scene, edit: Edit) -> int | None:
+    """Which of the nine cells, in the order of `PLACES`, or with 9 the background, an explicit edit changes; `None` where the
+    scene does not show its subject."""
+    if edit.action == "background":
+        return len(PLACES)
+    if edit.action == "add":
+        return PLACES.index(edit.goal)
+    item = Item(*edit.subject.split(" "))
+    return scene.place_of(item) if item in scene.cells else None
 
 
 class Author:
