@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import tiny_models
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.bundles import cards
@@ -149,6 +150,31 @@ def test_scores_are_told_to_the_hub(build):
     assert getattr(card_of(build()).data, "eval_results", None) is None
 
 
+def test_scores_stand_where_the_hub_collects_those_of_a_benchmark(tmp_path):
+    of_own = {"benchmark": "somebody/photos", "method": "r1, multi", "metric": "ssim", "mean": 0.5, "n": 9}
+    report = {**REPORT, "scores": [*REPORT["scores"], of_own]}
+    (tmp_path / ".eval_results").mkdir()
+    (tmp_path / ".eval_results" / "by-hand.yaml").write_text("- {}\n")
+    cards.write_eval_results(tmp_path, cards.Scores.read(report))
+    written = {path.name: yaml.safe_load(path.read_text()) for path in (tmp_path / ".eval_results").iterdir()}
+    # Scenes are no data set on the Hub, so that no leaderboard waits for them.
+    assert sorted(written) == [
+        "by-hand.yaml",
+        "photos-r1-multi.yaml",
+        "psr-bare-editor.yaml",
+        "psr-pipeline-single.yaml",
+    ]
+    (entry,) = parse_eval_result_entries(written["psr-pipeline-single.yaml"])
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("PSRDataset/PSR-328", "judge-0-to-10", 8.2345)
+    assert entry.source_url == "https://example.org/runs/7"
+    assert entry.notes == "pipeline, single; judge, 0 to 10; n = 120, 95% interval 8.100 to 8.400"
+    (entry,) = parse_eval_result_entries(written["photos-r1-multi.yaml"])
+    assert (entry.dataset_id, entry.value, entry.notes) == ("somebody/photos", 0.5, "r1, multi; ssim; n = 9")
+
+    cards.write_eval_results(tmp_path)  # what an earlier save wrote is gone, what a person wrote is not
+    assert [path.name for path in (tmp_path / ".eval_results").iterdir()] == ["by-hand.yaml"]
+
+
 @pytest.mark.parametrize(
     ("report", "message"),
     [
@@ -169,6 +195,10 @@ def test_plan_and_scores_are_of_the_save_that_they_are_given_to(build, tmp_path)
     build().save_pretrained(tmp_path / "bundle", plan=PLAN, scores=tmp_path / "report.json")
     card = ModelCard.load(tmp_path / "bundle" / "README.md")
     assert "## A plan" in card.text and len(card.data.eval_results) == 3
+    results = tmp_path / "bundle" / ".eval_results"
+    assert sorted(path.name for path in results.iterdir()) == ["psr-bare-editor.yaml", "psr-pipeline-single.yaml"]
+    ImageEditR1Pipeline.from_pretrained(tmp_path / "bundle").save_pretrained(tmp_path / "bundle")
+    assert not list(results.iterdir())
     ImageEditR1Pipeline.from_pretrained(tmp_path / "bundle").save_pretrained(tmp_path / "again")
     assert "## Scores" not in (tmp_path / "again" / "README.md").read_text()
 

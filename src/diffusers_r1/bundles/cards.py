@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import EvalResult, ModelCardData, hf_hub_download
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml, hf_hub_download
+from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import yaml_dump
 
 from ..plan import EditPlan
 
@@ -40,6 +42,7 @@ LICENSES: dict[str, tuple[str, str | None]] = {
     "Qwen/Qwen2.5-VL-72B-Instruct": ("other", "qwen"),
 }
 
+_RESULTS_MARK = "# Written by diffusers-r1. Remove this line to keep what you change."
 _AGENTS = {"planner": "decomposition", "sequencer": "sequencing", "editor": "editing"}
 _TASK = "image-to-image"
 
@@ -238,6 +241,28 @@ def write_card(
     path.write_text(kept or model_card(pipeline, repo_id, plan=plan, scores=scores), encoding="utf-8")
 
 
+def write_eval_results(folder: Path, scores: Scores | None = None) -> None:
+    """Write scores where the Hub collects them for a benchmark's leaderboard: `.eval_results/*.yaml` in a bundle's folder.
+
+    A file for each benchmark and method, as the Hub wants it. There is one only for benchmarks that are data sets on the Hub:
+    the names in `data.SOURCES`, and names such as `"org/name"`. What was written by an earlier save is removed.
+    """
+    place = folder / EVAL_RESULTS_FOLDER
+    for path in place.glob("*.yaml"):
+        if path.read_text(encoding="utf-8").startswith(_RESULTS_MARK):
+            path.unlink()
+    entries: dict[str, list[EvalResultEntry]] = {}
+    if scores is not None:
+        for score in scores.scores:
+            if (dataset := _data_set_of(score.benchmark)) is not None:
+                name = _slug(f"{score.benchmark.rpartition('/')[2]} {score.method}")
+                entries.setdefault(name, []).append(_eval_result_entry(score, dataset, scores.source))
+    for name, several in entries.items():
+        place.mkdir(parents=True, exist_ok=True)
+        text = f"{_RESULTS_MARK}\n{yaml_dump(eval_result_entries_to_yaml(several))}"
+        (place / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
 def _plan_section(plan: EditPlan) -> str:
     parts = ["What the agents make of an instruction. Asked:", f"> {' '.join(plan.instruction.split())}"]
     if plan.edits:
@@ -261,9 +286,9 @@ def _eval_results(scores: Scores) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_TASK,
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", score.benchmark.lower()),
+            dataset_type=_slug(score.benchmark),
             dataset_name=score.benchmark,
-            metric_type=re.sub(r"[^a-z0-9]+", "-", score.metric.lower()),
+            metric_type=_slug(score.metric),
             metric_name=f"{score.metric} ({score.method})",
             metric_value=score.mean,
             metric_args={"n": score.n, "low": score.low, "high": score.high},
@@ -271,6 +296,31 @@ def _eval_results(scores: Scores) -> list[EvalResult]:
         )
         for score in scores.scores
     ]
+
+
+def _eval_result_entry(score: Score, dataset: str, source: str) -> EvalResultEntry:
+    interval = "" if score.low is None else f", 95% interval {score.low:.3f} to {score.high:.3f}"
+    return EvalResultEntry(
+        dataset_id=dataset,
+        task_id=_slug(score.metric),
+        value=score.mean,
+        source_url=source if source.startswith("https://") else None,
+        notes=f"{score.method}; {score.metric}; n = {score.n}{interval}",
+    )
+
+
+def _data_set_of(benchmark: str) -> str | None:
+    """A benchmark's name on the Hub, `None` if it has none there."""
+    from ..data import SOURCES
+
+    known = SOURCES.get(benchmark.lower())
+    if known is not None:
+        return known.path
+    return benchmark if re.fullmatch(r"[\w.-]+/[\w.-]+", benchmark) else None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())
 
 
 def _component_rows(pipeline: DiffusionPipeline, bases: dict[str, str]) -> list[tuple[str, ...]]:

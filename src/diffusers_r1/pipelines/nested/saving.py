@@ -97,6 +97,7 @@ class SavingMixin:
             save_adapters(part, folder / name, but=planner)
         self._complete_index(folder, shared, remote)
         cards.write_card(self, folder, **for_card)
+        cards.write_eval_results(folder, for_card["scores"])
         if push_to_hub:
             self._push(folder, kwargs.pop("repo_id", folder.name), for_card, **kwargs)
 
@@ -158,4 +159,5 @@ class SavingMixin:
     ) -> Any:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         cards.write_card(self, folder, repo_id, token, **for_card)
+        cards.write_eval_results(folder, for_card["scores"])
         return self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder)
