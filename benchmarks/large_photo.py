@@ -47,7 +47,10 @@ def main() -> None:
         words = ["edit", source, "make the background teal", "--output", edited]
         start = time.monotonic()
         process = psutil.Popen(
-            [sys.executable, "-c", COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", COMMAND, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
         )
         warned = next(time.monotonic() - start for line in process.stderr if WARNING in line)
         process.stderr.read()
