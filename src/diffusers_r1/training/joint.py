@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..bundles.planners import ADDRESS
 from ..editors import as_large_as
 from ..endpoints import map_in_order
 from ..judging import PictureJudge, PictureMarks
-from ..names import only_indexes, resolve
+from ..names import is_address, only_indexes, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
@@ -112,7 +111,7 @@ def check_joint(arguments: JointArguments, processes: int = 1) -> None:
         OSError: If no pipeline has that name.
     """
     name = str(arguments.picture_editor)
-    if name.startswith(ADDRESS):
+    if is_address(name):
         raise ValueError("An editor behind an address cannot be trained: name a folder, a bundle or a Hub pipeline.")
     if processes > 1:
         raise ValueError("Planner and editor are trained in one process; `accelerate launch` with --num_processes 1.")
