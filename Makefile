@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := src tests examples benchmarks docs tools setup.py
-ALL := test,train,eval,app,serve,docs,quality,ray
+ALL := test,train,eval,app,mcp,serve,docs,quality,ray
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 TESTS := -m pytest --numprocesses 2 --dist loadfile
 # Two files of tests at once, each on one thread: more threads than cores wait for each other.
@@ -48,7 +48,7 @@ test-oldest: OLDEST := build/oldest
 test-oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install uv
-	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[train,eval,app,constrained,ray]"
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[train,eval,app,mcp,constrained,ray]"
 	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python -e ".[test]"
 	$(OLDEST)/bin/python $(TESTS)
 

@@ -15,7 +15,8 @@ EXTRAS = {
     "lora": ["peft>=0.18"],  # planners that are adapters, such as imageedit-r1-smollm2
     "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
-    "app": ["gradio>=6.0"],
+    "app": ["gradio>=6.6"],
+    "mcp": ["gradio>=6.6", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"],
     "constrained": ["llguidance>=1.0"],
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
@@ -36,6 +37,7 @@ EXTRAS = {
         "torchao",  # a quantization that runs on a processor
         "build",  # makes the wheel that a test installs
         "playwright",  # drives a browser through the page
+        "axe-playwright-python",  # brings axe-core, which finds what screen readers stumble over
         "transformers[serving]",  # a real server for the annotation script
     ],
     # The themes and plugins of MkDocs go by its first major version; its second one will take none of them.
@@ -74,6 +76,7 @@ setup(
         "diffusers_r1.bundles": [
             f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")
         ],
+        "diffusers_r1.app": ["static/*"],
         "diffusers_r1.sentences": ["data/*.jsonl"],
     },
     install_requires=[

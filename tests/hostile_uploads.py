@@ -44,7 +44,7 @@ OTHER_PROGRAMS = {
 FILES = {
     "truncated.png": (png()[:-40], "truncated"),
     "bomb.png": (claiming(60_000, 60_000), "decompression bomb"),
-    "large.png": (claiming(5000, 5000), "more than 16,777,216 pixels"),
+    "large.png": (claiming(8000, 5000), "more than 33,554,432 pixels"),
     "long.png": (claiming(5000, 3), "longer than 200:1"),
     "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "SVG is a drawing"),
     "hidden_drawing.png": (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "SVG is a drawing"),

@@ -20,6 +20,7 @@ SMALL = {
     "import_time.py": "",
     "large_photo.py": "--size 600 400",
     "memory_table.py": "",
+    "page_load.py": "--clients 3 --seconds 5",
     "parse_broken_answers.py": "",
     "pipeline_overhead.py": "--tasks 2",
     "planner_families.py": "--families qwen2_vl --cells plan",

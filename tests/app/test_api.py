@@ -3,10 +3,12 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import hostile_uploads
 import httpx
 import numpy as np
+import openai_server
 import pytest
 from app_server import serve
 from gradio_client import Client, handle_file
@@ -24,6 +26,11 @@ pytestmark = pytest.mark.tiny
 @pytest.fixture(scope="module")
 def client(address, tmp_path_factory):
     return Client(address, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+@pytest.fixture(scope="module")
+def photo_client(photo_page, tmp_path_factory):
+    return Client(photo_page, verbose=False, download_files=tmp_path_factory.mktemp("photos"))
 
 
 def pixels(path):
@@ -54,14 +61,19 @@ def test_turns_and_seed(client, photo):
     assert (pixels(other) != pixels(picture)).any()
 
 
-def test_the_result_has_the_size_of_the_source_and_the_exif_rotation_applied(client, tmp_path):
+def test_the_result_has_the_size_of_the_source_and_the_exif_rotation_applied(photo_client, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (90, 70), "teal").save(tmp_path / "turned.jpg", exif=exif)
-    picture, _ = client.predict(
+    picture, _ = photo_client.predict(
         handle_file(tmp_path / "turned.jpg"), {"requests": ["make the background pink"]}, api_name="/edit"
     )
     assert load_picture(picture).size == (70, 90)
+
+
+def test_models_of_scenes_refuse_a_photo_with_what_to_load(client, large_photo):
+    with pytest.raises(AppError, match="5800 x 4350 pixels.* made for pictures of coloured shapes of 64 x 64 pixels"):
+        client.predict(handle_file(large_photo), "make it teal", api_name="/plan")
 
 
 @pytest.mark.parametrize(
@@ -157,8 +169,80 @@ def test_twenty_clients_at_once_are_all_served(address, photo):
 def test_more_than_may_wait_are_refused_with_a_clear_message_and_none_is_lost(tmp_path, photo):
     with serve(tmp_path / "log", "--max_waiting", "3") as address:
         told = at_once(address, photo, 20)
-    assert set(told) == {"served", "Queue is full! Please try again."}
+    assert set(told) == {"served", "3 people are waiting already. Please try again in a minute."}
     assert told.total() == 20 and told["served"] >= 4  # the one that runs and three that wait
+
+
+def uploaded(address, path):
+    with path.open("rb") as file:
+        [kept] = httpx.post(f"{address}gradio_api/upload", files={"files": file}, timeout=60).json()
+    return {"path": kept, **FILE}
+
+
+def test_who_goes_round_the_queue_or_cancels_gets_and_gives_no_wrong_picture(client, address, photo):
+    plan, picture = {"requests": ["make the background pink"]}, uploaded(address, photo)
+    truth = [client.predict(handle_file(photo), plan, "single", seed, api_name="/edit")[0] for seed in range(4)]
+
+    def straight(number):
+        if number % 3 == 2:  # asks, and goes away
+            job = client.submit(handle_file(photo), plan, "single", number, api_name="/edit")
+            job.cancel()
+            return "gone"
+        data = {"data": [picture, plan, "single", number % 4]}
+        answer = httpx.post(f"{address}gradio_api/run/edit", json=data, timeout=300)
+        assert answer.status_code == 200, answer.text
+        made = httpx.get(answer.json()["data"][0]["url"], timeout=60).content
+        return made == Path(truth[number % 4]).read_bytes()
+
+    with ThreadPoolExecutor(12) as pool:
+        assert Counter(pool.map(straight, range(24))) == {True: 16, "gone": 8}
+
+
+def test_twenty_people_plan_at_once_by_a_server_while_another_one_s_edit_takes_its_time(photo_page, photo, models):
+    """The server answers the first question of none before all twenty have asked, and the edit only after that."""
+    all_here, planned = threading.Barrier(20), threading.Event()
+    waited, lock = Counter(), threading.Lock()
+
+    def before_answer(body):
+        if body.startswith(b"{"):  # a question for a plan, the first twenty of which are the first ones
+            with lock:
+                waited["plans"] += 1
+                first = waited["plans"] <= 20
+            if first:
+                all_here.wait(100)
+        else:
+            with lock:
+                waited["edits"] += 1
+            assert planned.wait(200)
+
+    def ask(number):
+        client = Client(photo_page, verbose=False, download_files=False)
+        if number == 20:
+            plan = {"requests": ["make it darker"]}
+            return bool(client.predict(handle_file(photo), plan, api_name="/edit"))
+        return len(client.predict(handle_file(photo), "make it darker", api_name="/plan")["requests"]) == 2
+
+    models.before_answer = before_answer
+    try:
+        with ThreadPoolExecutor(21) as pool:
+            edit = pool.submit(ask, 20)
+            plans = [pool.submit(ask, number) for number in range(20)]
+            assert all(plan.result(300) for plan in plans)
+            assert not edit.done()
+            planned.set()
+            assert edit.result(300)
+    finally:
+        models.before_answer = lambda body: None
+        planned.set()
+
+
+def test_a_server_that_refuses_is_an_error_in_words(photo_client, photo, models, tmp_path):
+    with openai_server.scripted((400, {"error": {"message": "no such pictures here"}}, {})) as server:
+        options = ["--planner", server.url, "--planner_model", "m", *models.editor]
+        with serve(tmp_path / "log", *options) as address:
+            client = Client(address, verbose=False, download_files=False)
+            with pytest.raises(AppError, match="The server of the model has refused this: .*no such pictures here"):
+                client.predict(handle_file(photo), "make it darker", api_name="/plan")
 
 
 def test_without_user_and_password_nobody_gets_in(tmp_path, photo, task):

@@ -24,6 +24,12 @@ def test_bad_use_says_what_is_wrong(run, monkeypatch, words, said):
     assert error.splitlines()[-1].startswith("diffusers-r1 app: error: ") and said in error
 
 
+def test_mcp_clients_do_not_get_round_a_password(run, monkeypatch):
+    monkeypatch.setenv("DIFFUSERS_R1_PASSWORD", "correct horse")
+    code, printed, error = run("app", "--mcp", "--user", "ann")
+    assert (code, printed) == (2, "") and "without the password" in error.splitlines()[-1]
+
+
 def test_without_gradio_it_says_what_to_install():
     code = "import sys; sys.modules['gradio'] = None; from diffusers_r1.commands import main; sys.exit(main(['app']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

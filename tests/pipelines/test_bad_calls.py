@@ -1,12 +1,12 @@
 """Calls that cannot work, by every way in: the same error from each that can express them, before any model runs."""
 
+import asyncio
 import json
 import re
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 
-import gradio as gr
 import hostile_uploads
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
-from diffusers_r1.app.desk import Desk
+from diffusers_r1.app.jobs import Refused
+from diffusers_r1.app.service import EditService
 from diffusers_r1.commands import edit as edit_command
 from diffusers_r1.commands import main
 from diffusers_r1.pipelines.call import check_call
@@ -180,24 +181,33 @@ def by_page(pipe, kind, call, room):
     picture = call["image"][0] if isinstance(call["image"], list) and len(call["image"]) == 1 else None
     if not set(call) <= {"image", "instruction", "plan", "turns"} or not isinstance(picture, (str, Image.Image)):
         return False
-    desk, upload = Desk(pipe, 2**24), {"path": str(room / (picture if isinstance(picture, str) else "photo.png"))}
+    service, upload = (
+        EditService(pipe, 2**24, 1),
+        {"path": str(room / (picture if isinstance(picture, str) else "photo.png"))},
+    )
     try:
         if {"instruction", "plan"} <= set(call):
             return False
         if "plan" in call:
             if not isinstance(call["plan"], EditPlan):
                 return False  # a program sends a plan as JSON: what is no plan elsewhere is one here
-            desk.edit(
-                upload, desk.read_plan(asdict(call["plan"])), call.get("turns", "single"), 0, lambda *_, **__: None
-            )
+            finish(service.edit(upload, service.read_plan(asdict(call["plan"])), call.get("turns", "single"), 0))
         elif isinstance(call["instruction"], str):
-            desk.plan(upload, call["instruction"], lambda *_, **__: None, call.get("turns", "single"))
+            finish(service.plan(upload, call["instruction"], call.get("turns", "single")))
         else:
             return False
-    except gr.Error as error:
+    except Refused as error:
         raise error.__cause__ from None
     finally:
-        desk._folder.cleanup()
+        service._folder.cleanup()
+
+
+def finish(job):
+    async def steps():
+        async for _ in job.steps():
+            pass
+
+    asyncio.run(steps())
 
 
 def by_command_line(pipe, kind, call, room, capsys):
@@ -295,11 +305,11 @@ def test_there_are_enough():
 
 @pytest.mark.usefixtures("still")
 def test_the_page_refuses_a_bad_seed_before_it_plans(pipe, room):
-    desk, upload = Desk(pipe, 2**24), {"path": str(room / "photo.png")}
+    service, upload = EditService(pipe, 2**24, 1), {"path": str(room / "photo.png")}
     for seed in (None, "1", -1, 0.5, NAN):
-        with pytest.raises(gr.Error, match="seed is a whole number"):
-            desk.plan(upload, "a", lambda *_, **__: None, "single", seed)
-    desk._folder.cleanup()
+        with pytest.raises(Refused, match="seed is a whole number"):
+            service.plan(upload, "a", "single", seed)
+    service._folder.cleanup()
 
 
 @pytest.mark.usefixtures("still")

@@ -1,5 +1,6 @@
 """One pipeline used by several threads at once, ended early, or given an editor that makes no picture."""
 
+import asyncio
 import functools
 import os
 import signal
@@ -10,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pytest
 import tiny_models
@@ -19,7 +19,8 @@ from PIL import Image
 
 import diffusers_r1
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.app.desk import Desk
+from diffusers_r1.app.jobs import Refused
+from diffusers_r1.app.service import EditService
 from diffusers_r1.commands import edit as edit_command
 from diffusers_r1.commands import main
 
@@ -262,10 +263,15 @@ def test_a_picture_of_no_numbers_is_an_error_by_every_way_in(pipe, build, monkey
     assert said in capsys.readouterr().err and not (tmp_path / "out.png").exists()
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    desk = Desk(pipe, 2**24)
-    with pytest.raises(gr.Error):
-        desk.edit({"path": str(tmp_path / "photo.png")}, PLAN, "multi", 0, lambda *_, **__: None)
-    desk._folder.cleanup()
+    service = EditService(pipe, 2**24, 1)
+
+    async def edit() -> None:
+        async for _ in service.edit({"path": str(tmp_path / "photo.png")}, PLAN, "multi", 0).steps():
+            pass
+
+    with pytest.raises(Refused):
+        asyncio.run(edit())
+    service._folder.cleanup()
 
 
 # How much at once

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import html
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -10,75 +14,98 @@ import gradio as gr
 from PIL import Image
 
 from ..images import to_png
+from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
 from ..scenes import TEST_SEEDS, sample_task
-from . import table
-from .desk import Desk
-from .runs import Run, forget, keep, remember
+from . import parts, rows
+from .api import add_api
+from .jobs import Job, Progress, Refused, Stopped
+from .results import Result, forget, keep, remember
+from .service import Edited, EditService, plain_words
 from .uploads import MAX_CHARACTERS, MAX_PIXELS, MAX_WAITING
 
 
 TITLE = "ImageEdit-R1"
 MAX_FILE_SIZE = 32 * 2**20  # bytes of an upload
 KEPT = 24 * 3600  # seconds that an upload stays on the disk
-ONE_AT_A_TIME = {"concurrency_id": "models", "concurrency_limit": 1}
-# Values arrive as they were sent. Gradio would open a picture on the way, and its own refusals tell people nothing.
-AS_SENT: dict[str, Any] = {"preprocess": False}
 
-INTRODUCTION = f"""# {TITLE}
-Say in one sentence everything that should change. A planner takes the sentence apart; you read its plan, change it, and
-only then are pixels touched."""
-SCENES_NOTICE = """**The model on this page edits 64x64 pictures of coloured shapes, like those to try below, and no photos.** It
-comes with the package so that everything can be tried without a download."""
-NO_PLAN = "Press **Plan** to see what the instruction becomes, or write a sub-request into the table."
-HOW_TO_CHANGE = (
-    "Change any cell before you press **Edit**: the editor reads the sub-requests, in their order. A row can be added or"
-    " deleted from the menu of a cell."
+INTRODUCTION = (
+    "Say in one sentence everything that should change. Read the plan, change it, and only then are pixels touched."
 )
-CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto; }
-#picture img { width: 100%; height: 100%; object-fit: contain; }
-"""
+NOT_FOR_PHOTOS = (
+    "These models were made for {pictures} of {width} x {height} pixels, like those below, not for photos."
+    " For photos, load others: diffusers-r1 app --planner NAME --editor NAME."
+)
+ASK_OF_A_PHOTO = "Make the coat match the car, brighten the sky, and remove the person behind it"
 NEW_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
+THEME = gr.themes.Default(
+    primary_hue="indigo",
+    neutral_hue="slate",
+    font=["system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+).set(button_primary_background_fill="*primary_600", button_primary_background_fill_dark="*primary_600")
 
 
 def make_page(
     pipeline: ImageEditR1Pipeline,
-    examples: Sequence[tuple[Image.Image, str]] = (),
+    examples: Sequence[tuple[Image.Image, str]] | None = None,
     notice: str = "",
     max_pixels: int = MAX_PIXELS,
     max_waiting: int = MAX_WAITING,
+    mcp: bool = False,
 ) -> gr.Blocks:
     """The page of a pipeline, and its API: `/plan`, `/edit` and `/plan_and_edit`. See [`launch`].
 
     Args:
-        pipeline ([`ImageEditR1Pipeline`]): With planner and editor, on its device. One request runs at a time.
-        examples (sequence of `PIL.Image.Image` and `str`, *optional*): Pictures and instructions to try.
-        notice (`str`, *optional*): Markdown that everybody should read first, such as what the models cannot do.
-        max_pixels (`int`, defaults to 2**24): The largest width x height of a picture; a larger one is refused.
+        pipeline ([`ImageEditR1Pipeline`]): With planner and editor, on its device. A model that is loaded here works on one
+            request at a time; one behind an address, on many.
+        examples (sequence of `PIL.Image.Image` and `str`, *optional*): Pictures and instructions to try. By default scenes
+            where the models were made for these, and none otherwise.
+        notice (`str`, *optional*): What everybody should read first. What the models were made for is said in any case.
+        max_pixels (`int`, defaults to 2**25): The largest width x height of a picture; a larger one is refused.
         max_waiting (`int`, defaults to 20): How many requests may wait for their turn; one more is refused.
+        mcp (`bool`, defaults to `False`): Whether the API's calls are to be tools for MCP clients; give it to [`launch`] too.
 
     Returns:
         `gradio.Blocks`
     """
-    desk = Desk(pipeline, max_pixels)
+    service = EditService(pipeline, max_pixels, max_waiting)
+    known = service.made_for
+    if known:
+        width, height = known["size"]
+        notice = f"{NOT_FOR_PHOTOS.format(**known, width=width, height=height)} {notice}".strip()
+        examples = scenes_examples() if examples is None else examples
+    samples = _as_files(examples or (), service.folder)
+
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT)) as page:
-        # 1. What is seen, from top to bottom
-        gr.Markdown(f"{INTRODUCTION}\n\n{notice}", elem_id="introduction")
-        with gr.Row():
-            picture = gr.Image(
-                label="Picture", type="filepath", sources=["upload", "clipboard"], height=420, elem_id="picture"
-            )
-            with gr.Column():
+        # 1. What is seen
+        gr.HTML(_header(notice), elem_id="introduction", apply_default_css=False)
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=5, min_width=320, elem_id="ask"):
+                picture = gr.Image(
+                    label="Picture" if known else "Photo",
+                    type="filepath",
+                    sources=["upload", "clipboard"],
+                    height=230,
+                    elem_id="picture",
+                )
+                samples_view = parts.strip(
+                    "Pictures and instructions to try", "examples", [parts.strip_entry(*one) for one in samples]
+                )
                 instruction = gr.Textbox(
                     label="Instruction",
-                    lines=4,
+                    lines=2,
+                    max_lines=6,
                     max_length=MAX_CHARACTERS,
-                    placeholder="Make the coat match the car, brighten the sky, and remove the person behind it",
+                    placeholder=samples[0][1] if known and samples else ASK_OF_A_PHOTO,
                     elem_id="instruction",
                 )
-                with gr.Row():
+                with gr.Row(elem_id="buttons"):
+                    plan_button = gr.Button("Plan", min_width=100, elem_id="plan")
+                    both_button = gr.Button("Plan and edit", variant="primary", min_width=140, elem_id="plan-and-edit")
+                costs = gr.HTML(_costs(service), elem_id="costs", apply_default_css=False)
+                with gr.Accordion("Options", open=False, elem_id="options"), gr.Row():
                     turns = gr.Radio(
                         [("all at once", "single"), ("one after the other", "multi")],
                         value="single",
@@ -88,190 +115,155 @@ def make_page(
                     with gr.Column(min_width=160):
                         seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
                         dice = gr.Button("Another seed", size="sm", elem_id="dice")
-                with gr.Row():
-                    plan_button = gr.Button("Plan", elem_id="plan")
-                    both_button = gr.Button("Plan and edit", variant="primary", elem_id="plan-and-edit")
-                if examples:
-                    gr.Examples(
-                        _as_files(examples, desk.folder),
-                        [picture, instruction],
-                        example_labels=[text for _, text in examples],
-                        label="Pictures and instructions to try",
-                        elem_id="examples",
-                    )
-
-        plan_table = gr.Dataframe(
-            [["", "", "", None, ""]],
-            headers=list(table.COLUMNS),
-            datatype=["str", "str", "str", "number", "str"],
-            type="array",
-            column_count=(len(table.COLUMNS), "fixed"),  # pyright: ignore[reportArgumentType] # `column_limits` does nothing yet
-            column_widths=["12%", "22%", "18%", "8%", "40%"],
-            wrap=True,
-            interactive=True,
-            label="Plan",
-            elem_id="plan-table",
-        )
-        note = gr.Markdown(NO_PLAN, elem_id="note")
-        edit_button = gr.Button("Edit", variant="primary", elem_id="edit")
-        with gr.Row():
-            slider = gr.ImageSlider(label="Before and after", format="png", interactive=False, elem_id="slider")
-            with gr.Column():
-                turn_gallery = gr.Gallery(
-                    label="After each turn", format="png", columns=3, interactive=False, elem_id="turns"
-                )
-                with gr.Row():
-                    picture_file = gr.DownloadButton("Download picture", interactive=False, elem_id="download-picture")
-                    plan_file = gr.DownloadButton("Download plan", interactive=False, elem_id="download-plan")
-                again_button = gr.Button("Go on from this picture", interactive=False, elem_id="again")
-        history_gallery = gr.Gallery(
-            label="History: click one to bring it back",
-            format="png",
-            columns=8,
-            fit_columns=False,
-            height=200,
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            elem_id="history",
-        )
+            with gr.Column(scale=7, min_width=320, elem_id="answer"):
+                status = parts.status_line()
+                result_view = parts.result_view()
+                plan_view = parts.plan_list()
+                edit_button = gr.Button("Edit", variant="primary", elem_id="edit")
+                history_view = parts.strip("History: click one to bring it back", "history")
 
         # 2. What is remembered of a visitor
-        planned = gr.State()  # the EditPlan that the table came from
-        shown_rows = gr.State([])
+        planned = gr.State()  # the EditPlan that the list came from
+        shown = gr.State([])  # its rows, as they are on the screen
         history = gr.State([], delete_callback=forget)
-        current = gr.State()  # the Run that is shown
-
-        plan_view = [plan_table, shown_rows, planned, note]
-        run_view = [*plan_view, slider, turn_gallery, picture_file, plan_file, again_button, current]
+        current = gr.State()  # the Result that is shown
+        running: dict[str, Job] = {}  # by visitor
 
         # 3. What happens
-        def show_plan(plan: EditPlan) -> list[Any]:
-            rows = table.to_rows(plan)
-            return [rows, rows, plan, _note(plan)]
+        buttons = [plan_button, both_button, edit_button]
 
-        def show_run(run: Run) -> list[Any]:
-            return [
-                *show_plan(run.plan),
-                (str(run.before), str(run.after)),
-                [(str(path), prompt) for path, prompt in run.turns],
-                gr.DownloadButton(value=str(run.after), interactive=True),
-                gr.DownloadButton(value=str(run.plan_file), interactive=True),
-                gr.Button(interactive=True),
-                run,
-            ]
+        def show_plan(plan: EditPlan) -> dict[Any, Any]:
+            return {plan_view: parts.plan_value(plan), shown: rows.to_rows(plan), planned: plan}
 
-        def add_to_history(history: list[Run], run: Run) -> tuple[list[Run], list]:
-            history = remember(history, run)
-            return history, [(str(run.after), run.plan.instruction) for run in history]
+        def show_result(result: Result) -> dict[Any, Any]:
+            return {**show_plan(result.plan), result_view: parts.result_value(result), current: result}
 
-        def on_change(rows, shown):
-            followed = table.follow(rows["data"], shown)
-            written = [row[-1] for row in followed] != [row[-1] for row in rows["data"]]
-            return [followed, followed] if written else [gr.skip(), gr.skip()]
+        def show_new(result: Result, past: list[Result]) -> dict[Any, Any]:
+            past = remember(past, result)
+            entries = [parts.strip_entry(one.after, one.plan.instruction) for one in past]
+            return {**show_result(result), history: past, history_view: entries}
 
-        def on_plan(upload, instruction, report=gr.Progress()):  # noqa: B008
-            return show_plan(desk.plan(upload, instruction, report))
+        def resting(words: str, kind: str = "idle") -> dict[Any, Any]:
+            free = dict.fromkeys(buttons, gr.Button(interactive=True))
+            return {**free, status: parts.said(words, kind), costs: _costs(service)}
 
-        def on_edit(upload, instruction, rows, shown, planned, turns, seed, history, report=gr.Progress()):  # noqa: B008
-            plan = desk.read_table(rows["data"], shown, planned, instruction)
-            run = keep(desk.folder, *desk.edit(upload, plan, turns, seed, report))
-            return [*show_run(run), *add_to_history(history, run)]
+        async def followed(job: Job, visitor: str | None) -> AsyncGenerator[Any, None]:
+            """A job's steps, as updates of the page but for the result; it can be stopped meanwhile."""
+            running[str(visitor)] = job
+            async with aclosing(job.steps()) as steps:
+                async for step in steps:
+                    yield {status: parts.status_value(step)} if isinstance(step, Progress) else step
 
-        def on_both(upload, instruction, turns, seed, history, report=gr.Progress()) -> Iterator[list[Any]]:  # noqa: B008
-            plan = desk.plan(upload, instruction, report, turns, seed)
-            waiting = [gr.skip()] * (len(run_view) - len(plan_view) + 2)
-            yield [*show_plan(plan), *waiting]
-            run = keep(desk.folder, *desk.edit(upload, plan, turns, seed, report))
-            yield [*show_run(run), *add_to_history(history, run)]
+        async def planning(upload, instruction, visitor) -> AsyncGenerator[dict, None]:
+            began = time.monotonic()
+            async for step in followed(service.plan(upload, instruction), visitor):
+                if isinstance(step, EditPlan):
+                    step = {**show_plan(step), **resting(f"Planned in {_seconds(time.monotonic() - began)}.")}
+                yield step
 
-        def on_history(history: list[Run], chosen: gr.SelectData) -> list[Any]:
-            return show_run(history[chosen.index])
+        async def editing(upload, plan, turns, seed, past, visitor, let_in=False) -> AsyncGenerator[dict, None]:
+            began = time.monotonic()
+            async for step in followed(service.edit(upload, plan, turns, seed, let_in), visitor):
+                if isinstance(step, Edited):
+                    result = await asyncio.to_thread(keep, service.folder, step)
+                    words = f"Edited in {_seconds(time.monotonic() - began)}."
+                    if step.stopped:
+                        words = f"Stopped after turn {len(step.turns)}. This is what was done."
+                    step = {**show_new(result, past), **resting(words)}
+                yield step
 
-        private: dict[str, Any] = {"api_visibility": "private"}
-        quick: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
-        works: dict[str, Any] = {**private, **ONE_AT_A_TIME, **AS_SENT}
-        finished = [*run_view, history, history_gallery]
-        # In a queue of its own: the page does not show what goes wrong outside of queues.
-        checks: dict[str, Any] = {"concurrency_id": "checks", "concurrency_limit": 4, "show_progress": "hidden"}
-        picture.upload(desk.check_picture, picture, **private, **checks, **AS_SENT)
-        dice.click(None, None, seed, js=NEW_SEED, **private)
-        plan_button.click(on_plan, [picture, instruction], plan_view, show_progress_on=plan_table, **works)
-        plan_table.input(
-            on_change,
-            [plan_table, shown_rows],
-            [plan_table, shown_rows],
-            trigger_mode="always_last",
-            **quick,
-            **AS_SENT,
-        )
+        async def told(updates: AsyncGenerator[dict, None], visitor: str | None) -> AsyncGenerator[dict, None]:
+            """The updates, with the buttons off meanwhile; what is refused becomes words above the plan."""
+            yield {
+                **dict.fromkeys(buttons, gr.Button(interactive=False)),
+                status: parts.status_value(Progress("Starting")),
+            }
+            try:
+                with plain_words():
+                    async with aclosing(updates):
+                        async for update in updates:
+                            yield update
+            except Refused as error:
+                yield resting(str(error), "error")
+            except Stopped:
+                yield resting("Stopped. Nothing was changed.")
+            finally:
+                running.pop(str(visitor), None)
+
+        async def on_plan(upload, instruction, request: gr.Request):
+            async for update in told(planning(upload, instruction, request.session_hash), request.session_hash):
+                yield update
+
+        async def on_edit(upload, instruction, changed, shown, planned, turns, seed, past, request: gr.Request):
+            async def updates() -> AsyncGenerator[dict, None]:
+                plan = service.read_rows(changed["rows"], shown, planned, instruction)
+                async for update in editing(upload, plan, turns, seed, past, request.session_hash):
+                    yield update
+
+            async for update in told(updates(), request.session_hash):
+                yield update
+
+        async def on_both(upload, instruction, turns, seed, past, request: gr.Request):
+            async def updates() -> AsyncGenerator[dict, None]:
+                plan = None
+                async for step in followed(service.plan(upload, instruction, turns, seed), request.session_hash):
+                    plan = step
+                    yield show_plan(plan) if isinstance(plan, EditPlan) else step
+                async for update in editing(upload, plan, turns, seed, past, request.session_hash, let_in=True):
+                    yield update
+
+            async for update in told(updates(), request.session_hash):
+                yield update
+
+        async def on_upload(upload):
+            words, kind = "", "idle"
+            try:
+                async with aclosing(service.check_picture(upload).steps()) as steps:
+                    async for _ in steps:
+                        pass
+            except Refused as error:
+                words, kind = str(error), "error"
+            return parts.said(words, kind)
+
+        def on_stop(request: gr.Request) -> None:
+            if job := running.get(str(request.session_hash)):
+                job.stop()
+
+        def on_change(changed, shown):
+            followed = rows.follow(rows.read(changed["rows"]), shown)
+            return [{**changed, "rows": followed}, followed]
+
+        def on_history(past: list[Result], chosen: gr.EventData) -> dict[Any, Any]:
+            return show_result(past[chosen._data["index"]])
+
+        def on_sample(chosen: gr.EventData) -> tuple[str, str]:
+            path, words = samples[chosen._data["index"]]
+            return str(path), words
+
+        # Values arrive as they were sent: Gradio would open a picture on the way. Who waits for whom the service decides.
+        private: dict[str, Any] = {
+            "api_visibility": "private",
+            "show_progress": "hidden",
+            "concurrency_limit": None,
+            "preprocess": False,
+        }
+        quick: dict[str, Any] = {**private, "queue": False}
+        finished = [status, costs, *buttons, plan_view, shown, planned]
+        edited = [*finished, result_view, current, history, history_view]
+        picture.upload(on_upload, picture, status, **private)
+        dice.click(None, None, seed, js=NEW_SEED, api_visibility="private")
+        plan_button.click(on_plan, [picture, instruction], finished, **private)
         edit_button.click(
-            on_edit,
-            [picture, instruction, plan_table, shown_rows, planned, turns, seed, history],
-            finished,
-            show_progress_on=slider,
-            **works,
+            on_edit, [picture, instruction, plan_view, shown, planned, turns, seed, history], edited, **private
         )
-        both_button.click(
-            on_both,
-            [picture, instruction, turns, seed, history],
-            finished,
-            show_progress_on=[plan_table, slider],
-            **works,
-        )
-        history_gallery.select(on_history, history, run_view, **quick)
-        again_button.click(lambda run: str(run.after), current, picture, **quick)
-        _add_api(desk, picture, instruction, turns, seed)
-    return page.queue(max_size=max_waiting)
-
-
-def _add_api(desk: Desk, picture: gr.Image, instruction: gr.Textbox, turns: gr.Radio, seed: gr.Number) -> None:
-    """The page's calls for programs: plain values in, plain values out, nothing remembered."""
-    plan_json = gr.JSON(label="plan", visible=False)
-    edited = gr.Image(label="picture", format="png", visible=False)
-    turn_pictures = gr.Gallery(label="turns", format="png", visible=False)
-
-    def plan(image, instruction, report=gr.Progress()) -> dict[str, Any]:  # noqa: B008
-        """The plan that an instruction becomes, without editing."""
-        return desk.plan(image, instruction, report).to_dict()
-
-    def edit(image, plan, turns, seed, report=gr.Progress()) -> tuple[Image.Image, list]:  # noqa: B008
-        """The picture after a plan was carried out, and after each turn; of the plan only `requests` is needed."""
-        _, _, output = desk.edit(image, desk.read_plan(plan), turns, seed, report)
-        edited: Any = output.images[0]
-        return edited, [(turn.image, turn.prompt) for turn in output.turns[0]]
-
-    def plan_and_edit(image, instruction, turns, seed, report=gr.Progress()) -> tuple:  # noqa: B008
-        """The picture after an instruction was planned and carried out, after each turn, and the plan."""
-        planned = desk.plan(image, instruction, report, turns, seed).to_dict()
-        return *edit(image, planned, turns, seed, report), planned
-
-    call: dict[str, Any] = {"triggers": [], **ONE_AT_A_TIME, **AS_SENT}
-    gr.on(fn=plan, inputs=[picture, instruction], outputs=plan_json, api_name="plan", **call)
-    pictures = [edited, turn_pictures]
-    gr.on(fn=edit, inputs=[picture, plan_json, turns, seed], outputs=pictures, api_name="edit", **call)
-    gr.on(
-        fn=plan_and_edit,
-        inputs=[picture, instruction, turns, seed],
-        outputs=[*pictures, plan_json],
-        api_name="plan_and_edit",
-        **call,
-    )
-
-
-def _note(plan: EditPlan) -> str:
-    if plan.fallback:
-        return f"**The planner's answer could not be used** ({plan.reason}). {HOW_TO_CHANGE}"
-    return HOW_TO_CHANGE
-
-
-def _as_files(examples: Sequence[tuple[Image.Image, str]], folder: Path) -> list[list[str]]:
-    rows = []
-    for number, (image, instruction) in enumerate(examples, start=1):
-        path = folder / f"example-{number}.png"
-        path.write_bytes(to_png(image))
-        rows.append([str(path), instruction])
-    return rows
+        both_button.click(on_both, [picture, instruction, turns, seed, history], edited, **private)
+        status.stop(on_stop, None, None, **quick)
+        plan_view.input(on_change, [plan_view, shown], [plan_view, shown], trigger_mode="always_last", **quick)
+        history_view.select(on_history, history, [plan_view, shown, planned, result_view, current], **quick)
+        samples_view.select(on_sample, None, [picture, instruction], **quick)
+        result_view.again(lambda result: str(result.picture), current, picture, **quick)
+        add_api(service, picture, instruction, turns, seed, queue=not mcp)
+    return page.queue(default_concurrency_limit=None)
 
 
 def scenes_examples() -> list[tuple[Image.Image, str]]:
@@ -290,6 +282,7 @@ def launch(
     port: int | None = None,
     share: bool = False,
     auth: tuple[str, str] | None = None,
+    mcp: bool = False,
 ) -> str:
     """Serve the page from a thread of its own, and return its address.
 
@@ -300,17 +293,24 @@ def launch(
         port (`int`, *optional*): By default the first free one from 7860 on.
         share (`bool`, defaults to `False`): Whether to have it reached from everywhere through Gradio's servers.
         auth (`tuple` of two `str`, *optional*): User and password, without which nobody gets in.
+        mcp (`bool`, defaults to `False`): Whether to be an MCP server as well, at `gradio_api/mcp/` behind the address, with
+            the API's calls as its tools.
 
     Raises:
         OSError: If the port is taken.
+        ValueError: If MCP is wanted with a password, which Gradio asks MCP clients for none of.
     """
+    if mcp and auth is not None:
+        raise ValueError("MCP clients would get in without the password: an MCP server has none.")
     _, address, shared = page.launch(
         server_name=host,
         server_port=port,
         share=share,
         auth=auth,
+        mcp_server=mcp,
         max_file_size=MAX_FILE_SIZE,
-        css=CSS,
+        theme=THEME,
+        css=parts.CSS,
         footer_links=["api"],
         enable_monitoring=False,
         ssr_mode=False,
@@ -319,3 +319,35 @@ def launch(
         prevent_thread_lock=True,
     )
     return shared or address
+
+
+def _header(notice: str) -> str:
+    said = f'<p class="notice">{html.escape(notice)}</p>' if notice else ""
+    return f"<header><h1>{TITLE}</h1><p>{INTRODUCTION}</p>{said}</header>"
+
+
+def _costs(service: EditService) -> str:
+    """What the two buttons cost: who is asked, and how long that takes of late."""
+
+    def cost(component: Any, here: str, asked: str, seconds: float | None) -> str:
+        where = f"asks {component.model} at {component.base_url} {asked}" if is_remote(component) else here
+        return where + (f", about {_seconds(seconds)}" if seconds is not None else "")
+
+    pipe = service.pipeline
+    planning = cost(pipe.planner, "runs the planner on this machine", "two questions", service.usual_seconds("plan"))
+    editing = cost(pipe.editor, "runs the editor on this machine", "for a picture", service.usual_seconds("turn"))
+    words = f"Plan {planning}; no pixel is touched. Plan and edit then {editing} for each turn."
+    return f"<p>{html.escape(words)}</p>"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _as_files(examples: Sequence[tuple[Image.Image, str]], folder: Path) -> list[tuple[Path, str]]:
+    found = []
+    for number, (image, instruction) in enumerate(examples, start=1):
+        path = folder / f"example-{number}.png"
+        path.write_bytes(to_png(image))
+        found.append((path, instruction))
+    return found

@@ -14,10 +14,10 @@ from ..pipelines.checks import NO_INSTRUCTION
 from ..plan import EditPlan
 
 
-MAX_PIXELS = 2**24  # 4096 x 4096; a phone's 12 megapixels fit
+MAX_PIXELS = 2**25  # a camera's 24 megapixels fit
 MAX_CHARACTERS = 2000  # of an instruction or a sub-request
 MAX_REQUESTS = 20  # in a plan: each can be a turn of the editor
-MAX_WAITING = 20  # requests in the queue
+MAX_WAITING = 20  # requests that wait for their turn
 
 
 def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -33,14 +33,12 @@ def open_with_metadata(
     Args:
         upload (`Mapping`, *optional*): What was sent in place of the file that was uploaded before: its `path` here.
         folder (`Path`): Where uploads lie. No other file of this machine is opened, whatever `path` says.
-        max_pixels (`int`, defaults to 2**24): The largest width x height that is decoded.
+        max_pixels (`int`, defaults to 2**25): The largest width x height that is decoded.
 
     Raises:
         ValueError: If there is no picture, or it cannot be used; the message names the file, not where it lies.
     """
-    if not upload:
-        raise ValueError("There is no picture yet: choose one first.")
-    path = Path(upload.get("path") or "").resolve()
+    path = Path(check_there(upload).get("path") or "").resolve()
     # Gradio looks after this only where the sender has called the mapping a file.
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("The picture cannot be used: it was not uploaded.")
@@ -48,6 +46,13 @@ def open_with_metadata(
         return load_with_metadata(path, max_pixels)
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}{os.sep}", "")) from error
+
+
+def check_there(upload: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What was uploaded; a `ValueError` if nothing was."""
+    if not upload:
+        raise ValueError("There is no picture yet: choose one first.")
+    return upload
 
 
 def check_instruction(instruction: Any) -> str:

@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
 from .progress import add_log_arguments
-from .shared import UsageError, add_model_arguments, checking, is_scenes, load_pipeline
+from .shared import UsageError, add_model_arguments, checking, load_pipeline
 
 
 PASSWORD = "DIFFUSERS_R1_PASSWORD"
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse a request when so many wait for their turn (default: %(default)s)",
     )
+    parser.add_argument(
+        "--mcp", action="store_true", help="be an MCP server as well: plan, edit and plan_and_edit as tools"
+    )
     add_model_arguments(parser)
     add_log_arguments(parser)
 
@@ -52,20 +56,28 @@ def positive(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     auth = _auth(args)
+    if args.mcp and auth is not None:
+        raise UsageError("--mcp and --user do not go together: MCP clients would get in without the password")
+    if args.mcp and find_spec("mcp") is None:
+        raise UsageError(f"--mcp needs the package mcp: {install_line('mcp')}")
     with redirect_stdout(sys.stderr):
         try:
+            from .. import ImageEditR1Pipeline
             from ..app import page
+            from ..pipelines.remote import RemotePipeline
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise UsageError(f"the page needs Gradio: {install_line('app')}") from error
 
         pipe = load_pipeline(args)
+        if isinstance(pipe, RemotePipeline):  # the page needs turns and a stop, which that one has not
+            pipe = ImageEditR1Pipeline(planner=pipe.planner, editor=pipe.editor)
         pipe.set_progress_bar_config(disable=True)
-        examples, notice = (page.scenes_examples(), page.SCENES_NOTICE) if is_scenes(args) else ([], "")
-        blocks = page.make_page(pipe, examples, notice, max_pixels=args.max_pixels, max_waiting=args.max_waiting)
+        limits = {"max_pixels": args.max_pixels, "max_waiting": args.max_waiting}
+        blocks = page.make_page(pipe, **limits, mcp=args.mcp)
         with checking():
-            address = page.launch(blocks, args.host, args.port, args.share, auth)
+            address = page.launch(blocks, args.host, args.port, args.share, auth, args.mcp)
     print(address, flush=True)
     with redirect_stdout(sys.stderr):
         blocks.block_thread()  # until an interrupt

@@ -61,10 +61,16 @@ class Interruption:
     def __init__(self, pipeline: ImageEditR1Pipeline):
         self._pipeline = pipeline
         self._before = pipeline._interrupts
-        self._by_editor = False
+        self._by_editor = self._stopped = False
 
     def __bool__(self) -> bool:
-        return self._by_editor or self._pipeline._interrupts != self._before
+        return self._stopped or self._by_editor or self._pipeline._interrupts != self._before
+
+    def stop(self) -> None:
+        """End this call alone: before its editor's next step, or before its next turn where the editor is behind an address."""
+        self._stopped = True
+        if not getattr(self._pipeline.editor, "concurrent", False):
+            self._pipeline.editor._interrupt = True
 
     def reset(self) -> None:
         """Before a turn: forget a stop that the editor was told of in an earlier call and has not forgotten itself."""

@@ -458,15 +458,16 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
-    def run_checked(self, call: EditCall) -> ImageEditR1PipelineOutput:
+    def run_checked(self, call: EditCall, interruption: Interruption | None = None) -> ImageEditR1PipelineOutput:
         """Carry out what `check_inputs` has opened and checked.
 
         For callers that treat a call that cannot work apart from one that fails: nothing is opened or checked twice.
 
         Args:
             call ([`~pipelines.checked.EditCall`]): Of this pipeline, with its components of now.
+            interruption ([`Interruption`], *optional*): What ends this call alone; by default `interrupt()` from now on.
         """
-        interruption = Interruption(self)
+        interruption = Interruption(self) if interruption is None else interruption
 
         # 1. Decompose the instructions and put the sub-requests in order
         plans = call.given if call.planned else self.plan_checked(call.planning)
