@@ -57,7 +57,7 @@ def main() -> None:
         wall, code = time.monotonic() - start, process.wait()
         used = psutil.Process().cpu_times()
         assert code == 0
-        with Image.open(edited) as picture:
+        with Image.open(edited, formats=["JPEG"]) as picture:
             assert picture.size == (args.size[1], args.size[0]) and picture.info["dpi"] == (300, 300)
             assert picture.info["icc_profile"] and picture.getexif()[0x013B] == "Ann Other"
     print_table(

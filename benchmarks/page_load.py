@@ -30,6 +30,7 @@ import psutil
 from PIL import Image
 from report import print_table
 
+from diffusers_r1.images.reading import FORMATS
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 
 
@@ -115,7 +116,7 @@ def make_files() -> dict[str, bytes]:
 
 def pixels(content: bytes | None) -> bytes:
     assert content is not None
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         return picture.tobytes()
 
 

@@ -84,7 +84,7 @@ def test_models_of_scenes_refuse_a_photo_with_what_to_load(client, large_photo):
         ("/edit", [{}, "single", 0], "plan: `requests` is missing"),
         ("/edit", [{"requests": []}, "single", 0], "at least one sub-request"),
         ("/edit", [{"requests": ["a"] * 21}, "single", 0], "at most 20"),
-        ("/edit", [{"requests": ["a"]}, "double", 0], '"single", "multi"'),
+        ("/edit", [{"requests": ["a"]}, "double", 0], "single, multi, auto, composed"),
         ("/edit", [{"requests": ["a"]}, "single", -1], "The seed is a whole number"),
         ("/edit", [[1], "single", 0], "plan must be an object with"),
     ],

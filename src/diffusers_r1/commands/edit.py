@@ -102,7 +102,7 @@ def edit_one(args: argparse.Namespace) -> int:
         pipe = load_pipeline(args, planning=plan is None)
         told = follow(pipe, progress)
         with checking():
-            checked = pipe.check_inputs(**_call(pipe, args, picture, args.instruction, plan), **told)
+            checked = pipe.check_inputs(**{**told, **_call(pipe, args, picture, args.instruction, plan)})
 
         # 3. Edit
         progress.begin(planned=plan is not None)
@@ -161,7 +161,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
         def edit(row: FileRow) -> Edited:
             picture, metadata = load_with_metadata(row.source)
             own = plan or _plan_of(args, row.instruction)
-            call = pipe.check_inputs(**_call(pipe, args, picture, row.instruction, own), **told)
+            call = pipe.check_inputs(**{**told, **_call(pipe, args, picture, row.instruction, own)})
             if not remote:
                 progress.begin(f"{reported + 1}, {row.file}: ", own is not None)
             out: Any = pipe.run_checked(call)
