@@ -71,7 +71,9 @@ def sent(server, number=-1):
 def test_chat(server, endpoint):
     completion = endpoint.chat(HELLO, temperature=0, max_tokens=5, top_p=0.5)
     assert completion == [
-        ChatCompletion("Hi", "judge-2025-01-01", finish_reason="stop", usage={"prompt_tokens": 3}),
+        ChatCompletion(
+            "Hi", "judge-2025-01-01", finish_reason="stop", usage={"prompt_tokens": 3, "completion_tokens": 7}
+        ),
     ]
     path, headers, body = server.requests[0]
     assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"

@@ -115,5 +115,5 @@ def test_too_little_room_is_refused(agent):
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch, tokenizer):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(ImportError, match=r"diffusers-r1\[constrained\]"):
+    with pytest.raises(ImportError, match=r"needs llguidance: .*\[constrained\]"):
         GrammarProcessor(sequence_grammar(100), tokenizer)

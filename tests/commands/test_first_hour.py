@@ -93,7 +93,10 @@ def test_a_wrong_key(servers, desk):
     done = run(command, desk)
     line = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout) == (1, "") and "401" in line and planner.url in line
-    assert "sk-not-ours" not in done.stderr and not editor.requests and not (desk / "edited.png").exists()
+    assert "sk-not-ours" not in done.stderr and not (desk / "edited.png").exists()
+    assert {path for path, _, _ in editor.requests} <= {
+        "/v1/models"
+    }  # asked for its models' names, and sent no picture
 
 
 def test_a_plan_changed_by_hand(servers, desk):

@@ -188,13 +188,13 @@ def test_one_large_model_at_a_time(bundle, tmp_path, monkeypatch):
         def once_the_others_have_gone(self, *args, **kwargs):
             assert not [name for name, model in loaded if model() is not None]
             result = load(self, *args, **kwargs)
-            model = result.planner if part == "agents" else result.pipe.editor.unet
-            loaded.append((part if part == "agents" else result.name, weakref.ref(model)))
+            model = result.pipe.editor.unet if part == "editor" else result.planner
+            loaded.append((result.name if part == "editor" else part, weakref.ref(model)))
             return result
 
         return once_the_others_have_gone
 
-    for part in ("agents", "editor"):
+    for part in ("agents", "with_planner", "editor"):
         monkeypatch.setattr(stages._Bundle, part, watched(getattr(stages._Bundle, part), part))
     evaluate(
         tmp_path / "run",
@@ -208,7 +208,7 @@ def test_one_large_model_at_a_time(bundle, tmp_path, monkeypatch):
         max_new_tokens=4,
         device="cpu",
     )
-    assert [name for name, _ in loaded] == ["agents", "agents", "a", "b"]
+    assert [name for name, _ in loaded] == ["with_planner", "agents", "a", "b"]
 
 
 def test_fields_of_a_remote_editor(tmp_path):

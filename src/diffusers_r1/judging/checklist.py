@@ -98,7 +98,8 @@ def questions_of(edits: Sequence[Edit]) -> tuple[Question, ...]:
     """The checklist of a plan's edits, by rule: a target and an effect for each, and two about all the rest.
 
     Example:
-        >>> [question.text for question in questions_of([Edit("remove", "lamp", "nothing")])][:2]
+        >>> target, effect, *_ = questions_of([Edit("remove", "lamp", "nothing")])
+        >>> [target.text, effect.text]
         ['Has the lamp changed between the first picture and the second?', 'Is the lamp gone from the second picture?']
     """
     questions = []
