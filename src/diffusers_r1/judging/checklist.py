@@ -99,8 +99,9 @@ def questions_of(edits: Sequence[Edit]) -> tuple[Question, ...]:
 
     Example:
         >>> target, effect, *_ = questions_of([Edit("remove", "lamp", "nothing")])
-        >>> [target.text, effect.text]
-        ['Has the lamp changed between the first picture and the second?', 'Is the lamp gone from the second picture?']
+        >>> print(target.text, effect.text, sep="\\n")
+        Has the lamp changed between the first picture and the second?
+        Is the lamp gone from the second picture?
     """
     questions = []
     for number, edit in enumerate(edits):
