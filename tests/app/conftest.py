@@ -100,7 +100,7 @@ def find_chromium():
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an event loop runs as long as there is one, and no other one beside it
 def browser(chromium):
     from playwright.sync_api import sync_playwright
 

@@ -7,12 +7,14 @@ on. So who may use a model is settled here, and by nothing else.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
 
+SECOND = 1.0  # how often a job that is on its way says so
 TICK = 0.1  # seconds between two looks at how far a job is
 
 
@@ -112,7 +114,7 @@ class Job:
                 self._on_stop()
 
     async def steps(self) -> AsyncGenerator[Any, None]:
-        """How far the job is, as a [`Progress`] each time that changes, and its result at the end.
+        """How far the job is, as a [`Progress`] each time that changes and every second, and its result at the end.
 
         Whoever no longer waits for the next step stops the job.
 
@@ -132,8 +134,10 @@ class Job:
                 seen = place
                 await asyncio.sleep(TICK)
             thread.start()
+            said = time.monotonic()
             while thread.is_alive() and not (self._stopped and self._on_stop is None):
-                if seen is not self.progress:
+                if seen is not self.progress or time.monotonic() - said > SECOND:
+                    said = time.monotonic()
                     yield self.progress
                 seen = self.progress
                 await asyncio.sleep(TICK)

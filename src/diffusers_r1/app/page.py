@@ -150,9 +150,13 @@ def make_page(
         async def followed(job: Job, visitor: str | None) -> AsyncGenerator[Any, None]:
             """A job's steps, as updates of the page but for the result; it can be stopped meanwhile."""
             running[str(visitor)] = job
+            began = time.monotonic()
             async with aclosing(job.steps()) as steps:
                 async for step in steps:
-                    yield {status: parts.status_value(step)} if isinstance(step, Progress) else step
+                    if isinstance(step, Progress):
+                        # The seconds are news each time: a page that lost an update while it was built gets the next one.
+                        step = {status: parts.status_value(step, time.monotonic() - began)}
+                    yield step
 
         async def planning(upload, instruction, visitor) -> AsyncGenerator[dict, None]:
             began = time.monotonic()
@@ -176,7 +180,7 @@ def make_page(
             """The updates, with the buttons off meanwhile; what is refused becomes words above the plan."""
             yield {
                 **dict.fromkeys(buttons, gr.Button(interactive=False)),
-                status: parts.status_value(Progress("Starting")),
+                status: parts.status_value(Progress("Starting"), 0),
             }
             try:
                 with plain_words():

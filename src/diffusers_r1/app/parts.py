@@ -79,8 +79,10 @@ def status_line() -> gr.HTML:
     return _part(STATUS, "status.js", said(""), "status")
 
 
-def status_value(progress: Progress) -> dict[str, Any]:
-    return {"kind": "working", "words": progress.words, "share": progress.share}
+def status_value(progress: Progress, seconds: float) -> dict[str, Any]:
+    """The status line's value while something is being done, and for how long it has been."""
+    words = f"{progress.words} ({seconds:.0f} s)" if seconds >= 1 else progress.words
+    return {"kind": "working", "words": words, "share": progress.share}
 
 
 def said(words: str, kind: str = "idle") -> dict[str, Any]:
