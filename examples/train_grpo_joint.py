@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 
 from accelerate import PartialState
-from transformers import ProgressCallback
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from diffusers_r1.data import check_apart
@@ -23,7 +22,7 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import GreedyValidation, LearningWatch, RewardBar, VarianceWatch
+from diffusers_r1.training.callbacks import LearningWatch, VarianceWatch, show_progress
 from diffusers_r1.training.diffusion_nft import EditorLearner
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.joint import PLANNER, JointArguments, JointGRPOTrainer, JointReward, check_joint
@@ -77,14 +76,9 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             peft_config=lora_settings(model, planner, script.freeze_vision),
             callbacks=[VarianceWatch(), LearningWatch()],
         )
-        if held_out is not None:
-            length = training.max_completion_length
-            trainer.add_callback(
-                GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
-            )
-        if not training.disable_tqdm:
-            trainer.remove_callback(ProgressCallback)
-            trainer.add_callback(RewardBar())
+        show_progress(
+            trainer, prompts, held_out, script.image_size, script.validation_steps, training.max_completion_length
+        )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.picture_editor))
         trainer.train(resume_from_checkpoint=checkpoint)

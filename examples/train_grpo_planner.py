@@ -9,7 +9,6 @@ the YAML file or on the command line. The planner, the curves and a model card a
 from __future__ import annotations
 
 from accelerate import PartialState
-from transformers import ProgressCallback
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from diffusers_r1.data import check_apart
@@ -21,7 +20,7 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import GreedyValidation, LearningWatch, RewardBar, VarianceWatch
+from diffusers_r1.training.callbacks import LearningWatch, VarianceWatch, show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.models import (
     load_trainable,
@@ -60,14 +59,9 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             callbacks=[VarianceWatch(), LearningWatch()],
             bare_member=script.picture_bare_member,
         )
-        if held_out is not None:
-            length = training.max_completion_length
-            trainer.add_callback(
-                GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, length)
-            )
-        if not training.disable_tqdm:
-            trainer.remove_callback(ProgressCallback)
-            trainer.add_callback(RewardBar())
+        show_progress(
+            trainer, prompts, held_out, script.image_size, script.validation_steps, training.max_completion_length
+        )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -10,13 +10,12 @@ planner, the curves and a model card are in `output_dir` afterwards.
 from __future__ import annotations
 
 from accelerate import PartialState
-from transformers import ProgressCallback
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
 from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
-from diffusers_r1.training.callbacks import GreedyValidation, RewardBar
+from diffusers_r1.training.callbacks import show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights
 from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
@@ -44,13 +43,7 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
             train_dataset=rows,
             peft_config=lora_settings(model, planner, script.freeze_vision),
         )
-        if held_out is not None:
-            trainer.add_callback(
-                GreedyValidation(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
-            )
-        if not training.disable_tqdm:
-            trainer.remove_callback(ProgressCallback)
-            trainer.add_callback(RewardBar())
+        show_progress(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)

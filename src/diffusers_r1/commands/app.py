@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
 from .progress import add_log_arguments
-from .shared import UsageError, add_model_arguments, checking, load_pipeline
+from .shared import UsageError, add_limits, add_model_arguments, checking, load_pipeline
 
 
 PASSWORD = "DIFFUSERS_R1_PASSWORD"
@@ -26,32 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share", action="store_true", help="have it reached from everywhere, through Gradio's servers"
     )
-    parser.add_argument(
-        "--max_pixels",
-        type=positive,
-        default=MAX_PIXELS,
-        metavar="N",
-        help="refuse pictures of more pixels, width x height (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max_waiting",
-        type=positive,
-        default=MAX_WAITING,
-        metavar="N",
-        help="refuse a request when so many wait for their turn (default: %(default)s)",
-    )
+    add_limits(parser, MAX_PIXELS, MAX_WAITING)
     parser.add_argument(
         "--mcp", action="store_true", help="be an MCP server as well: plan, edit and plan_and_edit as tools"
     )
     add_model_arguments(parser)
     add_log_arguments(parser)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 from ..app.uploads import MAX_PIXELS
 from ..installing import install_line
-from .app import positive
 from .progress import add_log_arguments
-from .shared import SCENES, UsageError, add_model_arguments, load_pipeline
+from .shared import SCENES, UsageError, add_limits, add_model_arguments, load_pipeline
 
 
 KEY = "DIFFUSERS_R1_API_KEY"
@@ -30,20 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="of the model, to clients (default: the bundle's, or imageedit-r1)"
     )
-    parser.add_argument(
-        "--max_pixels",
-        type=positive,
-        default=MAX_PIXELS,
-        metavar="N",
-        help="refuse pictures of more pixels, width x height (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max_waiting",
-        type=positive,
-        default=64,
-        metavar="N",
-        help="refuse a request when so many wait for their turn (default: %(default)s)",
-    )
+    add_limits(parser, MAX_PIXELS, 64)
     add_model_arguments(parser)
     add_log_arguments(parser)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..bundles import AGENTS
+from ..names import is_address
 from . import placing
 from .progress import set_log_level
 
@@ -69,18 +70,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
     models = parser.add_argument_group("models", "a saved bundle, or its parts")
     add_bundle_arguments(models, None, (*placing.DTYPES, placing.AUTO))
     placing.add_placing_arguments(models)
-    none = f"; {NO_PLANNER}: the instruction goes to the editor as it is" if edits else ""
-    models.add_argument(
-        "--planner",
-        metavar="NAME",
-        help=f"a planner's name, folder or address (http://...), in place of the bundle's{none}",
-    )
-    models.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
-    models.add_argument(
-        "--planner_base",
-        metavar="NAME",
-        help="of a planner that is an adapter: where its base model is, a folder or a name",
-    )
+    add_planner_arguments(models, f"; {NO_PLANNER}: the instruction goes to the editor as it is" if edits else "")
     if edits:
         models.add_argument(
             "--editor",
@@ -92,10 +82,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
         )
 
 
-def add_planner_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """The options that choose a planner, see `load_planner`."""
+def add_planner_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, also: str = "") -> None:
+    """The options that choose a planner, see `load_planner`; `also` is what else its name may be, for the help."""
     parser.add_argument(
-        "--planner", metavar="NAME", help="a planner's name, folder or address (http://...), in place of the bundle's"
+        "--planner",
+        metavar="NAME",
+        help=f"a planner's name, folder or address (http://...), in place of the bundle's{also}",
     )
     parser.add_argument("--planner_model", metavar="NAME", help="of a planner's address with several: the model there")
     parser.add_argument(
@@ -103,6 +95,31 @@ def add_planner_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGr
         metavar="NAME",
         help="of a planner that is an adapter: where its base model is, a folder or a name",
     )
+
+
+def add_limits(parser: argparse.ArgumentParser, max_pixels: int, max_waiting: int) -> None:
+    """The options that bound what is taken from others, with their defaults."""
+    parser.add_argument(
+        "--max_pixels",
+        type=positive,
+        default=max_pixels,
+        metavar="N",
+        help="refuse pictures of more pixels, width x height (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_waiting",
+        type=positive,
+        default=max_waiting,
+        metavar="N",
+        help="refuse a request when so many wait for their turn (default: %(default)s)",
+    )
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -133,11 +150,6 @@ def editor_argument(text: str) -> tuple[str, Any]:
 def is_scenes(args: argparse.Namespace) -> bool:
     """Whether the shipped bundle of scenes is meant, whole."""
     return args.model in (None, SCENES) and args.planner is None and args.editor is None
-
-
-def is_address(name: str | None) -> bool:
-    """Whether a planner or an editor is behind an address."""
-    return name is not None and name.lower().startswith(("http://", "https://"))
 
 
 def load_pipeline(

@@ -199,6 +199,25 @@ class GreedyValidation(TrainerCallback):
         return [by_index[index] for index in indices]
 
 
+def show_progress(
+    trainer: Trainer,
+    prompts: Prompts,
+    held_out: Dataset | None,
+    image_size: int | None,
+    steps: int,
+    max_new_tokens: int,
+) -> None:
+    """Have a run validate on held-out rows, where there are some, and show a bar with what it earns, where bars are shown.
+
+    The arguments are those of [`GreedyValidation`].
+    """
+    if held_out is not None:
+        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, image_size, steps, max_new_tokens))
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(RewardBar())
+
+
 def curve_rows(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
     """A trainer's log as one row per step, with every number logged at that step."""
     rows: dict[int, dict[str, float]] = {}

@@ -27,7 +27,7 @@ from .arguments import RewardArguments
 from .diffusion_nft import EditorLearner, JudgedPicture, NFTSettings
 from .editor_families import FAMILIES
 from .picture_trainer import PictureGRPOTrainer
-from .pictures import PictureReward, Renderer, as_marks, print_of
+from .pictures import PictureReward, Renderer, as_marks, picture_keys, print_of
 
 
 JOINT, PLANNER, EDITOR = "joint", "planner", "editor"
@@ -162,9 +162,7 @@ class JointReward(PictureReward):
         log_metric: Callable[[str, float], None] | None,
     ) -> list[PictureMarks | None]:
         """Marks of each plan, the means over its pictures; `judged` has the pictures afterwards."""
-        keys = [
-            None if isinstance(plan, Exception) else (print_of(row), plan.requests) for row, plan in zip(rows, plans)
-        ]
+        keys = picture_keys(rows, plans)
         first: dict[tuple, int] = {}
         for place, key in enumerate(keys):
             if key is not None:

@@ -241,9 +241,7 @@ class PictureReward:
         log_metric: Callable[[str, float], None] | None,
     ) -> list[PictureMarks | None]:
         """Marks of the picture of each plan; plans in the same words have one picture."""
-        keys = [
-            None if isinstance(plan, Exception) else (print_of(row), plan.requests) for row, plan in zip(rows, plans)
-        ]
+        keys = picture_keys(rows, plans)
         new: dict[tuple, int] = {}
         for place, key in enumerate(keys):
             if key is not None and key not in self._kept:
@@ -301,6 +299,13 @@ def _in_batches(
                 failed += [[row] for row in rows]
         waiting = failed
     return [results[row] for row in range(count)]
+
+
+def picture_keys(
+    rows: Sequence[Mapping[str, Any]], plans: Sequence[EditPlan | Exception]
+) -> list[tuple[bytes, tuple[str, ...]] | None]:
+    """What is equal where a row's plan comes to one picture: source, instruction and requests; `None` where there is no plan."""
+    return [None if isinstance(plan, Exception) else (print_of(row), plan.requests) for row, plan in zip(rows, plans)]
 
 
 def print_of(row: Mapping[str, Any]) -> bytes:
