@@ -9,6 +9,8 @@ from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.commands import edit
 from diffusers_r1.commands.shared import load_pipeline
 from diffusers_r1.images.colour import srgb_profile
+from diffusers_r1.judging import ScenesCritic
+from diffusers_r1.scenes import sample_task
 
 
 pytestmark = pytest.mark.tiny
@@ -73,6 +75,37 @@ def test_a_plan_needs_no_planner(monkeypatch, run, bundle, photo, tmp_path, plan
 def test_a_plan_may_come_on_stdin(monkeypatch, run, bundle, photo, tmp_path):
     monkeypatch.setattr("sys.stdin", io.StringIO(PLAN.to_json()))
     assert run("edit", photo, "--plan", "-", "--model", bundle, "--output", tmp_path / "out.png")[0] == 0
+
+
+def test_a_second_look_by_the_critic_that_is_named(run, bundle, tmp_path, monkeypatch):
+    asked = []
+    reflect = ImageEditR1Pipeline.reflect
+
+    def noted(self, *args, **kwargs):
+        asked.append((args[3], args[4]))
+        return reflect(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImageEditR1Pipeline, "reflect", noted)
+    task = sample_task(0, "simple")
+    task.image.save(tmp_path / "scene.png")
+    plan = tmp_path / "plan.json"
+    plan.write_text(EditPlan("", task.edits, task.sub_requests).to_json(), encoding="utf-8")
+    words = ["edit", tmp_path / "scene.png", "--plan", plan, "--model", bundle, "--output", tmp_path / "out.png"]
+    assert run(*words, "--reflect", 2)[0] == 0
+    ((critic, looks),) = asked
+    assert isinstance(critic, ScenesCritic) and looks == 2
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((64, 64), 80).save(photo)
+    refused = [
+        (["--reflect", -1], "0 or more"),
+        (["--critic_model", "any"], "give `reflect`"),
+        (["--reflect", 1, "--critic_url", "nowhere"], "nowhere"),
+    ]
+    words[1] = photo
+    assert "no scene" in run(*words, "--reflect", 1)[2]
+    for more, said in refused:
+        code, _, error = run(*words, *more)
+        assert code == 2 and said in error
 
 
 def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):

@@ -13,6 +13,7 @@ from openai_server import editor_reply, planner_replies, scripted
 from PIL import Image
 
 from diffusers_r1 import EditPlan, records
+from diffusers_r1.scenes import sample_task
 
 
 pytestmark = pytest.mark.tiny
@@ -94,6 +95,20 @@ def test_a_table_has_an_instruction_for_each_file(run, bundle, photos, tmp_path,
     lines = records.read(output / "edited.jsonl")
     assert [(line["file"], line["instruction"]) for line in lines] == rows
     assert EditPlan.from_dict(lines[0]["plan"]).requests == ("make it blue",)
+
+
+def test_each_picture_of_a_folder_is_looked_at_again(run, bundle, tmp_path, photo):
+    folder, output = tmp_path / "scenes", tmp_path / "out"
+    folder.mkdir()
+    for number in (1, 2):
+        sample_task(number, "simple").image.save(folder / f"{number}.png")
+    shutil.copy(photo, folder / "photo.png")
+    words = ("edit", folder, "make it blue", "--output", output, "--model", bundle, *SHORT)
+    code, _, said = run(*words, "--reflect", 1)
+    assert code == 1 and "2 of 3 edited, 1 failed" in said
+    assert "failed: photo.png: The picture shows no scene" in said
+    code, _, said = run(*words)  # not with the results of another way
+    assert code == 2 and "reflect" in said
 
 
 def test_one_plan_for_all(run, bundle, photos, tmp_path):

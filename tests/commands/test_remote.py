@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from openai_server import REQUESTS, editor_reply, planner_replies, scripted
+from openai_server import REQUESTS, editor_reply, planner_replies, said, scripted
 from PIL import Image
 
 
@@ -55,6 +55,27 @@ def test_a_photo_is_edited_without_torch(servers, photo, tmp_path, turns, calls)
     assert asked.encode() in body and b"num_inference_steps" in body and b"brush" in body
     expected = pixels(photo) if calls == 2 else 255 - pixels(photo)
     assert pixels(output).shape == expected.shape and np.abs(pixels(output) - expected).max() <= 12  # resized twice
+
+
+def test_what_a_critic_behind_an_address_finds_missing_is_asked_for_again(servers, photo, tmp_path, run):
+    planner, editor = servers
+
+    def answer(body: bytes) -> dict:
+        question = json.loads(body)["messages"][0]["content"][-1]["text"]
+        return said("no" if "gone" in question and len(editor.requests) == 1 else "yes")
+
+    output = tmp_path / "edited.png"
+    with scripted((200, answer, {})) as critic:
+        words = ("edit", photo, "coat like the car, and lose the man", "--output", output, "--reflect", 2)
+        code, printed, error = run(
+            *(*words, "--planner", planner.url, "--planner_model", "eyes", "--editor", editor.url),
+            *("--editor_model", "brush", "--critic_url", critic.url, "--critic_model", "judge"),
+        )
+        assert critic.requests and {json.loads(body)["model"] for *_, body in critic.requests} == {"judge"}
+    assert (code, printed) == (0, f"{output}\n"), error
+    first, again = (body for *_, body in editor.requests)
+    assert b"make the coat red" in first and b"make the coat red" not in again and b"remove the man" in again
+    assert np.abs(pixels(output) - pixels(photo)).max() <= 12  # inverted twice, resized twice
 
 
 def test_a_plan_is_printed_without_torch(servers, photo):

@@ -62,6 +62,19 @@ def test_every_method_both_ways_under_every_judge(bundle, server, tmp_path):
 
 
 @pytest.mark.tiny
+def test_a_second_look_beside_the_method_without_one(bundle, tmp_path):
+    # The tiny editor makes noise, so that no look mends anything, and the pictures are the ones without a look.
+    options = {"limit": 2, "max_new_tokens": 4, "model": str(bundle), "device": "cpu"}
+    methods = ["oracle", "oracle+reflect"]
+    report = evaluate(tmp_path / "run", ["scenes-simple"], methods, reflect=1, **options)
+    assert [variant["method"] for variant in read_variants(tmp_path / "run")] == methods
+    looks = [variant["details"]["editor"].get("looks") for variant in read_variants(tmp_path / "run")]
+    assert looks == [None, {"reflect": 1, "critic": "scenes"}]
+    edits = {(row["method"], row["sample"]): row["picture"] for row in read_edits(tmp_path / "run")}
+    assert len(set(edits.values())) == 4 and "oracle+reflect" in report.read_text()
+
+
+@pytest.mark.tiny
 def test_each_benchmark_of_the_hub_from_a_local_copy(bundle, server, tmp_path):
     copies = {name: write_data_set(name, tmp_path / "copies" / name, count=3, size=(64, 64)) for name in SPLITS}
     report = evaluate(
@@ -229,7 +242,11 @@ def test_fields_of_a_remote_editor(tmp_path):
     [
         ({"benchmarks": []}, "at least one benchmark"),
         ({"benchmarks": ["coco"]}, "'coco' is no benchmark"),
-        ({"methods": ["best"]}, "`methods` knows base, untrained, r1, oracle, remote, not 'best'"),
+        ({"methods": ["best"]}, "`methods` knows base, untrained, .*, not 'best'"),
+        ({"methods": ["base+reflect"]}, "`methods` knows"),
+        ({"methods": ["r1+reflect"], "reflect": 0}, "reflect"),
+        ({"methods": ["r1+reflect"], "critic_url": "nowhere"}, "nowhere"),
+        ({"methods": ["r1+reflect"], "benchmarks": ["scenes", "psr"]}, "The exact critic is for scenes"),
         ({"turns": ["double"]}, "`turns`"),
         ({"judges": ["taste"]}, "`judges` knows viescore, scenes, pixels"),
         ({"stage": "report"}, "`stage`"),

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
 from .progress import add_log_arguments
-from .shared import UsageError, add_limits, add_model_arguments, checking, load_pipeline
+from .shared import UsageError, add_limits, add_model_arguments, checking, load_pipeline, with_turns
 
 
 PASSWORD = "DIFFUSERS_R1_PASSWORD"
@@ -42,17 +42,13 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--mcp needs the package mcp: {install_line('mcp')}")
     with redirect_stdout(sys.stderr):
         try:
-            from .. import ImageEditR1Pipeline
             from ..app import page
-            from ..pipelines.remote import RemotePipeline
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise UsageError(f"the page needs Gradio: {install_line('app')}") from error
 
-        pipe = load_pipeline(args)
-        if isinstance(pipe, RemotePipeline):  # the page needs turns and a stop, which that one has not
-            pipe = ImageEditR1Pipeline(planner=pipe.planner, editor=pipe.editor)
+        pipe = with_turns(load_pipeline(args))
         pipe.set_progress_bar_config(disable=True)
         limits = {"max_pixels": args.max_pixels, "max_waiting": args.max_waiting}
         blocks = page.make_page(pipe, **limits, mcp=args.mcp)

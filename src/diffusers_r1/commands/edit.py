@@ -19,13 +19,16 @@ from .progress import Progress, add_log_arguments, follow, stoppable
 from .shared import (
     NO_PLANNER,
     UsageError,
+    add_critic_arguments,
     add_editor_arguments,
     add_model_arguments,
     check_set,
     checking,
+    find_looks,
     load_pipeline,
     pipe_seed,
     seed,
+    with_turns,
 )
 
 
@@ -39,6 +42,7 @@ TABLES = (".csv", ".jsonl")
 # What the results of many pictures depend on, and a second run has to have alike.
 IDENTITY = ("image", "instruction", "model", "planner", "planner_model", "planner_base", "editor", "editor_model")
 IDENTITY += ("dtype", "turns", "seed", "max_new_tokens", "set")
+IDENTITY += ("reflect", "critic_url", "critic_model")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
     parser.add_argument("--retry_failed", action="store_true", help="of many pictures: those again that were refused")
+    parser.add_argument(
+        "--reflect",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let a critic look at the result, and ask again for what is missing, at most N times (default: %(default)s)",
+    )
+    add_critic_arguments(parser)
     add_editor_arguments(parser)
     add_model_arguments(parser)
     add_log_arguments(parser)
@@ -95,14 +107,16 @@ def edit_one(args: argparse.Namespace) -> int:
         picture, metadata = load_with_metadata(args.image)
         _check_output(output, picture.size)
         plan = _plan_of(args, args.instruction)
+    looks = find_looks(args)
     progress = Progress(args.quiet, args.turns, args.num_images_per_prompt)
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
         pipe = load_pipeline(args, planning=plan is None)
+        pipe = with_turns(pipe) if looks else pipe
         told = follow(pipe, progress)
         with checking():
-            checked = pipe.check_inputs(**{**told, **_call(pipe, args, picture, args.instruction, plan)})
+            checked = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, args.instruction, plan)})
 
         # 3. Edit
         progress.begin(planned=plan is not None)
@@ -116,7 +130,9 @@ def edit_one(args: argparse.Namespace) -> int:
     for path, image in zip(_paths(output, len(out.images)), out.images, strict=True):
         _write(path, image, metadata)
         print(path)
-    if stopped:
+    if stopped and out.turns[0][-1].look:
+        progress.say("Stopped while it was edited again: the picture is the best until then.")
+    elif stopped:
         done = sum(not turn.interrupted for turn in out.turns[0])
         progress.say(f"Stopped: the picture is that of the first {done} of {len(out.plans[0].requests)} turns.")
     return INTERRUPTED if stopped else 0
@@ -145,6 +161,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
             rows = rows_of_folder(source, args.instruction or "", args.output)
         else:
             rows = rows_of_table(source, planned=plan is not None)
+    looks = find_looks(args)
     identity = {**{name: getattr(args, name) for name in IDENTITY}, "image": str(source.resolve())}
     identity |= {"set": [list(pair) for pair in args.set], "plan": plan and plan.to_dict()}
     progress = Progress(args.quiet, args.turns, lines=False)
@@ -153,6 +170,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
     # 2. Load, once it is known that there is something to do
     def load() -> tuple[Callable[[FileRow], Edited], int]:
         pipe = load_pipeline(args, planning=plan is None and args.planner != NO_PLANNER)
+        pipe = with_turns(pipe) if looks else pipe
         remote = isinstance(pipe, RemotePipeline)
         told = {} if remote else follow(pipe, progress)
         with checking():
@@ -161,7 +179,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
         def edit(row: FileRow) -> Edited:
             picture, metadata = load_with_metadata(row.source)
             own = plan or _plan_of(args, row.instruction)
-            call = pipe.check_inputs(**{**told, **_call(pipe, args, picture, row.instruction, own)})
+            call = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, row.instruction, own)})
             if not remote:
                 progress.begin(f"{reported + 1}, {row.file}: ", own is not None)
             out: Any = pipe.run_checked(call)
@@ -229,7 +247,7 @@ def _call(
     }
     given = dict(args.set)
     check_set(pipe, given)
-    if taken := sorted({*call, "callback_on_plan"} & set(given)):
+    if taken := sorted({*call, "callback_on_plan", "reflect", "critic"} & set(given)):
         raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
     return {**call, **given}
 

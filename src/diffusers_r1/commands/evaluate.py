@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from ..plan import TURNS
-from .shared import UsageError, add_bundle_arguments, add_editor_arguments, add_planner_arguments
+from .shared import (
+    UsageError,
+    add_bundle_arguments,
+    add_critic_arguments,
+    add_editor_arguments,
+    add_planner_arguments,
+)
 
 
 PLANNER_OPTIONS = (
@@ -49,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["base", "untrained", "r1"],
         metavar="METHOD",
-        help="base, untrained, r1, oracle, remote (default: the first three)",
+        help="base, untrained, r1, oracle, remote (default: the first three); untrained, r1 and oracle with +reflect, "
+        "r1+reflect, look at what the editor made and ask it again",
     )
     what.add_argument("--turns", nargs="+", default=["single"], choices=TURNS, help="one or several (default: single)")
     what.add_argument(
@@ -89,6 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--remote_url", metavar="URL", help="of the method remote: a server with images/edits, up to /v1"
     )
     models.add_argument("--remote_model", metavar="NAME", help="the editor's name there")
+
+    looks = parser.add_argument_group("a second look, of the methods with +reflect")
+    looks.add_argument("--reflect", type=int, default=2, metavar="N", help="looks at most (default: %(default)s)")
+    add_critic_arguments(looks)
 
     judges = parser.add_argument_group("judges", "Keys of servers are read from OPENAI_API_KEY.")
     judges.add_argument(

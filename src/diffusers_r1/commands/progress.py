@@ -94,11 +94,13 @@ class Progress:
         """A step of the editor: its `callback_on_step_end`."""
         self.turn += step == 0
         where = f"step {step + 1} of {steps}" if (steps := getattr(editor, "num_timesteps", 0)) else f"step {step + 1}"
-        if self.pictures == 1 and self.of != 1:
+        if self.pictures == 1 and 0 < self.of < self.turn:
+            where = f"once more, {where}"
+        elif self.pictures == 1 and self.of != 1:
             where = f"turn {self.turn}{f' of {self.of}' if self.of else ''}, {where}"
         if self._changing:
             self._write(f"{self.before}editing, {where}")
-        elif step == 0 and self.of != 1:
+        elif step == 0 and (self.of != 1 or self.turn > 1):
             self.stage(f"editing, {where}")
         return tensors
 

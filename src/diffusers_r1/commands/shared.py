@@ -122,6 +122,39 @@ def positive(text: str) -> int:
     return number
 
 
+def add_critic_arguments(parser: argparse._ActionsContainer) -> None:
+    """Who looks again; see [`~judging.find_critic`]."""
+    parser.add_argument(
+        "--critic_url",
+        metavar="URL",
+        help="an OpenAI-compatible server with a model that sees (default: the exact critic, of scenes only)",
+    )
+    parser.add_argument(
+        "--critic_model",
+        metavar="NAME",
+        help="of an address with several: the model there; without --critic_url, one to be loaded here",
+    )
+
+
+def find_looks(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a call that is looked at again; none with `--reflect 0`. No model is loaded.
+
+    Raises:
+        UsageError: If there is no such critic, or it would not be asked.
+    """
+    from ..pipelines.checks import check_reflection
+
+    critic = None
+    with checking():
+        if args.reflect or args.critic_url or args.critic_model:
+            from ..judging import find_critic
+
+            device = placing.find_device(args.device)
+            critic = find_critic(args.critic_model, args.critic_url, device, placing.find_dtype(args.dtype, device))
+        check_reflection(args.reflect, critic)
+    return {} if critic is None else {"reflect": args.reflect, "critic": critic}
+
+
 def add_editor_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--set",
@@ -190,6 +223,18 @@ def load_pipeline(
         else:
             pipe = ImageEditR1Pipeline(**parts)
     return placing.place(pipe, args, device)
+
+
+def with_turns(pipe: ImageEditR1Pipeline | RemotePipeline) -> ImageEditR1Pipeline:
+    """A pipeline of the same parts that keeps turns, can be stopped and looks a second time; this one needs torch."""
+    from ..pipelines.remote import RemotePipeline
+
+    if not isinstance(pipe, RemotePipeline):
+        return pipe
+    from .. import ImageEditR1Pipeline
+
+    parts: dict[str, Any] = {"planner": pipe.planner, "editor": pipe.editor}  # no planner where a plan is given
+    return ImageEditR1Pipeline(**parts)
 
 
 def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from ..endpoints import EndpointError, map_concurrently
+from ..judging import ChecklistCritic, ScenesCritic
 from ..names import local
 from ..plan import EditPlan, Turns
 from ..records import Failure
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
 
-NAMES = ("base", "untrained", "r1", "oracle", "remote")
+REFLECT = "+reflect"  # after a method's name: what its editor makes is looked at again
+NAMES = (
+    "base",
+    "untrained",
+    "r1",
+    "oracle",
+    "remote",
+    *(f"{name}{REFLECT}" for name in ("untrained", "r1", "oracle")),
+)
 WEIGHTS_AND_WORDS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt")
 
 
@@ -153,6 +162,8 @@ class LocalEditor:
         settings (`Mapping`): What tells its weights from others, see [`fingerprint`].
         batch_size (`int`, defaults to 8): Pictures handed over at once; the editor's class decides how many it takes.
         source (`str`): The folder or the Hub name that it came from, see [`place_of`].
+        reflect (`int`, defaults to 0), critic ([`~judging.Critic`], *optional*): As in the pipeline's call. The critic's
+            `settings` say all that its verdicts depend on.
         arguments: The editor's own, such as `num_inference_steps`.
 
     Raises:
@@ -166,15 +177,20 @@ class LocalEditor:
         settings: Mapping[str, Any],
         batch_size: int = 8,
         source: str = "",
+        reflect: int = 0,
+        critic: ScenesCritic | ChecklistCritic | None = None,
         **arguments: Any,
     ):
         from ..editors import check_editor
 
         self.name, self.source, self.pipe = name, source, pipe
         self.batch_size, self.arguments = batch_size, arguments
+        self.looks = {"reflect": reflect, "critic": critic}
         given = {**pipe.editor_defaults, **arguments}
         check_editor(pipe.editor, given)
         self.settings = {**settings, "arguments": given}
+        if critic is not None:
+            self.settings["looks"] = {"reflect": reflect, **critic.settings}
 
     def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
         from ..editors import asked_of
@@ -190,7 +206,7 @@ class LocalEditor:
             # A generator for each picture: its noise then does not depend on the batch that it is in.
             generators = [torch.Generator().manual_seed(job.seed) for job in batch]
             images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
-            made = self.pipe(images, plan=plans, turns=turns, generator=generators, **self.arguments)
+            made = self.pipe(images, plan=plans, turns=turns, generator=generators, **self.looks, **self.arguments)
             yield from zip(batch, made.images)
 
 

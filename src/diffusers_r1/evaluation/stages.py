@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,15 +13,17 @@ from ..belongings import belongings
 from ..bundles import AGENTS
 from ..endpoints import Endpoint, check_address
 from ..installing import install_line
+from ..judging import ScenesCritic, find_critic
 from ..names import is_address, local, only_indexes, resolve
 from ..plan import TURNS, Turns
 from ..records import only_one_in
 from ..remote_editor import RemoteEditor
 from . import judges as known_judges
 from . import methods as known_methods
-from .benchmarks import SAMPLE_SEED, expand, short_name
+from .benchmarks import SAMPLE_SEED, SCENES, expand, short_name
 from .judges import Judge, LocalModel, Pixels, ScenesExact, VIEScore
 from .methods import (
+    REFLECT,
     LocalEditor,
     MeasuredEditor,
     Method,
@@ -72,6 +75,9 @@ def evaluate(
     judge_url: str | None = None,
     judge_model: str | None = None,
     clip_model: str | None = None,
+    reflect: int = 2,
+    critic_url: str | None = None,
+    critic_model: str | None = None,
     concurrency: int = 8,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -91,7 +97,9 @@ def evaluate(
             - `"untrained"`: the agents, with the planner `untrained`;
             - `"r1"`: the agents of `model`, or `planner`;
             - `"oracle"`: the true plan, where it is known;
-            - `"remote"`: the instruction goes straight to the editor behind `remote_url`.
+            - `"remote"`: the instruction goes straight to the editor behind `remote_url`;
+            - `"r1+reflect"`, `"untrained+reflect"`, `"oracle+reflect"`: the same plans, and what the editor makes of them is
+              looked at and edited again.
         turns (sequence of `"single"`, `"multi"`, `"auto"` and `"composed"`): How the plans are carried out; see
             `ImageEditR1Pipeline`.
         judges (sequence of `str`): Among `"scenes"` (exact), `"pixels"` (against a target) and `"viescore"`.
@@ -116,6 +124,9 @@ def evaluate(
         remote_url, remote_model (`str`, *optional*): An OpenAI-compatible server with `images/edits`, and a model there.
         judge_url, judge_model (`str`, *optional*): VIEScore's judge: a model on such a server, or without a URL one that is
             loaded here.
+        reflect (`int`, defaults to 2): How often, at most, a picture of a method with `+reflect` is edited again.
+        critic_url, critic_model (`str`, *optional*): Who looks at it, see [`~judging.find_critic`]; the exact critic, which
+            is for scenes, if both are left out.
         clip_model (`str`, *optional*): For `clip_i` among the pixel figures.
         concurrency (`int`, defaults to 8): How many requests to a server are under way at once.
         device, dtype (*optional*): Of the models that are loaded here; an accelerator if there is one, and float32.
@@ -161,6 +172,14 @@ def evaluate(
             fields = {} if sources else arguments
             served.append(_served(remote_url, remote_model, concurrency, fields))
         _check_editors(sources, model, arguments, "composed" in turns)
+        looking = [name for name in plans if name.endswith(REFLECT)]
+        looks: dict[str, Any] = {}
+        if looking:
+            _check_numbers(reflect=reflect)
+            critic = find_critic(critic_model, critic_url, **local)
+            if isinstance(critic, ScenesCritic) and not all(name in SCENES for name in names):
+                raise ValueError("The exact critic is for scenes; for photos give `critic_model` or `critic_url`.")
+            looks = {"reflect": reflect, "critic": critic}
 
     folder.mkdir(parents=True, exist_ok=True)
     with only_one_in(folder):
@@ -177,8 +196,13 @@ def evaluate(
             weights = {source: bundle.editor_fingerprint(source) for source in sources}
             called = editor_names(weights, read_variants(folder), [editor.name for editor in served])
             for name, source in zip(called, sources):
+                at_once = [plan for key, plan in plans.items() if key != "remote" and key not in looking]
                 editor = bundle.editor(name, source, weights[source], batch_size, arguments)
-                _carry_out(folder, [plan for key, plan in plans.items() if key != "remote"], editor, turns, seed)
+                _carry_out(folder, at_once, editor, turns, seed)
+                if looking:
+                    place = place_of(source)
+                    editor = LocalEditor(name, editor.pipe, weights[source], batch_size, place, **looks, **arguments)
+                    _carry_out(folder, [plans[key] for key in looking], editor, turns, seed)
                 del editor
                 _free_memory()
             for editor in served:
@@ -257,6 +281,9 @@ def _method(
     batch_size: int,
     max_new_tokens: int,
 ) -> Method:
+    if name.endswith(REFLECT):
+        method = _method(name.removesuffix(REFLECT), bundle, planner, untrained, batch_size, max_new_tokens)
+        return replace(method, name=name)
     if name in ("base", "remote"):
         return bare(name)
     if name == "oracle":
@@ -327,7 +354,7 @@ def _check_planner(planner: str | None, model: str | None, methods: Sequence[str
     Raises:
         ValueError
     """
-    if "r1" not in methods:
+    if not {"r1", f"r1{REFLECT}"} & set(methods):
         raise ValueError("`planner` plans for the method r1, which is not among the `methods`.")
     if is_address(planner):
         check_address(planner)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
+from ..endpoints import Endpoint
 from ..matching import normalize
 from ..plan import Edit, EditPlan
 from ..scenes import PLACES, apply_edits, contents, place_of_edit, read_contents, read_request, read_scene
 from .checklist import Checklist, Part, Question, questions_of
+from .models import LocalModel
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,21 @@ class ScenesCritic:
         (False, False)
     """
 
+    settings = {"critic": "scenes"}
+
+    def check(self, source: Image.Image) -> None:
+        """Refuse, before anything is edited, a picture that cannot be judged.
+
+        Raises:
+            ValueError: If the picture shows no scene.
+        """
+        try:
+            read_scene(source)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} The exact critic is for scenes; of photos, one asks a model that sees."
+            ) from error
+
     def __call__(self, source: Image.Image, edited: Image.Image, plan: EditPlan, instruction: str) -> Criticism:
         """See [`Critic`].
 
@@ -106,6 +123,11 @@ class ChecklistCritic:
     def __init__(self, checklist: Checklist):
         self.checklist = checklist
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its verdicts depend on."""
+        return {"critic": "checklist", **self.checklist.settings}
+
     def __call__(self, source: Image.Image, edited: Image.Image, plan: EditPlan, instruction: str) -> Criticism:
         """See [`Critic`]. Two questions and one more for each edit.
 
@@ -121,6 +143,31 @@ class ChecklistCritic:
         there = tuple(False if False in each else None if None in each else True for each in said)
         rest = zip(questions, answers)
         return Criticism(there, tuple(each.text for each, answer in rest if each.edit is None and answer is False))
+
+
+def find_critic(
+    model: str | None = None, url: str | None = None, device: Any = None, dtype: Any = None
+) -> ScenesCritic | ChecklistCritic:
+    """The exact critic of scenes, or where a model or a server is named, one that asks it a checklist.
+
+    Args:
+        model (`str`, *optional*): A model that sees: its name at `url`, where that has several; or without a URL one to be
+            loaded here once it is asked, a name on the Hub or a folder.
+        url (`str`, *optional*): An OpenAI-compatible server, up to `/v1`.
+        device, dtype (*optional*): Of a model that is loaded here, see [`LocalModel`].
+
+    Raises:
+        ValueError: If the URL is none.
+        EndpointError: If no model is named and the server does not say which one it has.
+    """
+    if url is not None:
+        server = Endpoint(url, model or "")
+        if model is None:
+            server.take_only_model()
+        return ChecklistCritic(Checklist(server, concurrency=server.concurrency))
+    if model is None:
+        return ScenesCritic()
+    return ChecklistCritic(Checklist(LocalModel(model, device, dtype)))
 
 
 def questions_about(plan: EditPlan) -> tuple[Question, ...]:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, GenerationMixin
 from ..belongings import belongings
 from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
 from ..grammar import decomposition_grammar
-from ..judging import Critic
+from ..judging import Critic, ScenesCritic
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
 from ..planners.remote import RemotePlanner, request_fields
@@ -104,6 +104,9 @@ def check_call(
     each = share_out(pipeline.editor, arguments, len(images), made_of_each)
     for share in each:
         check_values(pipeline.editor, share)
+    if isinstance(critic, ScenesCritic):
+        for image in images:
+            critic.check(image)
     warn_of_other_pictures(pipeline, images)
     return EditCall(
         images,
