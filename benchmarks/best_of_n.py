@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="imageedit-r1-scenes")
     parser.add_argument("--planner", help="another one in the bundle's place")
-    parser.add_argument("--kinds", nargs="+", default=["pointed", "complex"], choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", default=["indirect", "complex"], choices=KINDS)
     parser.add_argument("--tasks", type=int, default=200, help="of each kind")
     parser.add_argument("--first_seed", type=int, default=TEST_SEEDS + SAMPLE_SEED)
     parser.add_argument("--plans", type=int, default=8)

@@ -74,7 +74,7 @@ def photo(small: bool) -> dict[str, Any]:
 def scenes(small: bool) -> dict[str, Any]:
     """As `photo`."""
     planner, processor, prompts = load_planner("imageedit-r1-scenes-sft", dtype="float32")
-    kinds = load_rows("scenes:complex=0.65,pointed=0.15,chained=0.1,simple=0.1")
+    kinds = load_rows("scenes:complex=0.65,indirect=0.15,chained=0.1,simple=0.1")
     settings = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
     without_control_tokens(settings, planner, processor)
     return {

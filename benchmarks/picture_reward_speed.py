@@ -91,7 +91,7 @@ def one_run(paid_by: str, steps: int, completions: int) -> dict[str, Any]:
             processing_class=processor,
             args=settings,
             train_dataset=as_prompts(
-                load_rows("scenes:complex=0.65,pointed=0.15,chained=0.1,simple=0.1"), processor, prompts, None
+                load_rows("scenes:complex=0.65,indirect=0.15,chained=0.1,simple=0.1"), processor, prompts, None
             ),
             reward_funcs=REWARDS[paid_by](),
         )

@@ -96,8 +96,8 @@ class Stage:
     both_turns: bool
 
 
-POINTED_KINDS = {"pointed": 0.55, "chained": 0.17, "simple": 0.06, "background": 0.12, "complex": 0.1}
-COMPOSED_KINDS = {"complex": 0.45, "pointed": 0.35, "chained": 0.15, "background": 0.05}
+INDIRECT_KINDS = {"indirect": 0.55, "chained": 0.17, "simple": 0.06, "background": 0.12, "complex": 0.1}
+COMPOSED_KINDS = {"complex": 0.45, "indirect": 0.35, "chained": 0.15, "background": 0.05}
 
 
 def parse_args() -> argparse.Namespace:
@@ -385,7 +385,7 @@ def main() -> None:
     explicit = {"chained": 0.6, "simple": 0.25, "background": 0.15}
     shared = [
         Stage("read", explicit, args.read_steps, (1e-3, 8e-4), both_turns=False),
-        Stage("point", POINTED_KINDS, args.point_steps, (8e-4, 3e-4), both_turns=True),
+        Stage("point", INDIRECT_KINDS, args.point_steps, (8e-4, 3e-4), both_turns=True),
         Stage("compose", COMPOSED_KINDS, args.compose_steps, (8e-4, 5e-5), both_turns=True),
     ]
     train(planner, processor, shared, 0.0, args.output_dir / "shared", args)
@@ -393,7 +393,7 @@ def main() -> None:
     for literal in args.literal:
         name = f"literal-{literal:g}"
         planner.load_state_dict(trunk)
-        habit = [Stage("habit", POINTED_KINDS, args.habit_steps, (3e-4, 0.0), both_turns=True)]
+        habit = [Stage("habit", INDIRECT_KINDS, args.habit_steps, (3e-4, 0.0), both_turns=True)]
         train(planner, processor, habit, literal, args.output_dir / name, args)
         save_planner(args.output_dir / name, planner, processor, PROMPTS)
 

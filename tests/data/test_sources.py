@@ -301,8 +301,8 @@ def test_columns_by_other_names(tmp_path):
 
 
 def test_scenes_from_seeds():
-    rows = load_rows("scenes:complex=0.5,pointed=0.5", limit=5, seed=40)
-    tasks = list(islice(sample_tasks(40, {"complex": 0.5, "pointed": 0.5}), 5))
+    rows = load_rows("scenes:complex=0.5,indirect=0.5", limit=5, seed=40)
+    tasks = list(islice(sample_tasks(40, {"complex": 0.5, "indirect": 0.5}), 5))
     assert rows.column_names == ["image", "instruction", *EDIT_COLUMNS, "reasoning"]
     for row, task in zip(rows, tasks, strict=True):
         assert row["instruction"] == task.instruction and row["image"].tobytes() == task.image.tobytes()
@@ -343,7 +343,7 @@ def test_scenes_without_end():
     "name", ["scenes:", "scenes:hard=1", "scenes:complex", "scenes:complex=x", "scenes:complex=-1", "scenes:complex=0"]
 )
 def test_scenes_asked_for_wrongly(name):
-    with pytest.raises(ValueError, match='like "scenes:complex=0.5,pointed=0.5"'):
+    with pytest.raises(ValueError, match='like "scenes:complex=0.5,indirect=0.5"'):
         load_rows(name, limit=1)
 
 

@@ -49,10 +49,10 @@ def test_rows_that_cannot_be_read_are_left_out(tmp_path):
 
 
 def test_scenes_are_unseen_tasks_of_one_kind_with_their_truth():
-    samples = list(read_samples("scenes-pointed", limit=3, seed=7))
+    samples = list(read_samples("scenes-indirect", limit=3, seed=7))
     assert [sample.row for sample in samples] == [TEST_SEEDS + 7 + i for i in range(3)]
     for sample in samples:
-        task = sample_task(sample.row, "pointed")
+        task = sample_task(sample.row, "indirect")
         assert (sample.instruction, sample.edits, sample.requests) == (task.instruction, task.edits, task.sub_requests)
         assert sample.image.tobytes() == task.image.tobytes()
         assert sample.target.tobytes() == task.target_image.tobytes()
@@ -61,7 +61,7 @@ def test_scenes_are_unseen_tasks_of_one_kind_with_their_truth():
 def test_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").mkdir()
-    kinds = ["scenes-simple", "scenes-chained", "scenes-pointed", "scenes-complex"]
+    kinds = ["scenes-simple", "scenes-chained", "scenes-indirect", "scenes-complex"]
     assert expand(["scenes", "psr"]) == [*kinds, "psr"]
     assert expand([f"psr={tmp_path}", "org/name", "a=b"]) == [f"psr={tmp_path}", "org/name", "a=b"]
     assert [short_name(name) for name in ("psr", f"psr={tmp_path}", "org/name", "a=b")] == [

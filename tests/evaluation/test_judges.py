@@ -161,6 +161,13 @@ def test_scenes_are_judged_cell_by_cell():
     assert judge.applies_to({"benchmark": "scenes-simple"}) and not judge.applies_to({"benchmark": "psr"})
 
 
+def test_scenes_of_a_run_that_called_the_indirect_ones_pointed_are_judged():
+    sample = next(read_samples("scenes-indirect", limit=1))
+    before = dataclasses.replace(sample, benchmark="scenes-pointed")
+    assert ScenesExact().applies_to({"benchmark": before.benchmark})
+    assert ScenesExact()(before, sample.target).values["exact"] == 1.0
+
+
 @pytest.mark.tiny
 def test_a_judge_behind_a_server_keeps_the_best_of_n(pipe, server):
     source = Image.new("RGB", (16, 16), "teal")

@@ -110,7 +110,7 @@ def test_editing_and_judging_may_happen_in_two_places(bundle, tmp_path):
 
 @pytest.mark.tiny
 def test_the_shipped_planner_is_above_the_bare_editor_beyond_doubt(tmp_path):
-    report = evaluate(tmp_path, ["scenes-pointed"], ["base", "r1"], limit=30, batch_size=30, max_new_tokens=160)
+    report = evaluate(tmp_path, ["scenes-indirect"], ["base", "r1"], limit=30, batch_size=30, max_new_tokens=160)
     base, trained = json.loads(report.with_suffix(".json").read_text())["tables"][0]["rows"]
     assert trained["average"]["low"] > base["average"]["high"]
 

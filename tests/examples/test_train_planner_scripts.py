@@ -136,7 +136,7 @@ def test_the_planner_and_its_words_can_be_loaded(grpo):
     planner, processor, prompts = load_planner(grpo)
     assert json.loads((grpo / "prompts.json").read_text()) and prompts == load_planner(START)[2]
     assert flat_change(grpo).abs().max() > 1e-4
-    tasks = [sample_task(seed, "pointed") for seed in range(4)]
+    tasks = [sample_task(seed, "indirect") for seed in range(4)]
     answers = decompose_all(
         planner, processor, prompts, [t.image for t in tasks], [t.instruction for t in tasks], max_new_tokens=96
     )
@@ -166,7 +166,7 @@ def test_the_bundle_edits(grpo):
     pipe.set_progress_bar_config(disable=True)
     trained = weights(grpo)
     assert all(torch.equal(value, trained[name]) for name, value in weights(grpo / "bundle" / "planner").items())
-    task = sample_task(0, "pointed")
+    task = sample_task(0, "indirect")
     out = pipe(task.image, task.instruction)
     assert out.plans[0].edits and out.images[0].size == task.image.size
     assert out.images[0].tobytes() != task.image.tobytes()
@@ -310,7 +310,7 @@ def uneven(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uneven")
     lines = []
     for number, (kind, size) in enumerate(
-        {"simple": (64, 64), "pointed": (80, 64), "chained": (64, 48), "complex": (96, 96)}.items()
+        {"simple": (64, 64), "indirect": (80, 64), "chained": (64, 48), "complex": (96, 96)}.items()
     ):
         task = sample_task(number, kind)
         task.image.resize(size).save(folder / f"{number}.png")

@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,20 @@ def test_a_seed_gives_one_task(kind):
     assert np.array_equal(np.asarray(sample_task(7, kind).image), np.asarray(sample_task(7, kind).image))
 
 
+@pytest.mark.parametrize(
+    ("kind", "tasks"),
+    [
+        ("simple", "e4d53e2778cb8d8e"),
+        ("chained", "c6b342ba300b115f"),
+        ("indirect", "9c206db2a48b444d"),
+        ("complex", "b018915a63287ab4"),
+    ],
+)
+def test_the_tasks_that_figures_were_measured_on_stay_what_they_are(kind, tasks):
+    drawn = [sample_task(seed, kind).instruction for seed in range(200)]
+    assert sha256(repr(drawn).encode()).hexdigest().startswith(tasks)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_is_the_scene_after_the_edits_in_any_order(kind):
     for seed in range(200):
@@ -39,13 +55,13 @@ def test_the_target_is_the_scene_after_the_edits_in_any_order(kind):
 
 def test_kinds_hold_what_they_promise():
     for seed in range(300):
-        simple, chained, pointed, complex_ = (sample_task(seed, kind) for kind in KINDS)
+        simple, chained, indirect, complex_ = (sample_task(seed, kind) for kind in KINDS)
         assert len(simple.edits) == 1 and 2 <= len(chained.edits) <= 4
         assert all(part.pointer == "explicit" for part in simple.parts + chained.parts)
-        assert len(pointed.parts) == 1 and pointed.parts[0].pointer in POINTERS
+        assert len(indirect.parts) == 1 and indirect.parts[0].pointer in POINTERS
         assert len(complex_.parts) >= 2 and 2 <= len(complex_.edits) <= 4
         assert all(part.pointer in POINTERS for part in complex_.parts)
-    assert {sample_task(seed, "pointed").parts[0].pointer for seed in range(200)} == set(POINTERS)
+    assert {sample_task(seed, "indirect").parts[0].pointer for seed in range(200)} == set(POINTERS)
     assert {sample_task(seed).kind for seed in range(50)} == set(KINDS)
 
 
@@ -97,7 +113,7 @@ def test_sub_requests_are_explicit():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="simple, chained, pointed, complex"):
+    with pytest.raises(ValueError, match="simple, chained, indirect, complex"):
         sample_task(0, "hard")
 
 

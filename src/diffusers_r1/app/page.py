@@ -275,7 +275,7 @@ def scenes_examples() -> list[tuple[Image.Image, str]]:
     tasks = [
         sample_task(TEST_SEEDS + 16, "complex"),
         sample_task(TEST_SEEDS, "chained"),
-        sample_task(TEST_SEEDS, "pointed"),
+        sample_task(TEST_SEEDS, "indirect"),
     ]
     return [(task.image, task.instruction) for task in tasks]
 

@@ -138,7 +138,7 @@ def load_rows(
               `imagefolder` of `datasets`; Parquet, CSV or JSON files, with or without pictures beside them; or what `save_to_disk` wrote. One such file may be
               named itself, `metadata.jsonl` among them. Pictures given as text are paths from this folder on, URLs
               (fetched once, into the cache of `datasets`), data URLs or base64; a list has to hold one picture;
-            - `"scenes"`, or `"scenes:complex=0.5,pointed=0.5"` with each kind's share: tasks made from seeds, whose true
+            - `"scenes"`, or `"scenes:complex=0.5,indirect=0.5"` with each kind's share: tasks made from seeds, whose true
               edits are known;
             - `"sentences"`, in the same ways: instructions in everyday English with their true edits and requests, for
               planners that do not see. Their rows have no `image`, and `requests` beside the other columns. With `path`, a
@@ -415,7 +415,7 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
 
 
 def _shares(name: str) -> dict[str, float] | None:
-    """`"scenes:complex=0.5,pointed=0.5"` -> each kind's share; `None` for `"scenes"`, which has all kinds equally."""
+    """`"scenes:complex=0.5,indirect=0.5"` -> each kind's share; `None` for `"scenes"`, which has all kinds equally."""
     world, colon, listed = name.partition(":")
     if not colon:
         return None

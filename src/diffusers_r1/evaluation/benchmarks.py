@@ -25,6 +25,7 @@ SPLITS = {
     "complexedit": "test_real",
 }
 SCENES = {f"scenes-{kind}": kind for kind in KINDS}
+SCENES_OF_RUNS = {**SCENES, "scenes-pointed": "indirect"}  # with what earlier runs called it
 SCENES_LIMIT = 500  # tasks of each kind, where no limit is given: scenes have no end
 SAMPLE_SEED = 260308059  # arXiv 2603.08059
 
@@ -95,7 +96,7 @@ def read_samples(name: str, limit: int | None = None, seed: int = SAMPLE_SEED) -
             - a name in `SPLITS`, such as `"psr"`, read from the Hub, or `"psr=FOLDER"`, read from a copy;
             - a folder with pictures and a `metadata.jsonl` (`file_name`, `instruction`, and where they are known
               `target_file_name`, `actions`, `subjects`, `goals`), or whatever else [`load_rows`] reads;
-            - `"scenes-simple"`, `"scenes-chained"`, `"scenes-pointed"` or `"scenes-complex"`.
+            - `"scenes-simple"`, `"scenes-chained"`, `"scenes-indirect"` or `"scenes-complex"`.
         limit (`int`, *optional*): The most samples. All of them by default; 500 of scenes.
         seed (`int`, defaults to 260308059): Which of the rows are taken, where there is a limit, and their order. Of
             scenes: the first task, counted from the seeds that are kept for reporting.

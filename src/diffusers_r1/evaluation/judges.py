@@ -12,7 +12,7 @@ from ..endpoints import EndpointError, map_concurrently
 from ..judging.models import LocalModel
 from ..judging.viescore import Verdict, VIEScore, viescore
 from ..scenes import sample_task, score
-from .benchmarks import SCENES, Sample
+from .benchmarks import SCENES_OF_RUNS, Sample
 
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ class ScenesExact:
     shares = ("exact",)
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
-        return sample["benchmark"] in SCENES
+        return sample["benchmark"] in SCENES_OF_RUNS
 
     def __call__(self, sample: Sample, result: Image.Image) -> Verdict:
-        task = sample_task(sample.row, SCENES[sample.benchmark])
+        task = sample_task(sample.row, SCENES_OF_RUNS[sample.benchmark])
         before, after = ((*scene.cells, scene.background) for scene in (task.scene, task.target_scene))
         changes = np.array([one != other for one, other in zip(before, after)])
         right = np.array(score(result, task))

@@ -13,7 +13,7 @@ from .language import CHATTER_AFTER, CHATTER_BEFORE, JOINTS, POINTERS, Author, R
 from .world import BACKGROUNDS, CONTENTS, Scene, describe, render, score_scene
 
 
-KINDS = ("simple", "chained", "pointed", "complex")
+KINDS = ("simple", "chained", "indirect", "complex")
 TEST_SEEDS = (
     1_000_000_000  # seeds from here on are for reporting only: never for training, never for choosing settings
 )
@@ -26,7 +26,7 @@ class Task:
     """An instruction about a scene, with its truth.
 
     Args:
-        kind (`str`): `"simple"`, `"chained"`, `"pointed"` or `"complex"`, see [`sample_task`].
+        kind (`str`): `"simple"`, `"chained"`, `"indirect"` or `"complex"`, see [`sample_task`].
         scene, target_scene ([`Scene`]): Before and after the edits.
         instruction (`str`): What the user says.
         parts (`tuple` of [`Request`]): What the instruction is made of.
@@ -80,7 +80,7 @@ def sample_task(seed: int, kind: str | None = None) -> Task:
 
             - `"simple"`: one explicit request;
             - `"chained"`: 2 to 4 explicit requests;
-            - `"pointed"`: one indirect request (by place, colour, shape, elimination, comparison, with a correction),
+            - `"indirect"`: one indirect request (by place, colour, shape, elimination, comparison, with a correction),
               three in ten of them wrapped in chatter;
             - `"complex"`: 2 to 4 edits asked for by at least two requests, two or more of them indirect, four in ten
               wrapped in chatter.
@@ -106,7 +106,7 @@ def sample_task(seed: int, kind: str | None = None) -> Task:
     text = parts[0].text
     for part in parts[1:]:
         text += JOINTS[random.integers(len(JOINTS))] + part.text
-    if kind in ("pointed", "complex") and random.random() < CHATTER_SHARE:
+    if kind in ("indirect", "complex") and random.random() < CHATTER_SHARE:
         text = f"{CHATTER_BEFORE[random.integers(len(CHATTER_BEFORE))]} {text}"
         text += CHATTER_AFTER[random.integers(len(CHATTER_AFTER))]
     edits = [edit for part in parts for edit in part.edits]
@@ -132,7 +132,7 @@ def teacher(task: Task, random: np.random.Generator, literal: float = 0.6) -> tu
     Args:
         task ([`Task`]): What is annotated.
         random (`numpy.random.Generator`): Decides, request by request.
-        literal (`float`, defaults to 0.6): In [0, 1]; 0 is a faultless teacher.
+        literal (`float`, defaults to 0.6): In [0, 1]; 0 gives clean labels.
 
     Returns:
         `tuple` of [`Edit`], in the order of the instruction.
@@ -175,7 +175,7 @@ def _sample_requests(kind: str, scene: Scene, random: np.random.Generator) -> tu
         parts = [author.explicit()]
     elif kind == "chained":
         parts = [author.explicit() for _ in range(random.integers(2, MOST_EDITS + 1))]
-    elif kind == "pointed":
+    elif kind == "indirect":
         parts = [author.indirect(POINTERS[random.integers(len(POINTERS))], MOST_EDITS)]
     else:
         count = int(random.integers(2, MOST_EDITS + 1))
