@@ -146,6 +146,11 @@ def test_all_at_once_then_turn_by_turn_then_back_by_the_history(page, tmp_path, 
     page.click("#plan-and-edit")
     wait_for_result(page, 2)
     expect(page.locator("#result .turns button")).to_have_count(2)
+    page.click("#look")
+    expect(status(page)).to_contain_text(
+        "The critic f", timeout=PATIENCE
+    )  # finds all of it there, or found what is not
+    expect(page.locator("#look")).to_be_enabled(timeout=PATIENCE)
     last = page.locator("#result img.after").get_attribute("src")
     page.click("#result .turns button >> nth=0")
     expect(page.locator("#result .caption")).to_have_text(f"make the background {second}")
@@ -187,6 +192,11 @@ def test_sub_requests_are_moved_by_keyboard_and_by_drag_switched_off_deleted_and
     page.click("#edit")
     wait_for_result(page)
     assert downloaded_plan(page).requests == (requests[0], "make the background gray")
+
+
+def test_there_is_nothing_to_look_at_before_a_result(page):
+    page.click("#look")
+    expect(status(page)).to_contain_text("There is no result yet to look at.", timeout=PATIENCE)
 
 
 def test_errors_are_told_above_the_plan_which_stays(page):

@@ -2,14 +2,14 @@ from PIL import Image
 
 from diffusers_r1 import EditPlan, Turn
 from diffusers_r1.app.results import LONGEST_SHOWN, forget, keep, remember
-from diffusers_r1.app.service import Edited
+from diffusers_r1.app.service import Edited, Order
 from diffusers_r1.images import load_picture, load_with_metadata
 from diffusers_r1.images.colour import srgb_profile
 
 
 def edited(before, metadata, after):
     turn = Turn("make it blue", before.size, after.size, after)
-    return Edited(before, metadata, EditPlan("x", (), ("y",)), [turn], after)
+    return Edited(before, metadata, Order({}, EditPlan("x", (), ("y",)), "single", 0), [turn], after)
 
 
 def test_what_is_downloaded_has_what_belongs_to_the_photo(tmp_path):

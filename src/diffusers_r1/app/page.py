@@ -14,6 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from ..images import to_png
+from ..judging import Critic
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
@@ -22,7 +23,7 @@ from . import parts, rows
 from .api import add_api
 from .jobs import Job, Progress, Refused, Stopped
 from .results import Result, forget, keep, remember
-from .service import Edited, EditService, plain_words
+from .service import LOOKS, Edited, EditService, Looked, plain_words
 from .uploads import MAX_CHARACTERS, MAX_PIXELS, MAX_WAITING
 
 
@@ -54,6 +55,7 @@ def make_page(
     max_pixels: int = MAX_PIXELS,
     max_waiting: int = MAX_WAITING,
     mcp: bool = False,
+    critic: Critic | None = None,
 ) -> gr.Blocks:
     """The page of a pipeline, and its API: `/plan`, `/edit` and `/plan_and_edit`. See [`launch`].
 
@@ -66,11 +68,13 @@ def make_page(
         max_pixels (`int`, defaults to 2**25): The largest width x height of a picture; a larger one is refused.
         max_waiting (`int`, defaults to 20): How many requests may wait for their turn; one more is refused.
         mcp (`bool`, defaults to `False`): Whether the API's calls are to be tools for MCP clients; give it to [`launch`] too.
+        critic ([`~judging.Critic`], *optional*): Who "Look again" asks. By default the exact critic of scenes where the models
+            were made for these, or a planner behind an address; where there is neither, there is no such button.
 
     Returns:
         `gradio.Blocks`
     """
-    service = EditService(pipeline, max_pixels, max_waiting)
+    service = EditService(pipeline, max_pixels, max_waiting, critic)
     known = service.made_for
     if known:
         width, height = known["size"]
@@ -119,7 +123,11 @@ def make_page(
                 status = parts.status_line()
                 result_view = parts.result_view()
                 plan_view = parts.plan_list()
-                edit_button = gr.Button("Edit", variant="primary", elem_id="edit")
+                with gr.Row(elem_id="carry-out"):
+                    edit_button = gr.Button("Edit", variant="primary", min_width=140, elem_id="edit")
+                    look_button = gr.Button(
+                        "Look again", min_width=140, elem_id="look", visible=service.critic is not None
+                    )
                 history_view = parts.strip("History: click one to bring it back", "history")
 
         # 2. What is remembered of a visitor
@@ -130,7 +138,7 @@ def make_page(
         running: dict[str, Job] = {}  # by visitor
 
         # 3. What happens
-        buttons = [plan_button, both_button, edit_button]
+        buttons = [plan_button, both_button, edit_button, look_button]
 
         def show_plan(plan: EditPlan) -> dict[Any, Any]:
             return {plan_view: parts.plan_value(plan), shown: rows.to_rows(plan), planned: plan}
@@ -219,6 +227,20 @@ def make_page(
             async for update in told(updates(), request.session_hash):
                 yield update
 
+        async def on_look(result: Result | None, past, request: gr.Request):
+            async def updates() -> AsyncGenerator[dict, None]:
+                if result is None:
+                    raise Refused("There is no result yet to look at.")
+                asked = result.turns[-1][1]
+                async for step in followed(service.look(result.order, result.picture, asked), request.session_hash):
+                    if isinstance(step, Looked):
+                        better = step.edited and await asyncio.to_thread(keep, service.folder, step.edited)
+                        step = {**(show_new(better, past) if better else {}), **resting(step.words)}
+                    yield step
+
+            async for update in told(updates(), request.session_hash):
+                yield update
+
         async def on_upload(upload):
             words, kind = "", "idle"
             try:
@@ -260,6 +282,7 @@ def make_page(
         edit_button.click(
             on_edit, [picture, instruction, plan_view, shown, planned, turns, seed, history], edited, **private
         )
+        look_button.click(on_look, [current, history], edited, **private)
         both_button.click(on_both, [picture, instruction, turns, seed, history], edited, **private)
         status.stop(on_stop, None, None, **quick)
         plan_view.input(on_change, [plan_view, shown], [plan_view, shown], trigger_mode="always_last", **quick)
@@ -331,7 +354,7 @@ def _header(notice: str) -> str:
 
 
 def _costs(service: EditService) -> str:
-    """What the two buttons cost: who is asked, and how long that takes of late."""
+    """What the buttons cost: who is asked, and how long that takes of late."""
 
     def cost(component: Any, here: str, asked: str, seconds: float | None) -> str:
         where = f"asks {component.model} at {component.base_url} {asked}" if is_remote(component) else here
@@ -341,6 +364,8 @@ def _costs(service: EditService) -> str:
     planning = cost(pipe.planner, "runs the planner on this machine", "two questions", service.usual_seconds("plan"))
     editing = cost(pipe.editor, "runs the editor on this machine", "for a picture", service.usual_seconds("turn"))
     words = f"Plan {planning}; no pixel is touched. Plan and edit then {editing} for each turn."
+    if service.critic is not None:
+        words += f" Look again has a critic look at the result, and edits at most {LOOKS} times more."
     return f"<p>{html.escape(words)}</p>"
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..images import to_png, write_picture
 from ..plan import EditPlan
-from .service import Edited
+from .service import Edited, Order
 
 
 HISTORY = 20  # results that a visitor can go back to
@@ -26,19 +26,23 @@ class Result:
     """An edit that was done: its plan, and where its files lie.
 
     Args:
-        plan ([`EditPlan`]): What was carried out.
+        order ([`Order`]): What was carried out.
         picture (`Path`): What is downloaded, a PNG of the source's size, with what belongs to the photo.
         before, after (`Path`): PNG pictures of one size to look at.
         turns (`tuple` of `Path` and `str`): The picture after each turn, to look at, and what the editor was asked.
         plan_file (`Path`): The plan as JSON.
     """
 
-    plan: EditPlan
+    order: Order
     picture: Path
     before: Path
     after: Path
     turns: tuple[tuple[Path, str], ...]
     plan_file: Path
+
+    @property
+    def plan(self) -> EditPlan:
+        return self.order.plan
 
 
 def keep(root: Path, edited: Edited) -> Result:
@@ -53,8 +57,8 @@ def keep(root: Path, edited: Edited) -> Result:
     turns = tuple((show(f"turn-{number}.png", turn.image), turn.prompt) for number, turn in enumerate(edited.turns, 1))
     before, after = show("before.png", edited.before), show("after.png", edited.after)
     write_picture(folder / "edited.png", edited.after, edited.metadata)
-    (folder / "plan.json").write_text(edited.plan.to_json() + "\n", encoding="utf-8")
-    return Result(edited.plan, folder / "edited.png", before, after, turns, folder / "plan.json")
+    (folder / "plan.json").write_text(edited.order.plan.to_json() + "\n", encoding="utf-8")
+    return Result(edited.order, folder / "edited.png", before, after, turns, folder / "plan.json")
 
 
 def remember(history: Sequence[Result], result: Result, most: int = HISTORY) -> list[Result]:

@@ -17,16 +17,21 @@ from diffusers.utils import logging
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ..editors import arguments_of
+from ..editors import arguments_of, as_large_as
 from ..endpoints import EndpointError
-from ..images import Metadata
+from ..images import Metadata, load_picture
+from ..judging import Checklist, ChecklistCritic, Critic, ScenesCritic
 from ..pipelines.call import made_for
+from ..pipelines.checked import EditCall
 from ..pipelines.exclusive import Interruption
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..pipelines.pipeline_output import Turn
+from ..pipelines.reflection import last_whole
 from ..plan import EditPlan, Turns
+from ..planners.remote import RemotePlanner
 from ..records import Failure
+from ..scenes.world import SIZE
 from . import rows
 from .jobs import Job, Line, Progress, Refused, Stopped
 from .uploads import check_instruction, check_plan, check_seed, check_there, open_with_metadata
@@ -38,6 +43,7 @@ Upload = Mapping[str, Any] | None
 
 PLANS_AT_ONCE = 24  # on their way to a planner behind an address
 EDITS_AT_ONCE = 8  # to an editor; each holds its picture twice
+LOOKS = 2  # the most times that a picture is edited again
 OPENED_AT_ONCE = 2  # uploads that are looked at as they come: one of 33 megapixels takes some 300 MB for a moment
 
 # What a server's failure means for the person who asked.
@@ -48,6 +54,25 @@ FAILURES = {
 }
 
 
+NO_CRITIC = "Nobody is named who could look at the picture: start the page with --critic_url or --critic_model, a model that sees."
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody has asked for.
+
+    Args:
+        upload (`Mapping`): The file of the picture, as the page sends it.
+        plan ([`EditPlan`]): What is carried out.
+        turns (`str`), seed (`int`): As in the pipeline's call.
+    """
+
+    upload: Upload
+    plan: EditPlan
+    turns: Turns
+    seed: Any
+
+
 @dataclass(frozen=True)
 class Edited:
     """An edit that was carried out.
@@ -55,7 +80,7 @@ class Edited:
     Args:
         before (`PIL.Image.Image`): The picture as it was opened.
         metadata (`Metadata`): What its file says besides.
-        plan ([`EditPlan`]): What was carried out.
+        order ([`Order`]): What was carried out.
         turns (`list` of [`Turn`]): What the editor was asked and gave; only whole turns, at least one.
         after (`PIL.Image.Image`): The last turn's picture, in the size of `before`.
         stopped (`bool`): Whether somebody has stopped it before the last turn.
@@ -63,10 +88,23 @@ class Edited:
 
     before: Image.Image
     metadata: Metadata
-    plan: EditPlan
+    order: Order
     turns: list[Turn]
     after: Image.Image
     stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A second look that was taken.
+
+    Args:
+        words (`str`): What the critic found, and what came of it.
+        edited ([`Edited`], *optional*): The picture that is better, where there is one.
+    """
+
+    words: str
+    edited: Edited | None = None
 
 
 class EditService:
@@ -79,10 +117,12 @@ class EditService:
         pipeline ([`ImageEditR1Pipeline`]): With planner and editor, on its device.
         max_pixels (`int`): The largest width x height of an uploaded picture.
         max_waiting (`int`): How many may wait for planner or editor; one more is sent away.
+        critic ([`~judging.Critic`], *optional*): Who looks again; by default [`usual_critic`].
     """
 
-    def __init__(self, pipeline: ImageEditR1Pipeline, max_pixels: int, max_waiting: int):
+    def __init__(self, pipeline: ImageEditR1Pipeline, max_pixels: int, max_waiting: int, critic: Critic | None = None):
         self.pipeline = pipeline
+        self.critic = critic or usual_critic(pipeline)
         self.max_pixels = max_pixels
         here = Line(1, max_waiting)
         plans_here = not all(is_remote(one) for one in (pipeline.planner, pipeline.sequencer) if one is not None)
@@ -96,7 +136,7 @@ class EditService:
     @property
     def made_for(self) -> dict[str, Any]:
         """The pictures that planner or editor were made for, as their bundle says; empty where they take all."""
-        return made_for(self.pipeline.editor) or made_for(self.pipeline.planner)
+        return pictures_of(self.pipeline)
 
     def usual_seconds(self, what: str) -> float | None:
         """How long a `"plan"` or a `"turn"` of the editor has taken of late, waiting not counted; `None` before the first."""
@@ -159,28 +199,76 @@ class EditService:
 
         Stopped, it ends with the turns that are whole.
         """
-        pipe = self.pipeline
+        pipe, order = self.pipeline, Order(upload, plan, turns, seed)
         interruption = Interruption(pipe)
 
         def work(job: Job) -> Edited:
             job.progress = Progress("Editing", 0)
             with plain_words():
                 picture, metadata = self._open(upload)
-                arguments: dict[str, Any] = {"generator": torch.Generator().manual_seed(check_seed(seed))}
-                if "callback_on_step_end" in arguments_of(pipe.editor):
-                    arguments["callback_on_step_end"] = _Steps(job, interruption, plan, turns)
-                call = pipe.check_inputs(picture, plan=plan, turns=turns, **arguments)
+                of = len(plan.requests) if turns == "multi" else 1
+                call = self._call(order, picture, _Steps(job, interruption, "Editing", of))
                 began = time.monotonic()
                 output: Any = pipe.run_checked(call, interruption)
                 whole = [turn for turn in output.turns[0] if not turn.interrupted]
                 if not whole:
                     raise Stopped
                 self.seconds["turn"].append((time.monotonic() - began) / len(output.turns[0]))
-                return Edited(picture, metadata, plan, whole, output.images[0], output.interrupted)
+                return Edited(picture, metadata, order, whole, output.images[0], output.interrupted)
 
         with plain_words():
             check_seed(seed)
         return Job(self.editing, work, let_in, on_stop=interruption.stop)
+
+    def look(self, order: Order, made: Path, asked: str) -> Job:
+        """The job whose result says what the critic [`Looked`] at, and has a better picture where one was made.
+
+        Args:
+            order ([`Order`]): What was carried out before.
+            made (`Path`): The picture that came of it, in the source's size.
+            asked (`str`): What the editor was asked for it last.
+        """
+        pipe, critic = self.pipeline, self.critic
+        if critic is None:
+            raise Refused(NO_CRITIC)
+        interruption = Interruption(pipe)
+
+        def work(job: Job) -> Looked:
+            job.progress = Progress("Looking at the result")
+            with plain_words():
+                picture, metadata = self._open(order.upload)
+                before = load_picture(made)
+                first = Turn(asked, picture.size, before.size, before)
+                of = LOOKS * (len(order.plan.requests) + 1 if order.turns == "multi" else 1)
+                steps = _Steps(job, interruption, "Editing again", of)
+                call = self._call(order, picture, steps, reflect=LOOKS, critic=critic)
+                story = pipe.reflect(
+                    call.images,
+                    [order.plan],
+                    [[first]],
+                    critic,
+                    LOOKS,
+                    order.turns,
+                    call.generators[0],
+                    each=call.each[0],
+                    interruption=interruption,
+                )[0]
+                after = last_whole(picture, story)
+                words = _found(order.plan, story, after is not before)
+                if after is before:
+                    return Looked(words)
+                kept = [turn for turn in story if turn.kept]
+                edited = Edited(picture, metadata, order, kept, as_large_as(picture, after, None), bool(interruption))
+                return Looked(words, edited)
+
+        return Job(self.editing, work, on_stop=interruption.stop)
+
+    def _call(self, order: Order, picture: Image.Image, steps: _Steps, **looks: Any) -> EditCall:
+        """An order, opened and checked."""
+        arguments: dict[str, Any] = {"generator": torch.Generator().manual_seed(check_seed(order.seed)), **looks}
+        if "callback_on_step_end" in arguments_of(self.pipeline.editor):
+            arguments["callback_on_step_end"] = steps
+        return self.pipeline.check_inputs(picture, plan=order.plan, turns=order.turns, **arguments)
 
     def _open(self, upload: Upload) -> tuple[Image.Image, Metadata]:
         picture, metadata = open_with_metadata(upload, Path(get_upload_folder()), self.max_pixels)
@@ -196,21 +284,48 @@ class EditService:
 
 
 class _Steps:
-    """Says how far the editor is, turn by turn and step by step, as its `callback_on_step_end`."""
+    """Says how far the editor is, turn by turn and step by step, as its `callback_on_step_end`; `turns` are the most."""
 
-    def __init__(self, job: Job, interruption: Interruption, plan: EditPlan, turns: Turns):
-        self.job, self.interruption = job, interruption
-        self.turns = len(plan.requests) if turns == "multi" else 1
+    def __init__(self, job: Job, interruption: Interruption, doing: str, turns: int):
+        self.job, self.interruption, self.doing, self.turns = job, interruption, doing, turns
         self.turn = 0
 
     def __call__(self, editor: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         self.turn += step == 0
         turn = "" if self.turns == 1 else f"turn {self.turn} of {self.turns}, "
-        words = f"Editing: {turn}step {step + 1} of {editor.num_timesteps}"
+        words = f"{self.doing}: {turn}step {step + 1} of {editor.num_timesteps}"
         self.job.progress = Progress(words, (self.turn - 1 + (step + 1) / editor.num_timesteps) / self.turns)
         if self.interruption:
             self.interruption.stop()  # an editor forgets that it was told when its turn begins
         return tensors
+
+
+def pictures_of(pipeline: ImageEditR1Pipeline) -> dict[str, Any]:
+    """The pictures that planner or editor were made for, see [`~pipelines.call.made_for`]."""
+    return made_for(pipeline.editor) or made_for(pipeline.planner)
+
+
+def usual_critic(pipeline: ImageEditR1Pipeline) -> Critic | None:
+    """Who looks again where nobody is named: of scenes the exact critic, of photos a planner behind an address, which sees;
+    `None` where neither is there."""
+    if pictures_of(pipeline).get("size") == [SIZE, SIZE]:
+        return ScenesCritic()
+    if isinstance(pipeline.planner, RemotePlanner):
+        server = pipeline.planner.endpoint
+        return ChecklistCritic(Checklist(server, concurrency=server.concurrency))
+    return None
+
+
+def _found(plan: EditPlan, story: Sequence[Turn], better: bool) -> str:
+    """What the critic found, and what came of it, in words for the person who asked."""
+    first, *_, best = (turn.criticism for turn in (story[0], *story) if turn.kept and turn.criticism)
+    if not first.finds_fault:
+        return "The critic finds all of it there." if not first.faults else "The critic could not tell what is there."
+    faults = [f"missing: {plan.requests[place]}" for place in first.missing] + [f"spoilt: {it}" for it in first.spoilt]
+    came = "Nothing better came of it."
+    if better:
+        came = "It is better now, but not all of it is right." if best.faults else "That is mended."
+    return f"The critic found {'; '.join(faults)}. {came}"
 
 
 @contextmanager

@@ -11,7 +11,16 @@ from importlib.util import find_spec
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
 from .progress import add_log_arguments
-from .shared import UsageError, add_limits, add_model_arguments, checking, load_pipeline, with_turns
+from .shared import (
+    UsageError,
+    add_critic_arguments,
+    add_limits,
+    add_model_arguments,
+    checking,
+    load_pipeline,
+    named_critic,
+    with_turns,
+)
 
 
 PASSWORD = "DIFFUSERS_R1_PASSWORD"
@@ -30,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mcp", action="store_true", help="be an MCP server as well: plan, edit and plan_and_edit as tools"
     )
+    looks = parser.add_argument_group("the critic of the button Look again")
+    add_critic_arguments(looks)
     add_model_arguments(parser)
     add_log_arguments(parser)
 
@@ -50,8 +61,10 @@ def run(args: argparse.Namespace) -> None:
 
         pipe = with_turns(load_pipeline(args))
         pipe.set_progress_bar_config(disable=True)
+        with checking():
+            critic = named_critic(args)
         limits = {"max_pixels": args.max_pixels, "max_waiting": args.max_waiting}
-        blocks = page.make_page(pipe, **limits, mcp=args.mcp)
+        blocks = page.make_page(pipe, **limits, mcp=args.mcp, critic=critic)
         with checking():
             address = page.launch(blocks, args.host, args.port, args.share, auth, args.mcp)
     print(address, flush=True)

@@ -17,6 +17,7 @@ from .progress import set_log_level
 if TYPE_CHECKING:
     import torch
 
+    from ..judging import Critic
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
     from ..pipelines.remote import RemotePipeline
 
@@ -136,6 +137,20 @@ def add_critic_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def named_critic(args: argparse.Namespace) -> Critic | None:
+    """The critic of `add_critic_arguments`; `None` where none is named.
+
+    Raises:
+        ValueError, EndpointError: See [`~judging.find_critic`].
+    """
+    if args.critic_url is None and args.critic_model is None:
+        return None
+    from ..judging import find_critic
+
+    device = placing.find_device(args.device)
+    return find_critic(args.critic_model, args.critic_url, device, placing.find_dtype(args.dtype, device))
+
+
 def find_looks(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of a call that is looked at again; none with `--reflect 0`. No model is loaded.
 
@@ -144,13 +159,12 @@ def find_looks(args: argparse.Namespace) -> dict[str, Any]:
     """
     from ..pipelines.checks import check_reflection
 
-    critic = None
     with checking():
-        if args.reflect or args.critic_url or args.critic_model:
-            from ..judging import find_critic
+        critic = named_critic(args)
+        if args.reflect and critic is None:
+            from ..judging import ScenesCritic
 
-            device = placing.find_device(args.device)
-            critic = find_critic(args.critic_model, args.critic_url, device, placing.find_dtype(args.dtype, device))
+            critic = ScenesCritic()
         check_reflection(args.reflect, critic)
     return {} if critic is None else {"reflect": args.reflect, "critic": critic}
 
