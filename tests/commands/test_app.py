@@ -11,6 +11,7 @@ from diffusers_r1.installing import install_line
     ("words", "said"),
     [
         (["--port", "many"], "--port"),
+        (["--port", "70000"], "--port"),
         (["--max_pixels", "0"], "--max_pixels"),
         (["--max_waiting", "-1"], "--max_waiting"),
         (["--user", "ann"], "DIFFUSERS_R1_PASSWORD"),
@@ -36,11 +37,9 @@ def test_without_gradio_it_says_what_to_install():
     assert done.returncode == 2 and install_line("app") in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.tiny
-def test_a_port_that_is_taken_is_said_to_be(bundle):
-    code = "import sys; from diffusers_r1.commands import main; sys.exit(main(sys.argv[1:]))"
+@pytest.mark.parametrize("where", [["--port", "{taken}"], ["--host", "256.0.0.1"]])
+def test_where_it_cannot_listen_is_said_before_a_model_loads(run, where):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        words = ["app", "--model", str(bundle), "--port", str(taken.getsockname()[1])]
-        # In a process of its own: Gradio leaves the sockets open with which it looks for a port.
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "") and "empty port" in done.stderr.splitlines()[-1]
+        words = [word.format(taken=taken.getsockname()[1]) for word in where]
+        code, printed, error = run("app", "--model", "no-such-bundle", *words)
+    assert (code, printed) == (2, "") and " ".join(words) in error.splitlines()[-1]

@@ -43,6 +43,7 @@ def test_an_argument_that_the_editor_does_not_take(run, bundle, tmp_path):
         (["evaluate", "--output_dir", "run", "--benchmark", "coco"], "'coco' is no benchmark"),
         (["evaluate", "--benchmark", "scenes"], "--output_dir"),
         (["evaluate", "--output_dir", "run", "--benchmark", "scenes", "--judge", "viescore"], "judge_model"),
+        (["evaluate", "--output_dir", "run", "--benchmark", "scenes", "--device", "abacus"], "abacus"),
         (["compare", "run"], "FOLDER"),
         (["compare", "run", "other"], "has no scores"),
     ],

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from ..app.uploads import MAX_PIXELS, MAX_WAITING
 from ..installing import install_line
+from .listening import listen, port
 from .progress import add_log_arguments
 from .shared import (
     UsageError,
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=port, metavar="N", help="default: the first free one from 7860 on")
     parser.add_argument("--user", metavar="NAME", help=f"let in only this user, whose password is in ${PASSWORD}")
     parser.add_argument(
         "--share", action="store_true", help="have it reached from everywhere, through Gradio's servers"
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
                 raise
             raise UsageError(f"the page needs Gradio: {install_line('app')}") from error
 
+        listen(args.host, args.port or 0).close()  # Gradio opens its own, once the models are there
         pipe = with_turns(load_pipeline(args))
         pipe.set_progress_bar_config(disable=True)
         with checking():

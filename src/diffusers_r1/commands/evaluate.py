@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 from ..plan import TURNS
+from . import placing
 from .shared import (
     UsageError,
     add_bundle_arguments,
     add_critic_arguments,
     add_editor_arguments,
     add_planner_arguments,
+    checking,
 )
 
 
@@ -126,7 +128,10 @@ def run(args: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
     options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
     options["editor_arguments"] = dict(options.pop("set"))
-    if args.dtype is not None:  # judging by a server needs no torch
+    if args.device is not None:  # judging by a server needs no torch
+        with checking():
+            placing.find_device(args.device)
+    if args.dtype is not None:
         import torch
 
         options["dtype"] = getattr(torch, args.dtype)

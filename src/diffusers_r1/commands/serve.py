@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from contextlib import redirect_stdout
 from typing import Any
 
 from ..app.uploads import MAX_PIXELS
 from ..installing import install_line
+from .listening import listen, port
 from .progress import add_log_arguments
 from .shared import SCENES, UsageError, add_limits, add_model_arguments, load_pipeline
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help=f"the address to listen at; 0.0.0.0 lets others in, who need the key in ${KEY} if there is one (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="0: any free one (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=8000, metavar="N", help="0: any free one (default: %(default)s)")
     parser.add_argument(
         "--name", metavar="NAME", help="of the model, to clients (default: the bundle's, or imageedit-r1)"
     )
@@ -56,24 +56,10 @@ def run(args: argparse.Namespace) -> None:
             config = uvicorn.Config(
                 service.app(), log_level=args.log_level or "warning", timeout_graceful_shutdown=SECONDS_TO_END
             )
-            host, port = listening.getsockname()[:2]
-            print(f"http://{host}:{port}/v1", file=stdout, flush=True)
+            host, number = listening.getsockname()[:2]
+            print(f"http://{host}:{number}/v1", file=stdout, flush=True)
             try:
                 uvicorn.Server(config).run(sockets=[listening])  # until an interrupt, which it raises again
             finally:
                 if hasattr(pipe, "interrupt"):
                     pipe.interrupt()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
-
-    Raises:
-        UsageError: If somebody else does, or there is no such address.
-    """
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}") from error
