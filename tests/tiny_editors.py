@@ -651,6 +651,7 @@ def glm_image() -> GlmImagePipeline:
     text_config = T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     with tiny_models._seeded(0):
         language = GlmImageForConditionalGeneration(config).eval()
+        language.generation_config.eos_token_id = None  # a trained one writes the whole picture before it ends
         glyphs = T5EncoderModel(text_config).eval()
         transformer = GlmImageTransformer2DModel(
             in_channels=4,
