@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "diffusers_r1"
 FIRST = (
     "pipelines.pipeline_imageedit_r1",
     "pipelines.pipeline_output",
+    "pipelines.turn",
     "plan",
     "prompts",
     "bundles.planners",

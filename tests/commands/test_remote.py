@@ -1,12 +1,14 @@
 """Planner and editor behind addresses, on the command line: no model is loaded here, and torch is not even imported."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from openai_server import REQUESTS, editor_reply, planner_replies, said, scripted
+from openai_server import REQUESTS, editor_reply, planner_replies, said, scripted, stall
 from PIL import Image
 
 
@@ -76,6 +78,34 @@ def test_what_a_critic_behind_an_address_finds_missing_is_asked_for_again(server
     first, again = (body for *_, body in editor.requests)
     assert b"make the coat red" in first and b"make the coat red" not in again and b"remove the man" in again
     assert np.abs(pixels(output) - pixels(photo)).max() <= 12  # inverted twice, resized twice
+
+
+@pytest.mark.parametrize("planned", ["by a server", "by hand, beside a bundle"])
+@pytest.mark.parametrize("done", [0, 1])
+def test_ctrl_c_keeps_the_turns_that_a_server_has_done(servers, bundle, photo, tmp_path, done, planned):
+    planner, editor = servers
+    editor.replies[done:] = [stall]
+    output = tmp_path / "edited.png"
+    options = ["--output", output, "--turns", "multi", "--editor", editor.url, "--editor_model", "brush"]
+    if planned == "by a server":
+        words = ["coat like the car, and lose the man", "--planner", planner.url, "--planner_model", "eyes"]
+    else:
+        plan = tmp_path / "plan.json"
+        plan.write_text(json.dumps({"instruction": "", "requests": REQUESTS}), encoding="utf-8")
+        words = ["--plan", plan, "--model", bundle]
+    command = [sys.executable, "-m", "diffusers_r1", *map(str, ["edit", photo, *words, *options])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(editor.requests) <= done:  # it is kept waiting by the next one
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    if not done:
+        assert printed == "" and not output.exists()
+        return
+    assert printed == f"{output}\n" and f"Stopped: {output} has the first 1 of 2 sub-requests." in error
+    assert np.abs(pixels(output) - (255 - pixels(photo))).max() <= 12  # inverted once, resized twice
 
 
 def test_a_plan_is_printed_without_torch(servers, photo):

@@ -29,7 +29,7 @@ VERBS = {
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: ") and not message.partition(": ")[2].startswith("-"):
-            message += "; text of several words, such as an instruction, stands in quotes"
+            message += "; text of several words, such as an instruction, stands in quotes, and an instruction right after its picture"
         # argparse puts the usage before it, of several lines; here an error is one.
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 

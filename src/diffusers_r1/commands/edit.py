@@ -124,18 +124,20 @@ def edit_one(args: argparse.Namespace) -> int:
             out: Any = pipe.run_checked(checked)
 
     # 4. Write
-    stopped = getattr(out, "interrupted", False)  # nothing that was asked of a server is
-    if stopped and not any(not turn.interrupted for turn in out.turns[0]):
-        return INTERRUPTED
-    for path, image in zip(_paths(output, len(out.images)), out.images, strict=True):
+    for path, image, turns in zip(_paths(output, len(out.images)), out.images, out.turns, strict=True):
+        whole = [turn for turn in turns if not turn.interrupted]
+        if not whole:  # as of a picture that a server was not asked for before Ctrl-C
+            continue
         _write(path, image, metadata)
         print(path)
-    if stopped and out.turns[0][-1].look:
-        progress.say("Stopped while it was edited again: the picture is the best until then.")
-    elif stopped:
-        done = sum(not turn.interrupted for turn in out.turns[0])
-        progress.say(f"Stopped: the picture is that of the first {done} of {len(out.plans[0].requests)} turns.")
-    return INTERRUPTED if stopped else 0
+        if not out.interrupted:
+            continue
+        if turns[-1].look:
+            progress.say("Stopped while it was edited again: the picture is the best until then.")
+        else:
+            done, asked = sum(len(turn.requests) for turn in whole), len(out.plans[0].requests)
+            progress.say(f"Stopped: {path} has the first {done} of {asked} sub-requests.")
+    return INTERRUPTED if out.interrupted else 0
 
 
 def edit_many(args: argparse.Namespace, source: Path) -> int:

@@ -131,23 +131,23 @@ def follow(pipe: ImageEditR1Pipeline | RemotePipeline, progress: Progress) -> di
 
 @contextmanager
 def stoppable(pipe: ImageEditR1Pipeline | RemotePipeline, progress: Progress) -> Iterator[None]:
-    """Within the block Ctrl-C lets the pipeline end after its step, where a turn is done that is worth keeping.
+    """Within the block Ctrl-C ends the edit, and the pipeline hands back the turns that are done.
 
-    Where there is none, and the second time, it ends the program at once.
+    An editor that is loaded here ends its step first, where a turn is done that is worth the wait. A request to a server, and
+    any editor the second time, is given up at once.
 
     Raises:
-        KeyboardInterrupt
+        KeyboardInterrupt: Where nothing is done yet.
     """
-    from ..pipelines.remote import RemotePipeline
-
+    remote = getattr(pipe.editor, "concurrent", False)
     asked = False
 
     def stop(*_: Any) -> None:
         nonlocal asked
-        if asked or progress.turn < 2 or isinstance(pipe, RemotePipeline):
+        pipe.interrupt()
+        if asked or remote or progress.turn < 2:
             raise KeyboardInterrupt
         asked = True
-        pipe.interrupt()
         progress.say("Stopping after this step; what is done is kept. Ctrl-C again ends at once.")
 
     before = signal.signal(signal.SIGINT, stop)

@@ -61,5 +61,4 @@ def run(args: argparse.Namespace) -> None:
             try:
                 uvicorn.Server(config).run(sockets=[listening])  # until an interrupt, which it raises again
             finally:
-                if hasattr(pipe, "interrupt"):
-                    pipe.interrupt()
+                pipe.interrupt()

@@ -312,7 +312,12 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                     if interrupted:
                         return done
                     interrupted.reset()
-                    answers = call_editor(self.editor, given, wanted, drawn, beside, each=own)
+                    try:
+                        answers = call_editor(self.editor, given, wanted, drawn, beside, each=own)
+                    except KeyboardInterrupt:
+                        if interrupted:  # told before, and pressed again: what is done is wanted, at once
+                            return done
+                        raise
                     cut = interrupted.cut()
                 for row, before, what, after in zip(rows, given, wanted, answers):
                     done[row].append(
@@ -339,7 +344,8 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         """End all calls that are running in other threads, or that the callback which calls this belongs to.
 
         They hand back what is done, marked as interrupted: a turn that was cut off is no source of another one, and a
-        picture without a whole turn is the source itself. An editor that cannot stop between two steps ends its turn.
+        picture without a whole turn is the source itself. An editor that cannot stop between two steps ends its turn, unless
+        `KeyboardInterrupt` follows in the call's thread, as from Ctrl-C: then it is given up.
         """
         self._interrupts += 1
         if self.editor is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..prompts import Prompts
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .checked import PlanCall
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
+from .turn import Turn
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class RemoteOutput:
     Args:
         images (`list` of `PIL.Image.Image`): The edited pictures, RGB, each in its source's size.
         plans (`list` of [`EditPlan`]): The plan that was carried out, one for each source.
+        turns (`list` of `list` of [`Turn`]): For each picture in `images`, what the editor was asked and gave.
+        interrupted (`bool`): Whether the call was ended early. What was done is here; a picture without a turn is its source.
     """
 
     images: list[Image.Image]
     plans: list[EditPlan]
+    turns: list[list[Turn]]
+    interrupted: bool = False
 
 
 class RemotePipeline:
@@ -67,6 +72,15 @@ class RemotePipeline:
 
     def __init__(self, planner: RemotePlanner | None = None, editor: RemoteEditor | None = None):
         self.planner, self.editor = planner, editor
+        self._interrupts = 0
+
+    def interrupt(self) -> None:
+        """End all calls that are running. They hand back the turns that are done, marked as interrupted.
+
+        A request that is under way in another thread ends its turn. Where `KeyboardInterrupt` follows in the thread of the
+        call, as from Ctrl-C, its request is given up.
+        """
+        self._interrupts += 1
 
     def check_planning(
         self,
@@ -200,32 +214,43 @@ class RemotePipeline:
 
     def run_checked(self, call: RemoteCall) -> RemoteOutput:
         """Carry out what `check_inputs` has opened and checked; raises as a call does."""
+        before = self._interrupts
         plans = call.given
         if not isinstance(plans[0], EditPlan):
             settings = {"max_new_tokens": call.max_new_tokens}
             plans = self.plan_checked(PlanCall(call.images, call.references, call.given, call.seed or 0, settings))
         if call.callback_on_plan is not None:
             plans = [call.callback_on_plan(one) or one for one in plans]
-        edited = []
-        for picture, beside, plan in zip(call.images, call.references, plans):
-            for _ in range(call.num_images_per_prompt):
-                seed = None if call.seed is None else call.seed + len(edited)
-                edited.append(self._edit(picture, beside, remote_prompts(plan, call.turns), seed, call))
-        return RemoteOutput(edited, list(plans))
+        sources = [picture for picture in call.images for _ in range(call.num_images_per_prompt)]
+        turns: list[list[Turn]] = [[] for _ in sources]
+        try:
+            for number, turn in self._turns(call, plans):
+                turns[number].append(turn)
+                if self._interrupts != before:
+                    break
+        except KeyboardInterrupt:
+            if self._interrupts == before:  # nobody asked for what is done
+                raise
+        edited = [_resized(done[-1].image if done else source, source.size) for source, done in zip(sources, turns)]
+        return RemoteOutput(edited, list(plans), turns, self._interrupts != before)
 
-    def _edit(
-        self,
-        source: Image.Image,
-        references: Sequence[Image.Image],
-        prompts: Sequence[str],
-        seed: int | None,
-        call: RemoteCall,
-    ) -> Image.Image:
-        size = remote_working_size(source.size)
-        arguments = {**belongings(self.editor).get("defaults", {}), **call.arguments}
-        mask = call.mask and call.mask.resize(size, Image.Resampling.NEAREST)
-        current = source if source.size == size else source.resize(size, Image.Resampling.LANCZOS)
-        for prompt in prompts:
-            answer = self.editor.edit(current, prompt, references, mask, seed, **arguments)
-            current = answer if answer.size == size else answer.resize(size, Image.Resampling.LANCZOS)
-        return current if current.size == source.size else current.resize(source.size, Image.Resampling.LANCZOS)
+    def _turns(self, call: RemoteCall, plans: Sequence[EditPlan]) -> Iterator[tuple[int, Turn]]:
+        """Turn by turn, each from the picture before, with the place of the picture that it is of in the output."""
+        given = list(zip(call.images, call.references, plans))
+        for number, (source, beside, plan) in enumerate(
+            one for one in given for _ in range(call.num_images_per_prompt)
+        ):
+            size = remote_working_size(source.size)
+            arguments = {**belongings(self.editor).get("defaults", {}), **call.arguments}
+            mask = call.mask and call.mask.resize(size, Image.Resampling.NEAREST)
+            seed = None if call.seed is None else call.seed + number
+            current = _resized(source, size)
+            prompts = remote_prompts(plan, call.turns)
+            for prompt in prompts:
+                answer = self.editor.edit(current, prompt, beside, mask, seed, **arguments)
+                yield number, Turn(prompt, size, answer.size, answer, (prompt,) if len(prompts) > 1 else plan.requests)
+                current = _resized(answer, size)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

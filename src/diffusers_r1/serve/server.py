@@ -113,7 +113,7 @@ class Service:
                 asked = read_edit(form, self.max_pixels)
                 call = self._call(asked)
                 out = self._asked(lambda: self.pipe.check_inputs(**call), self.pipe.run_checked)
-                if getattr(out, "interrupted", False):
+                if out.interrupted:
                     raise Refused("The server is ending.", 503)
                 pictures = [_encoded(image, asked) for image in out.images]
                 return {"data": [{"b64_json": picture} for picture in pictures], "plan": out.plans[0].to_dict()}
