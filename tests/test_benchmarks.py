@@ -57,5 +57,11 @@ def test_a_benchmark_prints_its_table(script):
         assert json.loads(lines[-1])["rows"]
 
 
+def test_plans_of_two_pictures_beside_what_one_allows():
+    lines = run("scenes_planner.py", "imageedit-r1-scenes --tasks 2 --samples 0 --kinds reference").splitlines()
+    assert sum("another second one" in line for line in lines) >= 1
+    assert lines[-1].startswith("The first picture alone allows 0.1")
+
+
 def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small
     assert "speed, ratio" in run("planning_speed.py", "cache --rounds 1 --tokens 2")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 
-from diffusers_r1.data import load_rows, to_prompts
+from diffusers_r1.data import check_apart, load_rows, to_prompts
 from diffusers_r1.data.rows import NEUTRAL_GREY, checked_texts, fit, row_features
 from diffusers_r1.plan import Edit
 from diffusers_r1.planners.conversation import Conversation
@@ -74,19 +74,56 @@ def test_prompts_for_a_planner_that_does_not_see():
     ]
 
 
+def with_references(dataset, *lists):
+    column = datasets.Dataset.from_dict(
+        {"references": list(lists)}, features=datasets.Features({"references": datasets.List(datasets.Image())})
+    )
+    return datasets.concatenate_datasets([dataset, column], axis=1)
+
+
+def test_further_pictures_are_numbered_and_of_one_size():
+    second = Image.new("RGB", (32, 64), (0, 255, 0))
+    dataset = with_references(rows((64, 32), (20, 40)), [second, second], None)
+    asked = to_prompts(dataset, SYSTEM, 16, sees=True)
+    assert set(asked.column_names) == {"prompt", "images", "instruction", *LISTS, "reasoning"}
+    assert [[picture.size for picture in row["images"]] for row in asked] == [[(16, 16)] * 3, [(16, 16)]]
+    assert np.array(asked[0]["images"][1])[8, 8].tolist() == [0, 255, 0]
+    parts = asked[0]["prompt"][1]["content"]
+    assert [part["type"] for part in parts] == ["text", "image"] * 3 + ["text"]
+    assert [part["text"] for part in parts if part["text"]] == [
+        "Picture 1, the one to edit:",
+        "Picture 2, for reference:",
+        "Picture 3, for reference:",
+        "Plan: edit 0",
+    ]
+    assert [part["type"] for part in asked[1]["prompt"][1]["content"]] == ["image", "text"]
+    assert "references" not in to_prompts(dataset, SYSTEM, 16, sees=False).column_names
+
+
+def test_rows_with_another_reference_are_other_rows():
+    pictures = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    one, other = (with_references(rows((8, 8)), [picture]) for picture in pictures)
+    check_apart(one, other)
+    with pytest.raises(ValueError, match="1 of the 1 held-out rows"):
+        check_apart(one, one)
+
+
+@pytest.mark.parametrize("references", [0, 2])
 @pytest.mark.parametrize("sees", [True, False])
-def test_training_asks_as_planning_does(planner, text_planner, sees):
+def test_training_asks_as_planning_does(planner, text_planner, sees, references):
     model, processor = planner if sees else text_planner
     dataset = rows((64, 64))
-    row = to_prompts(dataset, SYSTEM, 64, sees)[0]
+    others = [Image.new("RGB", (64, 64), (0, 9, number)) for number in range(references)]
+    row = to_prompts(with_references(dataset, others) if others else dataset, SYSTEM, 64, sees)[0]
     assert is_conversational(row)
-    images = [row["image"]] if sees else None
+    images = (row["images"] if others else [row["image"]]) if sees else None
     messages = prepare_multimodal_messages(row["prompt"], images=images) if sees else row["prompt"]
     trained = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     picture = dataset[0]["image"].convert("RGB")
-    conversation = Conversation(model, processor, [picture], [dataset[0]["instruction"]], SYSTEM)
+    asked = [picture], [dataset[0]["instruction"]]
+    conversation = Conversation(model, processor, *asked, SYSTEM, references=[others])
     planned = conversation._encode(conversation.first_turns)
     assert trained["input_ids"].tolist() == planned["input_ids"].tolist()
     if sees:

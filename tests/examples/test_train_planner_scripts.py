@@ -482,6 +482,7 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
         (GRPO, {**PICTURE, "picture_judge_model": "judge"}, "--picture_judge_model"),
         (GRPO, {**PICTURE, "dataset_name": "sentences"}, "knows what is right of scenes only"),
         (GRPO, {**PICTURE, "picture_batch_size": 0}, "at least 1"),
+        (GRPO, {**PICTURE, "dataset_name": "scenes:reference=1"}, "these rows have further ones"),
         (GRPO, {**PICTURE, "rewards": ["format", "picture", "goal"], "picture_bare_member": True}, "has no others"),
     ],
 )

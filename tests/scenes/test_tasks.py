@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from diffusers_r1.scenes import (
+    ALL_KINDS,
     BACKGROUNDS,
+    COLORS,
     CONTENTS,
     KINDS,
     POINTERS,
+    TWO_PICTURES,
+    Item,
     Scene,
     apply_edits,
     describe,
@@ -21,7 +25,7 @@ from diffusers_r1.scenes import (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_seed_gives_one_task(kind):
     assert sample_task(7, kind) == sample_task(7, kind)
     assert sample_task(7, kind) != sample_task(8, kind)
@@ -35,6 +39,7 @@ def test_a_seed_gives_one_task(kind):
         ("chained", "c6b342ba300b115f"),
         ("indirect", "9c206db2a48b444d"),
         ("complex", "b018915a63287ab4"),
+        ("reference", "9255743494a4ee8e"),
     ],
 )
 def test_the_tasks_that_figures_were_measured_on_stay_what_they_are(kind, tasks):
@@ -42,7 +47,7 @@ def test_the_tasks_that_figures_were_measured_on_stay_what_they_are(kind, tasks)
     assert sha256(repr(drawn).encode()).hexdigest().startswith(tasks)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_target_is_the_scene_after_the_edits_in_any_order(kind):
     for seed in range(200):
         task = sample_task(seed, kind)
@@ -90,6 +95,28 @@ def test_a_cell_of_noise_or_of_another_background_is_wrong():
     assert not any(score_scene(noise, scene)[:9]) or score_scene(noise, scene).count(True) < 3
     other = Scene(scene.cells, next(b for b in BACKGROUNDS if b != scene.background))
     assert not score_scene(render(other), scene)[9]
+
+
+def test_the_second_picture_alone_tells_the_color():
+    likely = []
+    for seed in range(1000):
+        task = sample_task(seed, TWO_PICTURES)
+        (edit,), (second,) = task.edits, task.references
+        assert [item.color for item in second.items] == [edit.goal]
+        assert edit.action == "recolor" and f"the {edit.subject}" in task.instruction
+        assert not any(f" {color}" in task.instruction.replace(edit.subject, "") for color in COLORS)
+        assert "second picture" in task.instruction and task.parts[0].literal[0].goal in task.instruction
+        assert np.array_equal(np.asarray(task.reference_images[0]), np.asarray(render(second)))
+        shape = edit.subject.split(" ")[1]
+        open_colors = [color for color in COLORS if Item(color, shape) not in task.scene.items]
+        likely.append(open_colors.index(edit.goal) / (len(open_colors) - 1))
+    assert abs(np.mean(likely) - 0.5) < 0.05  # of the colors that are left open, none is likelier than another
+
+
+def test_only_tasks_of_two_pictures_have_references_and_no_mixture_has_them_unasked():
+    assert TWO_PICTURES not in KINDS
+    for seed in range(50):
+        assert sample_task(seed).references == () and sample_task(seed).kind in KINDS
 
 
 def test_the_teacher_has_the_habits_asked_for():

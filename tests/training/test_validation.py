@@ -34,6 +34,16 @@ def test_all_rows_are_decomposed_in_order_whatever_the_batch(planner, prompts):
     assert one == decompose_all(*planner, prompts, *about, batch_size=3, max_new_tokens=6)
 
 
+@pytest.mark.tiny
+def test_further_pictures_go_with_their_rows_whatever_the_batch(planner, prompts):
+    tasks = [sample_task(seed, "reference" if seed % 2 else "simple") for seed in range(5)]
+    about = [task.image for task in tasks], [task.instruction for task in tasks]
+    beside = [task.reference_images for task in tasks]
+    one = decompose_all(*planner, prompts, *about, batch_size=1, references=beside, max_new_tokens=6)
+    assert one == decompose_all(*planner, prompts, *about, batch_size=3, references=beside, max_new_tokens=6)
+    assert one != decompose_all(*planner, prompts, *about, batch_size=3, max_new_tokens=6)
+
+
 def test_the_learning_rate_rises_stays_and_falls():
     factors = [warmup_stable_decay(step, 100, warmup=10, decay=0.2) for step in range(100)]
     assert factors[0] == 0.1 and factors[9:80] == [1.0] * 71 and factors[-1] == pytest.approx(0.05)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,68 @@ class Pictures:
         told = [self.cells[row] for row in left]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             self.fetched.update(zip(left, pool.map(partial(_stored, folder=self.folder), told)))
+
+
+class References:
+    """A data set's column of lists of pictures, the further ones that belong to a row's picture.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): Where it is in.
+        theirs (`str`): The column's name there; it is called `references` in what comes back.
+        folder (`str` or `Path`): Where paths begin.
+
+    Raises:
+        ValueError: If the column holds no lists.
+    """
+
+    name = "references"
+
+    def __init__(self, dataset: Dataset, theirs: str, folder: str | Path):
+        from datasets import Dataset, Features, List, Value
+
+        from .features import Picture
+
+        kind = dataset.features[theirs]
+        if not isinstance(kind, List):
+            raise ValueError(f"`{theirs}` is a list of pictures in each row, not {kind}.")
+        self.column = dataset.select_columns([theirs]).rename_columns({theirs: self.name})
+        self.told: Pictures | None = None  # all of them one after the other, where they are told by text
+        if isinstance(kind.feature, Value) and kind.feature.dtype in ("string", "large_string"):
+            cells = [cell or [] for cell in self.column[self.name]]
+            self.ends = [0, *accumulate(map(len, cells))]
+            texts = {self.name: [text for cell in cells for text in cell]}
+            flat = Dataset.from_dict(texts, features=Features({self.name: kind.feature}))
+            self.told = Pictures(flat, self.name, self.name, folder)
+        else:
+            self.column = self.column.cast_column(self.name, List(Picture()))
+
+    def check(self, index: int) -> None:
+        """Open a row's pictures. A `ValueError` says what is wrong, in words that follow "cannot be used"."""
+        try:
+            if self.told is None:
+                self.column[index]
+            for place in self._places(index):
+                self.told.check(place)
+        # As in `Pictures.check`: what Pillow and `datasets` raise has no base but this.
+        except Exception as error:
+            reason = shortened(str(error) or type(error).__name__).rstrip(".")
+            raise ValueError(f"one of its references is no picture that can be read: {reason}") from error
+
+    def dataset(self, rows: Collection[int]) -> Dataset:
+        """The column alone, typed as lists of pictures; of rows that are not named nothing is fetched."""
+        from datasets import Dataset, Features, Image, List
+
+        from .features import Picture
+
+        if self.told is None:
+            return self.column
+        stored = self.told.dataset([place for row in rows for place in self._places(row)])
+        cells = stored.cast_column(self.name, Image(decode=False))[self.name][:]
+        lists = {self.name: [cells[start:end] for start, end in pairwise(self.ends)]}
+        return Dataset.from_dict(lists, features=Features({self.name: List(Picture())}))
+
+    def _places(self, row: int) -> range:
+        return range(0) if self.told is None else range(*self.ends[row : row + 2])
 
 
 def _firsts(column: Dataset, name: str) -> tuple[Dataset, list[int]]:

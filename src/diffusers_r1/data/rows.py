@@ -2,7 +2,8 @@
 
 A row has the columns `image`, `instruction`, `actions`, `subjects`, `goals` and `reasoning`. The three lists are of one
 length, item i of each belonging to edit i, or all `None` where nobody knows the true edits. `reasoning` is what a teacher
-thought before it wrote them down, or `None`.
+thought before it wrote them down, or `None`. Where a data set has them, a list of further pictures that belong to the row's
+picture stands in `references`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def true_edits(row: Mapping[str, Any]) -> list[Edit]:
 def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> None:
     """Raise a `ValueError` that says how many of the held-out rows are among those that are trained on.
 
-    Rows are the same if instruction and pixels are. Pictures are opened only where the instructions are equal. Rows without
+    Rows are the same if instruction and pixels are, those of `references` among them. Pictures are opened only where the instructions are equal. Rows without
     end, which are made from seeds, are not looked at: their splits are apart.
     """
     if held_out is None or not hasattr(rows, "__len__"):
@@ -91,12 +92,11 @@ def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> No
     asked: dict[str, list[int]] = {}
     for index, instruction in enumerate(rows["instruction"]):
         asked.setdefault(instruction, []).append(index)
-    pixels = cache(lambda index: _pixels(rows[index]["image"]))
+    pixels = cache(lambda index: _pixels(rows[index]))
     shared = [
         place
         for place, instruction in enumerate(held_out["instruction"])
-        if instruction in asked
-        and _pixels(held_out[place]["image"]) in {pixels(index) for index in asked[instruction]}
+        if instruction in asked and _pixels(held_out[place]) in {pixels(index) for index in asked[instruction]}
     ]
     if shared:
         raise ValueError(
@@ -105,9 +105,10 @@ def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> No
         )
 
 
-def _pixels(picture: Image.Image) -> bytes:
-    upright = load_picture(picture)
-    return sha256(repr(upright.size).encode() + upright.tobytes()).digest()
+def _pixels(row: Mapping[str, Any]) -> bytes:
+    """What tells the pictures of a row from others."""
+    upright = [load_picture(picture) for picture in (row["image"], *(row.get("references") or []))]
+    return sha256(b"".join(repr(each.size).encode() + each.tobytes() for each in upright)).digest()
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:
@@ -133,10 +134,11 @@ def to_prompts(
     control_tokens: Sequence[str] = (),
     answered: bool = False,
 ) -> Dataset | IterableDataset:
-    """The rows with the columns from which TRL's trainers ask a planner: `prompt`, and `image` if it sees.
+    """The rows with the columns from which TRL's trainers ask a planner: `prompt`, and `image` or `images` if it sees.
 
     `prompt` is a conversation of one turn. Its content is a list of parts, of which `{"type": "image"}` stands for the
-    row's `image`: TRL puts the picture there itself. For a planner that does not see, the content is plain text.
+    row's `image`: TRL puts the picture there itself. Of rows with `references`, `images` is the picture that is edited and
+    then those, numbered in the prompt as they are when planning. For a planner that does not see, the content is plain text.
 
     All pictures come out at one size, since the trainer splits the flattened patches of a batch by picture, sample and
     step, where uneven sizes have gone wrong (trl issues 4061, 5785, 6294, 6401), and since every step then takes the same
@@ -174,8 +176,11 @@ def to_prompts(
     kinds = {**(dataset.features or row_features()), "image": Image(), "prompt": List(message)}
     if answered:
         kinds["completion"] = List(message)
-    if not sees:
-        del kinds["image"]
+    several = sees and "references" in columns
+    if several:  # as TRL calls all pictures of a row
+        kinds["images"] = List(Image())
+    dropped = {"references"} if sees and not several else {"image", "references"}
+    kinds = {name: kind for name, kind in kinds.items() if name not in dropped}
     return dataset.map(
         partial(
             _to_prompt,
@@ -185,7 +190,7 @@ def to_prompts(
             control_tokens=tuple(control_tokens),
             answered=answered,
         ),
-        remove_columns=["image"] if "image" in columns and not sees else [],
+        remove_columns=sorted(dropped & set(columns)),
         features=Features(kinds),
     )
 
@@ -199,7 +204,8 @@ def _to_prompt(
     answered: bool,
 ) -> dict[str, Any]:
     instruction = plain_text(row["instruction"], control_tokens)
-    columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None)}
+    pictures = [row["image"], *(row.get("references") or [])] if sees else []
+    columns = {"prompt": prompts.first_turn(instruction, image=True if sees else None, references=pictures[1:])}
     if answered:
         answer = write_decomposition(true_edits(row), row["reasoning"] or "")
         answer = plain_text(answer, control_tokens)
@@ -217,7 +223,7 @@ def _to_prompt(
                 if sees
                 else "".join(part["text"] for part in parts)
             )
-    if sees:
-        picture = load_picture(row["image"])
-        columns["image"] = picture if image_size is None else fit(picture, image_size)
-    return columns
+    pictures = [load_picture(picture) for picture in pictures]
+    if image_size is not None:
+        pictures = [fit(picture, image_size) for picture in pictures]
+    return columns | ({"images": pictures} if "references" in row else {"image": pictures[0]}) if sees else columns

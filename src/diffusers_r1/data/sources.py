@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import records, scenes, sentences
 from ..images import to_png
 from ..plan import Edit
-from .pictures import AHEAD, Pictures, shortened
+from .pictures import AHEAD, Pictures, References, shortened
 from .rows import EDIT_COLUMNS, checked_texts, row_features
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
+    from PIL import Image
 
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 # Worlds whose rows are made from seeds, without end: their kinds.
 FILE = "file"  # the kind of sentences that were not made: they are read from a file
-WORLDS = {"scenes": scenes.KINDS, "sentences": (FILE, *sentences.KINDS)}
+WORLDS = {"scenes": scenes.ALL_KINDS, "sentences": (FILE, *sentences.KINDS)}
 WORLD_SPLITS = {"train": 0, "validation": 900_000_000, "test": scenes.TEST_SEEDS}
 
 _ANY = Source(
@@ -125,6 +126,9 @@ def load_rows(
     **options: Any,
 ) -> Dataset | IterableDataset:
     """Rows with the columns `image`, `instruction`, `actions`, `subjects` and `goals`, each of them read and checked.
+
+    Where a data set has lists of further pictures that belong to a row's picture, they are a column `references`, which the
+    planner sees as well.
 
     The lists are `None` where the data set does not have them. Reading decodes every picture once, in about 30 ms for
     one of a megapixel.
@@ -283,12 +287,14 @@ def _read(
     measured: bool,
 ) -> Dataset:
     import numpy as np
-    from datasets import Dataset, Features, Image, Value, concatenate_datasets
+    from datasets import Dataset, Features, Image, List, Value, concatenate_datasets
 
     from .features import Picture
 
     names = _column_names(name, dataset, source, columns)
     pictures = Pictures(dataset, names.pop("image"), "image", where)
+    beside = names.pop("references", None)
+    references = None if beside is None or measured else References(dataset, beside, where)
     read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
     texts = dataset.select_columns(sorted(read))
     repeated = dataset[source.unique][:] if source.unique else range(len(dataset))
@@ -311,6 +317,8 @@ def _read(
             else:
                 row = checked_texts({ours: _cell(cells, theirs) for ours, theirs in names.items()})
                 pictures.check(index, ahead=order[place + 1 : place + (limit or AHEAD) - len(rows)])
+                if references:
+                    references.check(index)
         except ValueError as error:
             faults[index] = f"Row {index} of {name} cannot be used: {error}."
             if on_bad_row == "error":
@@ -329,6 +337,8 @@ def _read(
     kinds = {ours: kind for ours, kind in row_features().items() if ours != "image"}
     cells = {ours: [rows.get(index, {}).get(ours) for index in range(len(dataset))] for ours in kinds}
     joined = [pictures.dataset(rows), Dataset.from_dict(cells, features=Features(kinds))]
+    if references:
+        joined.append(references.dataset(rows))
     if measured:
         nothing = [None] * len(dataset)
         category = dataset[source.category][:] if source.category in dataset.column_names else nothing
@@ -342,15 +352,16 @@ def _read(
             joined.append(Dataset.from_dict({"target": nothing}, features=Features({"target": Image()})))
     # Joined before it is selected from: the other way round every picture would be copied.
     result = concatenate_datasets(joined, axis=1).select(list(rows))
-    for name in {"image", "target"} & set(result.column_names):
-        result = result.cast_column(name, Picture())  # joining knows the types of `datasets` only
+    typed = {"image": Picture(), "target": Picture(), "references": List(Picture())}
+    for name in typed.keys() & set(result.column_names):
+        result = result.cast_column(name, typed[name])  # joining knows the types of `datasets` only
     return result
 
 
 def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[str, str]) -> dict[str, str]:
     """Our columns' names -> the data set's, without those of the true edits if it has none of them."""
     there = dataset.column_names
-    own_names = (*EDIT_COLUMNS, "reasoning")
+    own_names = (*EDIT_COLUMNS, "reasoning", "references")
     unknown = set(columns) - {"image", "instruction", *own_names}
     if unknown:
         raise ValueError(f"`columns` names {sorted(unknown)}, and a row has image, instruction and {own_names}.")
@@ -360,7 +371,7 @@ def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[
         ours: next((n for n in candidates if _root(n, dataset) in there), None) for ours, candidates in wanted.items()
     }
     without_truth = not any(names[own] or own in columns for own in EDIT_COLUMNS)
-    optional = {"reasoning"} - set(columns) | (set(EDIT_COLUMNS) if without_truth else set())
+    optional = {"reasoning", "references"} - set(columns) | (set(EDIT_COLUMNS) if without_truth else set())
     missing = [ours for ours, found in names.items() if found is None and ours not in optional]
     for column in filter(None, (source.unique, *source.only)):
         if column not in there:
@@ -401,6 +412,8 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
     if seed < 0 or (end is not None and first + (limit or 1) > end):
         raise ValueError(f"Seed {seed} with {limit or 1} tasks is outside of the split {split!r}.")
     rows, features = _scene_rows, row_features()
+    if world == "scenes" and scenes.TWO_PICTURES in (kinds or {}):
+        features = Features({**features, "references": List(features["image"])})
     if world == "sentences":
         rows = _sentence_rows
         features = Features({**{k: v for k, v in features.items() if k != "image"}, "requests": List(Value("string"))})
@@ -437,12 +450,20 @@ def _shares(name: str) -> dict[str, float] | None:
 
 def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dict[str, Any]]:
     for task in scenes.sample_tasks(first_seed, kinds):
-        yield {
-            "image": {"bytes": to_png(task.image), "path": None},  # 300 bytes instead of 12 kB of pixels
+        row = {
+            "image": _as_png(task.image),
             "instruction": task.instruction,
             **_edit_columns(task.edits),
             "reasoning": scenes.reason(task, task.edits),
         }
+        if scenes.TWO_PICTURES in (kinds or {}):
+            row["references"] = [_as_png(picture) for picture in task.reference_images]
+        yield row
+
+
+def _as_png(picture: Image.Image) -> dict[str, Any]:
+    """A picture as `datasets` stores it: 300 bytes instead of 12 kB of pixels."""
+    return {"bytes": to_png(picture), "path": None}
 
 
 def _sentence_rows(

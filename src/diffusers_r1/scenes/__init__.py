@@ -1,7 +1,19 @@
 """The scenes world: a synthetic test bench for instruction-based editing in which every answer is known."""
 
 from .language import ACTIONS, POINTERS, Request, apply_edits, place_of_edit, read_request, sub_request
-from .tasks import KINDS, TEST_SEEDS, Task, reason, sample_scene, sample_task, sample_tasks, score, teacher
+from .tasks import (
+    ALL_KINDS,
+    KINDS,
+    TEST_SEEDS,
+    TWO_PICTURES,
+    Task,
+    reason,
+    sample_scene,
+    sample_task,
+    sample_tasks,
+    score,
+    teacher,
+)
 from .world import (
     BACKGROUNDS,
     COLORS,
@@ -22,6 +34,7 @@ from .world import (
 
 __all__ = [
     "ACTIONS",
+    "ALL_KINDS",
     "BACKGROUNDS",
     "COLORS",
     "CONTENTS",
@@ -30,6 +43,7 @@ __all__ = [
     "POINTERS",
     "SHAPES",
     "TEST_SEEDS",
+    "TWO_PICTURES",
     "UNREADABLE",
     "Item",
     "Request",

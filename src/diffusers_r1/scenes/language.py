@@ -68,6 +68,10 @@ CHATTER_AFTER = (
 )
 CORRECTIONS = ("{wrong}, no, {right}", "{wrong}, sorry, i mean {right}", "{wrong}, or better {right}")
 POINTERS = ("place", "color", "shape", "elimination", "comparison", "correction")
+IN_THE_SECOND_PICTURE = (
+    "the color of the shape in the second picture",
+    "the same color as the shape in the second picture",
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Request:
         text (`str`): A part of the instruction.
         edits (`tuple` of [`Edit`]): What it means; more than one when it points by elimination.
         literal (`tuple` of [`Edit`]): The same with subject and goal as said; equal to `edits` for an explicit one.
-        pointer (`str`): How it points, one of `POINTERS`, or `"explicit"`.
+        pointer (`str`): How it points, one of `POINTERS`, `"reference"` (at a second picture), or `"explicit"`.
     """
 
     text: str
@@ -202,6 +206,14 @@ class Author:
         said = candidates[Item(*edit.subject.split(" "))]
         literal = Edit(edit.action, said, edit.goal)
         return Request(self._word(literal), (edit,), (literal,), pointer)
+
+    def color_of_reference(self) -> Request | None:
+        """A request to give a shape the color that a second picture will show; which color that is, the scene leaves open."""
+        edit = self._edit("recolor")
+        if edit is None:
+            return None
+        literal = Edit("recolor", edit.subject, self._pick(IN_THE_SECOND_PICTURE))
+        return Request(self._word(literal), (edit,), (literal,), "reference")
 
     def _edit(self, action: str, subject: Item | None = None) -> Edit | None:
         if action == "background":

@@ -10,10 +10,12 @@ from PIL import Image
 
 from ..plan import Edit
 from .language import CHATTER_AFTER, CHATTER_BEFORE, JOINTS, POINTERS, Author, Request, apply_edits, sub_request
-from .world import BACKGROUNDS, CONTENTS, Scene, describe, render, score_scene
+from .world import BACKGROUNDS, CONTENTS, PLACES, SHAPES, Item, Scene, describe, render, score_scene
 
 
 KINDS = ("simple", "chained", "indirect", "complex")
+TWO_PICTURES = "reference"  # a kind by itself, in no mixture that does not name it: its tasks have a second picture
+ALL_KINDS = (*KINDS, TWO_PICTURES)
 TEST_SEEDS = (
     1_000_000_000  # seeds from here on are for reporting only: never for training, never for choosing settings
 )
@@ -26,11 +28,12 @@ class Task:
     """An instruction about a scene, with its truth.
 
     Args:
-        kind (`str`): `"simple"`, `"chained"`, `"indirect"` or `"complex"`, see [`sample_task`].
+        kind (`str`): `"simple"`, `"chained"`, `"indirect"`, `"complex"` or `"reference"`, see [`sample_task`].
         scene, target_scene ([`Scene`]): Before and after the edits.
         instruction (`str`): What the user says.
         parts (`tuple` of [`Request`]): What the instruction is made of.
         seed (`int`): Where it came from.
+        references (`tuple` of [`Scene`], defaults to `()`): What further pictures show, which the instruction speaks of.
     """
 
     kind: str
@@ -39,6 +42,7 @@ class Task:
     instruction: str
     parts: tuple[Request, ...]
     seed: int
+    references: tuple[Scene, ...] = ()
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -59,6 +63,11 @@ class Task:
     def target_image(self) -> Image.Image:
         """The picture after, 64x64 RGB."""
         return render(self.target_scene)
+
+    @property
+    def reference_images(self) -> list[Image.Image]:
+        """The further pictures, 64x64 RGB each: the second picture first."""
+        return [render(scene) for scene in self.references]
 
 
 def sample_scene(random: np.random.Generator) -> Scene:
@@ -83,9 +92,11 @@ def sample_task(seed: int, kind: str | None = None) -> Task:
             - `"indirect"`: one indirect request (by place, colour, shape, elimination, comparison, with a correction),
               three in ten of them wrapped in chatter;
             - `"complex"`: 2 to 4 edits asked for by at least two requests, two or more of them indirect, four in ten
-              wrapped in chatter.
+              wrapped in chatter;
+            - `"reference"`: one shape is to have the color of the only shape in a second picture, which no look at the first
+              picture tells.
 
-            Left out: drawn from the seed, each equally often.
+            Left out: one of the first four, drawn from the seed, each equally often.
 
     Returns:
         [`Task`]
@@ -95,9 +106,9 @@ def sample_task(seed: int, kind: str | None = None) -> Task:
     """
     if kind is None:
         kind = KINDS[np.random.default_rng([seed, len(KINDS)]).integers(len(KINDS))]
-    if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, not {kind!r}.")
-    random = np.random.default_rng([seed, KINDS.index(kind)])
+    if kind not in ALL_KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(ALL_KINDS)}, not {kind!r}.")
+    random = np.random.default_rng([seed, ALL_KINDS.index(kind)])
     while True:  # a scene can lack what the requests drawn would need; the next one is drawn from the same stream
         scene = sample_scene(random)
         parts = _sample_requests(kind, scene, random)
@@ -110,11 +121,12 @@ def sample_task(seed: int, kind: str | None = None) -> Task:
         text = f"{CHATTER_BEFORE[random.integers(len(CHATTER_BEFORE))]} {text}"
         text += CHATTER_AFTER[random.integers(len(CHATTER_AFTER))]
     edits = [edit for part in parts for edit in part.edits]
-    return Task(kind, scene, apply_edits(scene, edits), text, parts, seed)
+    references = (_scene_of_one(edits[0].goal, random),) if kind == TWO_PICTURES else ()
+    return Task(kind, scene, apply_edits(scene, edits), text, parts, seed, references)
 
 
 def sample_tasks(first_seed: int, kinds: dict[str, float] | None = None) -> Iterator[Task]:
-    """Tasks without end, from consecutive seeds; `kinds` gives each kind's share of them (default: equal)."""
+    """Tasks without end, from consecutive seeds; `kinds` gives each kind's share of them (default: `KINDS`, equally)."""
     kinds = kinds or dict.fromkeys(KINDS, 1.0)
     shares = np.array(list(kinds.values())) / sum(kinds.values())
     seed = first_seed
@@ -169,6 +181,13 @@ def score(image: Image.Image, task: Task) -> list[bool]:
     return score_scene(image, task.target_scene)
 
 
+def _scene_of_one(color: str, random: np.random.Generator) -> Scene:
+    """A scene that shows one shape of a color, whatever shape, wherever, on whatever background."""
+    item = Item(color, SHAPES[random.integers(len(SHAPES))])
+    nothing = Scene((None,) * len(PLACES), list(BACKGROUNDS)[random.integers(len(BACKGROUNDS))])
+    return nothing.with_cell(int(random.integers(len(PLACES))), item)
+
+
 def _sample_requests(kind: str, scene: Scene, random: np.random.Generator) -> tuple[Request, ...] | None:
     author = Author(scene, random)
     if kind == "simple":
@@ -177,6 +196,8 @@ def _sample_requests(kind: str, scene: Scene, random: np.random.Generator) -> tu
         parts = [author.explicit() for _ in range(random.integers(2, MOST_EDITS + 1))]
     elif kind == "indirect":
         parts = [author.indirect(POINTERS[random.integers(len(POINTERS))], MOST_EDITS)]
+    elif kind == TWO_PICTURES:
+        parts = [author.color_of_reference()]
     else:
         count = int(random.integers(2, MOST_EDITS + 1))
         pointers = [POINTERS[random.integers(len(POINTERS))] for _ in range(count)]

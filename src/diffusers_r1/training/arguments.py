@@ -189,10 +189,14 @@ def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
     """The rows to learn from.
 
     Raises:
-        ValueError: If a row cannot be used, see [`load_rows`], or does not say what the true edits are and has to.
+        ValueError: If a row cannot be used, see [`load_rows`], or does not say what the true edits are and has to; if rows
+            have `references` and the reward `picture` is asked for.
     """
     split, limit, seed = arguments.dataset_train_split, arguments.dataset_limit, arguments.dataset_seed
-    return _load(arguments, split, limit, seed, arguments.needs_truth)
+    rows = _load(arguments, split, limit, seed, arguments.needs_truth)
+    if "picture" in getattr(arguments, "rewards", ()) and "references" in (rows.column_names or ()):
+        raise ValueError("The reward `picture` edits one picture, and these rows have further ones: `references`.")
+    return rows
 
 
 def load_validation_rows(arguments: DataArguments) -> Dataset | None:

@@ -136,8 +136,8 @@ class GreedyValidation(TrainerCallback):
     Args:
         trainer ([`~transformers.Trainer`]): Whose model is measured.
         prompts ([`Prompts`]): The planner's words.
-        rows (`datasets.Dataset`): Columns `image`, `instruction`, `actions`, `subjects`, `goals`, as [`load_rows`] gives
-            them.
+        rows (`datasets.Dataset`): Columns `image`, `instruction`, `actions`, `subjects`, `goals` and, if there are any,
+            `references`, as [`load_rows`] gives them.
         image_size (`int` or `None`): Pixels along each side at which the planner is shown the pictures, as in training;
             see [`to_prompts`].
         steps (`int`): How often.
@@ -191,12 +191,17 @@ class GreedyValidation(TrainerCallback):
         ):
             rows = self.rows.select(mine)
             images = rows["image"] if "image" in rows.column_names else [None] * len(rows)
-            images = [fit(image, self.image_size) if self.image_size else image for image in images]
-            answers = decompose_all(
-                model, processor, self.prompts, images, list(rows["instruction"]), **self.generation
-            )
+            images = [self._fitted(image) for image in images]
+            beside = None
+            if "references" in rows.column_names:
+                beside = [[self._fitted(picture) for picture in pictures] for pictures in rows["references"]]
+            about = images, list(rows["instruction"])
+            answers = decompose_all(model, processor, self.prompts, *about, references=beside, **self.generation)
         by_index = dict(gather_object(list(zip(mine, answers))))
         return [by_index[index] for index in indices]
+
+    def _fitted(self, picture: Any) -> Any:
+        return fit(picture, self.image_size) if self.image_size else picture
 
 
 def show_progress(

@@ -24,16 +24,21 @@ def decompose_all(
     instructions: Sequence[str],
     batch_size: int = 50,
     seed: int = 0,
+    references: Sequence[Sequence[Image.Image]] | None = None,
     **generation: Any,
 ) -> list[str]:
-    """The decomposition agent's answers, greedy unless `generation` says otherwise, `batch_size` rows a call."""
+    """The decomposition agent's answers, greedy unless `generation` says otherwise, `batch_size` rows a call.
+
+    `references` are, for each picture, those that belong to it.
+    """
     training = model.training
     model.eval()
     answers = []
     with seeded(seed):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            conversation = Conversation(model, processor, images[rows], instructions[rows], prompts)
+            beside = references and references[rows]
+            conversation = Conversation(model, processor, images[rows], instructions[rows], prompts, references=beside)
             answers += conversation.decompose(**generation)
     model.train(training)
     return answers
