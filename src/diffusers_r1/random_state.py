@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, nullcontext
 from threading import RLock
 from typing import Any
@@ -19,7 +19,7 @@ def devices_of(*models: Any) -> set[torch.device]:
 
 
 @contextmanager
-def seeded(seed: int, devices: set[torch.device] = frozenset()) -> Iterator[None]:
+def seeded(seed: int, devices: Set[torch.device] = frozenset()) -> Iterator[None]:
     """Draw from `seed` inside the block, and leave the global random state as it was.
 
     There is one state for all threads, so other threads that want to draw from a seed wait for the end of the block.

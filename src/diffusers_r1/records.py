@@ -163,7 +163,11 @@ def patiently(
     """
     outages = 0
     for item, result in results:
-        kind = getattr(result, "kind", Failure.HOPELESS) if isinstance(result, Exception) else None
+        if not isinstance(result, Exception):
+            outages = 0
+            yield item, result
+            continue
+        kind = getattr(result, "kind", Failure.HOPELESS)
         if kind is Failure.HOPELESS:
             raise result
         outages = outages + 1 if kind is Failure.OUTAGE else 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -78,32 +78,37 @@ class Traits:
     encodes_in: torch.dtype | None = None
 
 
-# What several rows have in common
-OWN_SIZE = {"pixels": sizes.sample_area, "pixels_from": "`sample_size` in the model's configuration"}
-FLUX2 = {
+# What several rows have in common: values of fields, by their names.
+Facts: TypeAlias = dict[str, Any]
+OWN_SIZE: Facts = {"pixels": sizes.sample_area, "pixels_from": "`sample_size` in the model's configuration"}
+FLUX2: Facts = {
     "size": sizes.flux2_size,
     "pixels": MEGAPIXEL,
     "pixels_from": "the class, which brings its picture to 1024x1024 pixels",
     "reference": sizes.flux2_reference,
     "reads": reading.chat_tokens,
 }
-FLUX3 = {
+FLUX3: Facts = {
     "size": sizes.flux3_size,
     "pixels": 4 * MEGAPIXEL,
     "pixels_from": "the class, which brings its picture to 4 megapixels",
     "reads": reading.prompt_tokens,
 }
-ONE_MEGAPIXEL = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
-FLUX1 = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
-KONTEXT = {"size": sizes.kontext_size, "reads": reading.t5_tokens, "always": {"_auto_resize": False}}
-MASK = {"mask": "mask_image", "mask_needed": True}
-Z_IMAGE = {
+ONE_MEGAPIXEL: Facts = {"pixels": MEGAPIXEL, "pixels_from": "the class's default, 1024x1024"}
+FLUX1: Facts = {"reads": reading.t5_tokens, **ONE_MEGAPIXEL}
+KONTEXT: Facts = {"size": sizes.kontext_size, "reads": reading.t5_tokens, "always": {"_auto_resize": False}}
+MASK: Facts = {"mask": "mask_image", "mask_needed": True}
+Z_IMAGE: Facts = {
     "reads": reading.chat_tokens,
     "batched": ("negative_prompt_embeds",),
     **ONE_MEGAPIXEL,
 }
-REDRAWS = {"asks": DESCRIPTION}
-QWEN_IMAGE = {"pixels": 1328 * 1328, "pixels_from": "Qwen-Image's card, whose square size is 1328x1328", **REDRAWS}
+REDRAWS: Facts = {"asks": DESCRIPTION}
+QWEN_IMAGE: Facts = {
+    "pixels": 1328 * 1328,
+    "pixels_from": "Qwen-Image's card, whose square size is 1328x1328",
+    **REDRAWS,
+}
 
 # `_auto_resize` would snap a picture that already has the working size. QwenImageEditInpaintPipeline and
 # JoyImageEditPipeline work at their own rule's size whatever `height` and `width` say, Flux2KleinInpaintPipeline at the

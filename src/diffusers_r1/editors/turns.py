@@ -63,12 +63,13 @@ def asked_of(editor: Editor, plan: EditPlan, turns: str, arguments: Mapping[str,
 def unread_of(editor: Editor, requests: Sequence[str], arguments: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """Of sub-requests in one prompt, those that the editor's text encoder does not read to their end; diffusers cuts them off."""
     traits = traits_of(editor)
-    if traits.reads is None:
+    reads = traits.reads
+    if reads is None:
         return ()
 
     def fits(count: int) -> bool:
         prompt = traits.prompt(_joined(requests[:count]), 1)
-        tokens, most = traits.reads(editor, prompt, arguments or {})
+        tokens, most = reads(editor, prompt, arguments or {})
         return tokens <= most
 
     read = next((count for count in range(len(requests), 0, -1) if fits(count)), 0)
