@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib
 import importlib.machinery
 import json
@@ -74,6 +73,7 @@ OPERATORS = {
 
 
 LOG = Path(tempfile.gettempdir()) / "mutate.log"
+UNCHANGED = -1  # the number of a mutant that is none
 BROKEN = 255  # this tool has failed, not a test
 
 
@@ -163,12 +163,13 @@ def mutants_of(path: Path) -> list[Mutant]:
 
 
 def mutated(mutant: Mutant) -> ast.Module:
-    tree = copy.deepcopy(ast.parse(mutant.path.read_text(encoding="utf-8")))
+    """The module with the change; as it is, where the number belongs to none."""
+    tree = ast.parse(mutant.path.read_text(encoding="utf-8"))
     for number, (_, _, change) in enumerate(changes(tree)):
         if number == mutant.number:
             change()
-            return ast.fix_missing_locations(tree)
-    raise AssertionError(mutant)
+            break
+    return ast.fix_missing_locations(tree)
 
 
 # Tests in a fork
@@ -276,6 +277,8 @@ def survives(mutant: Mutant, known: dict[str, Any], options: list[str]) -> bool:
     result = in_fork(work, seconds)
     if result == BROKEN:
         raise SystemExit(f"{mutant}: {LOG.read_text(encoding='utf-8')}")
+    if result is None:
+        print(f"  ran out of time: {mutant.path.relative_to(SOURCE)}:{mutant.line}: {mutant.said}", flush=True)
     return result == 0
 
 
@@ -307,6 +310,9 @@ def main() -> None:
         for module in imported:
             importlib.import_module(module)
         known = watched(room, paths, tests)
+        options = [word for word in tests if word.startswith("-")]
+        if not survives(Mutant(paths[0], UNCHANGED, 0, "unchanged"), known, options):
+            raise SystemExit(f"{room}: the tests fail without any change, so that a killed mutant would mean nothing")
         every = [mutant for path in paths for mutant in mutants_of(path)]
         sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
         end, survivors, tried = time.monotonic() + 60 * args.minutes, [], 0
@@ -314,7 +320,7 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             tried += 1
-            if survives(mutant, known, [word for word in tests if word.startswith("-")]):
+            if survives(mutant, known, options):
                 survivors.append(mutant)
                 print(f"  survived: {mutant.path.relative_to(SOURCE)}:{mutant.line}: {mutant.said}", flush=True)
         killed = tried - len(survivors)

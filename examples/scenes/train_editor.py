@@ -44,7 +44,7 @@ from diffusers_r1.scenes import (
     sample_scene,
     sample_tasks,
 )
-from diffusers_r1.training.runs import log_row, resumable, take_step, warmup_stable_decay
+from diffusers_r1.training.loop import log_row, resumable, take_step, warmup_stable_decay
 
 
 EXPLICIT_KINDS = {"simple": 0.25, "chained": 0.75}

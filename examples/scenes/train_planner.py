@@ -60,7 +60,7 @@ from diffusers_r1.scenes import (
     teacher,
 )
 from diffusers_r1.tags import DECOMPOSITION, SEQUENCE, write_decomposition, write_sequence
-from diffusers_r1.training.runs import log_row, resumable, take_step, warmup_stable_decay
+from diffusers_r1.training.loop import log_row, resumable, take_step, warmup_stable_decay
 
 
 # A space before the first word, here and in the answers: a word is then the same token wherever in a list it stands, and

@@ -45,7 +45,7 @@ def belongings(component: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def keep(component: Any, **values: Any) -> None:
+def set_belongings(component: Any, **values: Any) -> None:
     """Keep values with a component, beside what is kept already; they have to be plain data."""
     kept = {**belongings(component), **values}
     if isinstance(getattr(component, "config", None), Mapping):

@@ -13,7 +13,7 @@ from tiny_loras import adapters_of, with_loras
 from transformers import AutoProcessor
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.belongings import belongings, keep
+from diffusers_r1.belongings import belongings, set_belongings
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.prompts import Prompts
 
@@ -32,13 +32,13 @@ MADE_FOR = {"pictures": "pictures of one thing", "size": [32, 48]}
 def others() -> dict[str, object]:
     """Components with belongings of their own, which none of the new ones may get."""
     planner, processor = tiny_models.tiny_planner(seed=7)
-    keep(
+    set_belongings(
         planner,
         prompts=Prompts(decompose="Other: {instruction}").to_dict(),
         made_for={"pictures": "x", "size": [1, 1]},
     )
     editor = tiny_models.tiny_pix2pix(seed=7)
-    keep(editor, defaults={"num_inference_steps": 9, "image_guidance_scale": 7.0})
+    set_belongings(editor, defaults={"num_inference_steps": 9, "image_guidance_scale": 7.0})
     return {"planner": planner, "processor": processor, "editor": editor}
 
 
@@ -123,7 +123,7 @@ def adapted(tmp_path_factory):
     """The folder of a LoRA adapter of a tiny planner; the base lies beside it."""
     folder = tmp_path_factory.mktemp("adapted")
     planner, processor = tiny_models.tiny_planner()
-    keep(planner, made_for=MADE_FOR)  # of an adapter nothing is saved but what it adds
+    set_belongings(planner, made_for=MADE_FOR)  # of an adapter nothing is saved but what it adds
     save_planner(folder / "base", planner, processor, Prompts())
     base, processor, _ = load_planner(folder / "base", dtype=torch.float32)
     settings = LoraConfig(
@@ -165,12 +165,12 @@ def test_everything_goes_along(way, planner, adapted, loras, room):
     if planner == "plain":
         agent, processor = tiny_models.tiny_planner()
         pipe = ImageEditR1Pipeline(agent, processor, with_loras(loras, "pix2pix"), prompts=PROMPTS)
-        keep(pipe.planner, made_for=MADE_FOR)
+        set_belongings(pipe.planner, made_for=MADE_FOR)
     else:
         agent, processor, _ = load_planner(adapted, dtype=torch.float32)
         pipe = ImageEditR1Pipeline(agent, processor, with_loras(loras, "pix2pix"), sequence_without_adapter=True)
     pipe.editor_defaults = DEFAULTS
-    keep(pipe.editor, made_for=MADE_FOR)
+    set_belongings(pipe.editor, made_for=MADE_FOR)
     expected = facts(pipe)
     assert expected["prompts"] == PROMPTS and expected["editor_defaults"] == DEFAULTS
     assert expected["made_for of the planner"] == expected["made_for of the editor"] == MADE_FOR

@@ -4,7 +4,7 @@ import torch
 from diffusers_r1.plan import Edit
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import write_decomposition
-from diffusers_r1.training.runs import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
+from diffusers_r1.training.loop import load_checkpoint, log_row, save_checkpoint, warmup_stable_decay
 from diffusers_r1.training.validation import decompose_all, score_answers
 
 

@@ -192,7 +192,7 @@ def model_card(
         eval_results=_eval_results(scores) if scores else None,
     )
     name = type(pipeline).__name__
-    where = repo_id or "path/to/this/folder"
+    location = repo_id or "path/to/this/folder"
     sections = [
         f"---\n{data}\n---",
         MARK,
@@ -202,13 +202,13 @@ def model_card(
         " order, a diffusion editor carries them out.",
         "## How to load",
         f"```bash\npip install -e .    # in a clone of diffusers-r1\n```\n\n```python\nfrom diffusers_r1 import {name}\n\n"
-        f'pipe = {name}.from_pretrained("{where}")\n'
+        f'pipe = {name}.from_pretrained("{location}")\n'
         'out = pipe("photo.png", "Make the coat red and remove the person behind it")\n'
         "out.images[0], out.plans[0]\n```",
         "With the package installed, plain diffusers loads it too, in the `dtype` that it is asked for; `variant`,"
         " `device_map` and quantization reach the editor by the class above only:",
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
-        f'pipe = DiffusionPipeline.from_pretrained("{where}", trust_remote_code=True)\n```',
+        f'pipe = DiffusionPipeline.from_pretrained("{location}", trust_remote_code=True)\n```',
         *(["## A plan", _plan_section(plan)] if plan else []),
         *(["## Scores", _scores_section(scores)] if scores else []),
         "## Components",

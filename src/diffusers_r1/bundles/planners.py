@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import schema
-from ..belongings import belongings, keep
+from ..belongings import belongings, set_belongings
 from ..installing import install_line
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, resolve
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
@@ -68,7 +68,7 @@ def load_planner(
             raise ValueError(f"`base` goes with a LoRA adapter; {name} is none.")
         loaded = _load_from(folder, kwargs, [], base)
     model, processor, prompts = loaded
-    keep(model, prompts=prompts.to_dict())
+    set_belongings(model, prompts=prompts.to_dict())
     return model, processor, prompts
 
 
@@ -171,7 +171,7 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Pat
     if index["prompts"]:
         prompts = Prompts.from_dict(index["prompts"], str(path))
     if index["sequence_without_adapter"]:
-        keep(model, sequence_without_adapter=True)
+        set_belongings(model, sequence_without_adapter=True)
     if not (folder / "processor").is_dir():
         return model, processor, prompts
     from transformers import AutoProcessor
@@ -257,7 +257,7 @@ def save_planner(
     prompts: Prompts,
 ) -> None:
     """Write a planner to one folder, from which `load_planner` reads it."""
-    keep(planner, prompts=prompts.to_dict())
+    set_belongings(planner, prompts=prompts.to_dict())
     planner.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)

@@ -54,10 +54,10 @@ def call_editor(
         own = [{**mine, traits.mask: mask} for mine, mask in zip(own, masks)]
     one_generator = generators is not None and any(generator is generators[0] for generator in generators[1:])
     if isinstance(editor, RemoteEditor):
-        where = [mine.pop(traits.mask, None) for mine in own]
-        where = [mask and mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(where, images)]
+        masks = [mine.pop(traits.mask, None) for mine in own]
+        masks = [mask and mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(masks, images)]
         texts_of_all = [one.prompt for one in asked]
-        return call_remote_editor(editor, images, texts_of_all, generators, references, where, own)
+        return call_remote_editor(editor, images, texts_of_all, generators, references, masks, own)
     results: dict[int, Image.Image] = {}
     for rows in _groups(images, asked, own, texts, traits.lists == PAIRS, in_order=one_generator):
         first = rows[0]
@@ -65,8 +65,8 @@ def call_editor(
         masked = own[first].get(traits.mask) is not None
         told = not (masked and traits.mask_fixes_size)
         sized = {"width": width, "height": height, "max_area": width * height} if told else {}
-        beside = [_brought_to(traits, editor, references[row]) if references else [] for row in rows]
-        pictures = [[images[row], *others] for row, others in zip(rows, beside)]
+        shown_too = [_brought_to(traits, editor, references[row]) if references else [] for row in rows]
+        pictures = [[images[row], *others] for row, others in zip(rows, shown_too)]
         wanted = [traits.prompt(asked[row].first, len(shown)) for row, shown in zip(rows, pictures)]
         given = {
             **{name: value for name, value in sized.items() if name in accepted},

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..belongings import belongings, keep
+from ..belongings import belongings, set_belongings
 from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
 from ..judging import Critic
 from ..plan import EditPlan, Fault, FaultKind, Turns, describe_faults
@@ -113,7 +113,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
     @prompts.setter
     def prompts(self, prompts: Prompts) -> None:
         check_agents(self)
-        keep(self.planner, prompts=prompts.to_dict())
+        set_belongings(self.planner, prompts=prompts.to_dict())
 
     @property
     def sequence_without_adapter(self) -> bool:
@@ -122,7 +122,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
     @sequence_without_adapter.setter
     def sequence_without_adapter(self, off: bool) -> None:
-        keep(self.planner, sequence_without_adapter=bool(off))
+        set_belongings(self.planner, sequence_without_adapter=bool(off))
 
     @property
     def editor_defaults(self) -> dict[str, Any]:
@@ -131,12 +131,12 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
     @editor_defaults.setter
     def editor_defaults(self, defaults: Mapping[str, Any]) -> None:
-        keep(self.editor, defaults=dict(defaults))
+        set_belongings(self.editor, defaults=dict(defaults))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "editor" and value is not None:
-            keep(value)  # what its folder says is noted now: a folder can go
+            set_belongings(value)  # what its folder says is noted now: a folder can go
 
     def check_inputs(self, *args: Any, **kwargs: Any) -> EditCall:
         """Refuse what cannot work before any model runs.
@@ -228,7 +228,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                 sequence_without_adapter=self.sequence_without_adapter,
                 seed=call.seed,
                 device=self._execution_device,
-                references=[[self._as_planned_on(one) for one in beside] for beside in call.references],
+                references=[[self._as_planned_on(one) for one in shown_too] for shown_too in call.references],
                 **settings,
             )
             self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
@@ -307,13 +307,13 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                 given = [current[row] for row in rows]
                 wanted = [asked[row][turn] for row in rows]
                 drawn = [generators[row] for row in rows] if generators else None
-                beside, own = [references[row] for row in rows], [each[row] for row in rows]
+                shown_too, own = [references[row] for row in rows], [each[row] for row in rows]
                 with one_at_a_time(self.editor), not_a_number_raises(self.editor):
                     if interrupted:
                         return done
                     interrupted.reset()
                     try:
-                        answers = call_editor(self.editor, given, wanted, drawn, beside, each=own)
+                        answers = call_editor(self.editor, given, wanted, drawn, shown_too, each=own)
                     except KeyboardInterrupt:
                         if interrupted:  # told before, and pressed again: what is done is wanted, at once
                             return done

@@ -237,7 +237,7 @@ class RemotePipeline:
     def _turns(self, call: RemoteCall, plans: Sequence[EditPlan]) -> Iterator[tuple[int, Turn]]:
         """Turn by turn, each from the picture before, with the place of the picture that it is of in the output."""
         given = list(zip(call.images, call.references, plans))
-        for number, (source, beside, plan) in enumerate(
+        for number, (source, shown_too, plan) in enumerate(
             one for one in given for _ in range(call.num_images_per_prompt)
         ):
             size = remote_working_size(source.size)
@@ -247,7 +247,7 @@ class RemotePipeline:
             current = _resized(source, size)
             prompts = remote_prompts(plan, call.turns)
             for prompt in prompts:
-                answer = self.editor.edit(current, prompt, beside, mask, seed, **arguments)
+                answer = self.editor.edit(current, prompt, shown_too, mask, seed, **arguments)
                 yield number, Turn(prompt, size, answer.size, answer, (prompt,) if len(prompts) > 1 else plan.requests)
                 current = _resized(answer, size)
 

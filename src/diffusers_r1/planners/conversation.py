@@ -56,8 +56,8 @@ class Conversation:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.sees = hasattr(processor, "image_processor")
-        beside = references or [()] * len(images)
-        self.pictures = [[image, *others] for image, others in zip(images, beside)]
+        of_each = references or [()] * len(images)
+        self.pictures = [[image, *others] for image, others in zip(images, of_each)]
         self.prompts = fitting_prompts(prompts, processor)
         self.device = device or model.device
         self.first_turns = [

@@ -73,14 +73,14 @@ def make_plans(
 
     def attempt(rows: Sequence[int], times: int, settings: dict[str, Any], seed: int) -> list[EditPlan]:
         own = [list(each) for each in (images, instructions, references or [()] * len(images))]
-        shown, asked, beside = ([each[row] for row in rows] for each in own)
+        shown, asked, shown_too = ([each[row] for row in rows] for each in own)
 
         def converse(model: Any, processor: Any) -> Any:
-            return _conversation(model, processor, shown, asked, prompts, beside, seed, device)
+            return _conversation(model, processor, shown, asked, prompts, shown_too, seed, device)
 
         conversation = converse(model, processor)
         decompositions = conversation.decompose(num_answers=times, **settings)
-        shown, asked, beside = ([one for one in each for _ in range(times)] for each in (shown, asked, beside))
+        shown, asked, shown_too = ([one for one in each for _ in range(times)] for each in (shown, asked, shown_too))
         if not any(read_decomposition(text).edits for text in decompositions):
             sequences = [""] * len(decompositions)
         elif sequencer is not None:
@@ -134,8 +134,8 @@ def sequence_plans(
         EndpointError: If the server of a remote model fails, or refuses a row.
     """
     with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []):
-        beside = [()] * len(images)
-        conversation = _conversation(model, processor, images, instructions, prompts, beside, 0, device)
+        shown_too = [()] * len(images)
+        conversation = _conversation(model, processor, images, instructions, prompts, shown_too, 0, device)
         sequences = conversation.sequence(decompositions, **generation)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
 

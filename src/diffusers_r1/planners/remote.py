@@ -146,10 +146,10 @@ class RemoteConversation:
         seed: int = 0,
     ):
         self.planner, self.prompts, self.seed = planner, prompts, seed
-        beside = references or [()] * len(images)
+        of_each = references or [()] * len(images)
         self.first_turns = [
             prompts.first_turn(plain_text(instruction, CONTROL_TOKENS), image, others)
-            for image, instruction, others in zip(images, instructions, beside)
+            for image, instruction, others in zip(images, instructions, of_each)
         ]
         self.usage: list[dict[str, Any]] = []  # what the server counted, an entry for each answer
         self._answers: list[str] = []

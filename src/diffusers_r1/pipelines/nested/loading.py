@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ...belongings import keep
+from ...belongings import set_belongings
 from ...bundles.cards import PIPELINE_MODULE
 from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, load_agents, naming
 from ...names import (
@@ -174,8 +174,8 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | R
     folder = resolve(name, only_indexes, **hub)
     index = read_index(folder)
     if "editor" not in index:
-        where = str(name) if local(name) is None else str(folder)
-        return DiffusionPipeline.from_pretrained(where, **kwargs, **hub)
+        source = str(name) if local(name) is None else str(folder)
+        return DiffusionPipeline.from_pretrained(source, **kwargs, **hub)
     folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
@@ -212,7 +212,7 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     The model keeps the adapter's prompts.
     """
     processor, prompts = load_adapter(model, name)
-    keep(model, prompts=prompts.to_dict())
+    set_belongings(model, prompts=prompts.to_dict())
     for layer in adapter_layers(model).values():
         layer.enable_adapters(False)
     return processor

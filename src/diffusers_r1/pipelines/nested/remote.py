@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import schema
-from ...belongings import belongings, keep
+from ...belongings import belongings, set_belongings
 from ...planners.remote import RemotePlanner
 from ...remote_editor import RemoteEditor
 
@@ -36,7 +36,7 @@ def load_remote(kind: str, folder: Path) -> RemotePlanner | RemoteEditor:
     """
     component = REMOTE[kind].from_pretrained(folder)
     if (folder / _BELONGINGS).is_file():
-        keep(component, **schema.read_file(folder / _BELONGINGS, dict[str, Any]))
+        set_belongings(component, **schema.read_file(folder / _BELONGINGS, dict[str, Any]))
     return component
 
 

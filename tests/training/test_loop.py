@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusers_r1.training.runs import load_checkpoint, resumable, take_step
+from diffusers_r1.training.loop import load_checkpoint, resumable, take_step
 
 
 def train(folder, steps: int, stop_at: int | None = None) -> tuple[list[int], torch.nn.Module]:

@@ -1,4 +1,4 @@
-"""A plain training run on disk: its learning rate, its curve and its one checkpoint."""
+"""The parts of a plain training loop: its learning rate, its steps, its curve and its one checkpoint."""
 
 from __future__ import annotations
 
