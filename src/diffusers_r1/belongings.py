@@ -7,7 +7,7 @@ saved by whatever saves it, and comes back with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,20 @@ def belongings(component: Any) -> dict[str, Any]:
     config = getattr(component, "config", None)
     if isinstance(config, Mapping):  # a pipeline's. Its loader reads no key of ours, so the file is read here.
         kept, file = config.get(_KEY), Path(config.get("_name_or_path") or "", "model_index.json")
-        if not kept and config.get("_name_or_path") and file.is_file():
-            kept = schema.read_file(file, dict[str, Any]).get(_KEY)
+        if not kept and config.get("_name_or_path"):
+            return belongings_in(file)
     else:
         kept = getattr(component if config is None else config, _KEY, None)
         file = Path(getattr(component, "name_or_path", None) or "", "config.json")
+    return _read(kept, file)
+
+
+def belongings_in(file: Path) -> dict[str, Any]:
+    """What [`belongings`] are of the component whose `config.json` or `model_index.json` this is, before it is loaded."""
+    return _read(schema.read_file(file, dict[str, Any]).get(_KEY) if file.is_file() else None, file)
+
+
+def _read(kept: Any, file: Path) -> dict[str, Any]:
     name = f"{file}: `{_KEY}`"
     found = schema.read_fields(_FIELDS, {} if kept is None else kept, name)
     if found["made_for"]:
@@ -52,3 +61,19 @@ def set_belongings(component: Any, **values: Any) -> None:
         component.register_to_config(**{_KEY: kept})
     else:
         setattr(getattr(component, "config", component), _KEY, kept)
+
+
+def not_made_for(name: str, known: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> str:
+    """What to say of pictures (width, height) that a component, `"planner"` or `"editor"`, was not made for; empty where it was.
+
+    Args:
+        known (`Mapping`): Its `made_for`, `{"pictures": "what they show", "size": [width, height]}`; empty for all.
+    """
+    others = [size for size in sizes if known and list(size) != list(known["size"])]
+    if not others:
+        return ""
+    width, height = known["size"]
+    return (
+        f"The {name} was made for {known['pictures']} of {width} x {height} pixels and nothing else; a picture of"
+        f" {others[0][0]} x {others[0][1]} is worked on at about that size. For photos, load others."
+    )

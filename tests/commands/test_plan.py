@@ -1,6 +1,6 @@
 import pytest
 
-from diffusers_r1 import EditPlan
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.scenes import sample_task
 
 
@@ -18,11 +18,36 @@ def test_stdout_is_the_plan_and_nothing_else(run, bundle, photo, caplog):
 def test_the_shipped_bundle_says_what_it_was_made_for(run, photo, tmp_path, caplog):
     known = "was made for pictures of coloured shapes of 64 x 64 pixels and nothing else"
     assert run("plan", photo, "make the background teal", "--max_new_tokens", 4)[0] == 0
-    assert known in caplog.text
+    assert caplog.text.count(known) == 1
     caplog.clear()
     sample_task(4).image.save(tmp_path / "scene.png")
     assert run("plan", tmp_path / "scene.png", "make the background teal")[0] == 0
     assert known not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "component"),
+    [
+        (["plan", "make it blue"], "planner"),
+        (["plan", "make it blue", "--model", "{other}", "--planner", "imageedit-r1-scenes-sft"], "planner"),
+        (["edit", "--plan", "{plan}"], "editor"),
+        (["edit", "make it blue", "--model", "imageedit-r1-scenes", "--planner", "{other}"], "editor"),
+    ],
+)
+def test_it_says_so_before_a_model_loads(monkeypatch, run, bundle, photo, tmp_path, caplog, words, component):
+    seen = []
+
+    def loading(*args, **kwargs):
+        seen.append(caplog.text)
+        raise OSError("not to be loaded")
+
+    monkeypatch.setattr(ImageEditR1Pipeline, "from_pretrained", loading)
+    monkeypatch.setattr("diffusers_r1.bundles.planners.load_planner", loading)
+    plan = tmp_path / "plan.json"
+    plan.write_text(EditPlan("make it blue", (), ("make it blue",)).to_json(), encoding="utf-8")
+    verb, *rest = (word.format(plan=plan, other=bundle) for word in words)
+    assert run(verb, photo, *rest)[0] == 2
+    assert [f"The {component} was made for pictures of coloured shapes" in text for text in seen] == [True]
 
 
 def test_sampling_follows_the_seed(run, bundle, photo):

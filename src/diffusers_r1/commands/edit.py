@@ -112,7 +112,7 @@ def edit_one(args: argparse.Namespace) -> int:
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
-        pipe = load_pipeline(args, planning=plan is None)
+        pipe = load_pipeline(args, planning=plan is None, picture=picture)
         pipe = with_turns(pipe) if looks else pipe
         told = follow(pipe, progress)
         with checking():

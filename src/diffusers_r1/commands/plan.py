@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     with checking():
         picture = load_picture(args.image)
     with redirect_stdout(sys.stderr):
-        pipe = load_pipeline(args, editing=False)
+        pipe = load_pipeline(args, editing=False, picture=picture)
         with checking():
             seeded = pipe_seed(pipe, args.seed)
             call = pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling, **seeded)

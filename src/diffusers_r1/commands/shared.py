@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..belongings import belongings_in, not_made_for
 from ..bundles import AGENTS
-from ..names import is_address
+from ..names import PIPELINE_INDEX, is_address, local
 from . import placing
 from .progress import set_log_level
 
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from ..judging import Critic
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
     from ..pipelines.remote import RemotePipeline
+
+logger = logging.getLogger(__name__)
 
 SCENES = "imageedit-r1-scenes"
 NO_PLANNER = "none"
@@ -200,13 +205,15 @@ def is_scenes(args: argparse.Namespace) -> bool:
 
 
 def load_pipeline(
-    args: argparse.Namespace, planning: bool = True, editing: bool = True
+    args: argparse.Namespace, planning: bool = True, editing: bool = True, picture: Image.Image | None = None
 ) -> ImageEditR1Pipeline | RemotePipeline:
     """The pipeline that `add_model_arguments` asks for. Without torch, where all that it needs is behind addresses.
 
     Args:
         args (`argparse.Namespace`): Parsed.
         planning, editing (`bool`): What it is for; other parts are neither downloaded nor loaded.
+        picture (`PIL.Image.Image`, *optional*): Where the folders on this machine say that their models were made for
+            others, that is said before they are loaded.
 
     Raises:
         UsageError: If there is no such device, pipeline or part.
@@ -227,6 +234,9 @@ def load_pipeline(
     with checking():
         device = placing.find_device(args.device)
         placing.check_placing(args, device)
+        warning = "" if picture is None else _other_pictures(args, planning, editing, picture.size)
+    if warning:
+        logger.warning(warning)
     dtype = placing.find_dtype(args.dtype, device)
     with naming():
         parts = {**_planner(args, planning, dtype), **_editor(args, editing, dtype)}
@@ -236,7 +246,27 @@ def load_pipeline(
             pipe = ImageEditR1Pipeline.from_pretrained(name, **_dtype(dtype), **parts)
         else:
             pipe = ImageEditR1Pipeline(**parts)
+    pipe.warned.add(warning)
     return placing.place(pipe, args, device)
+
+
+def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, size: tuple[int, int]) -> str:
+    """What is to be said of a picture of this size by what lies on this machine; empty where it fits or nothing is known.
+
+    Raises:
+        ValueError: If a file is not what it should be; the message names it.
+    """
+    bundle = local(args.model or SCENES)
+    for name, used, index in (("planner", planning, "config.json"), ("editor", editing, PIPELINE_INDEX)):
+        part = getattr(args, name, None)
+        folder = bundle and bundle / name if part is None else local(part)
+        if (
+            used
+            and folder
+            and (words := not_made_for(name, belongings_in(folder / index).get("made_for", {}), [size]))
+        ):
+            return words
+    return ""
 
 
 def with_turns(pipe: ImageEditR1Pipeline | RemotePipeline) -> ImageEditR1Pipeline:

@@ -11,7 +11,7 @@ from diffusers.utils import logging
 from PIL import Image
 from transformers import GenerationConfig, GenerationMixin
 
-from ..belongings import belongings
+from ..belongings import belongings, not_made_for
 from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
 from ..grammar import decomposition_grammar
 from ..judging import Critic, ScenesCritic
@@ -265,16 +265,13 @@ def made_for(component: Any) -> dict[str, Any]:
 
 
 def warn_of_other_pictures(pipeline: ImageEditR1Pipeline, images: Sequence[Image.Image]) -> None:
-    """Say at once that a planner or an editor was not made for pictures like these."""
+    """Say at once that a planner or an editor was not made for pictures like these, and say it once of a size."""
+    sizes = [image.size for image in images]
     for name in ("planner", "editor"):
-        known = made_for(getattr(pipeline, name))
-        others = [image.size for image in images if known and list(image.size) != list(known["size"])]
-        if others:
-            width, height = known["size"]
-            logger.warning(
-                f"The {name} was made for {known['pictures']} of {width} x {height} pixels and nothing else; a picture of"
-                f" {others[0][0]} x {others[0][1]} is worked on at about that size. For photos, load others."
-            )
+        if words := not_made_for(name, made_for(getattr(pipeline, name)), sizes):
+            if words not in pipeline.warned:
+                pipeline.warned.add(words)
+                logger.warning(words)
             return
 
 

@@ -90,6 +90,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
     ):
         super().__init__()
         self._interrupts = 0
+        self.warned: set[str] = set()  # of what is said once and not with each picture
         self.register_modules(
             planner=planner,
             processor=processor,
