@@ -19,6 +19,7 @@ EXTRAS = {
     "mcp": ["gradio>=6.6", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"],
     "constrained": ["llguidance>=1.0"],
+    "quantize": ["torchao>=0.15", "bitsandbytes>=0.46.1"],  # smaller weights; the bounds are of transformers
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
     "ray": ["ray[data]>=2.49", "datasets>=4.7"],
     "test": [
@@ -35,6 +36,7 @@ EXTRAS = {
         "num2words",  # the processor of SmolVLM
         "gguf",  # writes the file that a test loads
         "torchao",  # a quantization that runs on a processor
+        "bitsandbytes",  # another one, of which a test sees what it is asked for
         "build",  # makes the wheel that a test installs
         "playwright",  # drives a browser through the page
         "axe-playwright-python",  # brings axe-core, which finds what screen readers stumble over

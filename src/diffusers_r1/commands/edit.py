@@ -41,7 +41,7 @@ TABLES = (".csv", ".jsonl")
 
 # What the results of many pictures depend on, and a second run has to have alike.
 IDENTITY = ("image", "instruction", "model", "planner", "planner_model", "planner_base", "editor", "editor_model")
-IDENTITY += ("dtype", "turns", "seed", "max_new_tokens", "set")
+IDENTITY += ("dtype", "quantize", "turns", "seed", "max_new_tokens", "set")
 IDENTITY += ("reflect", "critic_url", "critic_model")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..belongings import belongings_in, not_made_for
 from ..bundles import AGENTS
 from ..names import PIPELINE_INDEX, is_address, local
-from . import placing
+from . import placing, quantizing
 from .progress import set_log_level
 
 
@@ -76,6 +76,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> 
     models = parser.add_argument_group("models", "a saved bundle, or its parts")
     add_bundle_arguments(models, None, (*placing.DTYPES, placing.AUTO))
     placing.add_placing_arguments(models)
+    quantizing.add_quantizing_argument(models)
     add_planner_arguments(models, f"; {NO_PLANNER}: the instruction goes to the editor as it is" if edits else "")
     if edits:
         models.add_argument(
@@ -224,6 +225,8 @@ def load_pipeline(
     if args.model is None and all(is_address(n) for n, used in ((planner, planning), (editor, editing)) if used):
         from ..pipelines.remote import RemotePipeline
 
+        if idle := next((name for name in ("offload", "quantize") if getattr(args, name)), None):
+            raise UsageError(f"--{idle} is for models that are loaded here, and these are behind addresses")
         set_log_level(args)
         parts = {**_planner(args, planning), **_editor(args, editing)}
         return RemotePipeline(parts.get("planner"), parts.get("editor"))
@@ -234,6 +237,7 @@ def load_pipeline(
     with checking():
         device = placing.find_device(args.device)
         placing.check_placing(args, device)
+        quantizing.check_quantizing(_quantize(args), device)
         warning = "" if picture is None else _other_pictures(args, planning, editing, picture.size)
     if warning:
         logger.warning(warning)
@@ -243,7 +247,8 @@ def load_pipeline(
         own = {"planner", "editor"} - set(parts)
         if own:
             name = args.model or SCENES
-            pipe = ImageEditR1Pipeline.from_pretrained(name, **_dtype(dtype), **parts)
+            smaller = quantizing.of_bundle(_quantize(args), name, dtype, own)
+            pipe = ImageEditR1Pipeline.from_pretrained(name, **_dtype(dtype), **smaller, **parts)
         else:
             pipe = ImageEditR1Pipeline(**parts)
     pipe.warned.add(warning)
@@ -309,7 +314,8 @@ def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None =
         return {}
     from ..bundles.planners import load_planner
 
-    settings = {} if is_address(args.planner) else _dtype(dtype)
+    here = not is_address(args.planner)
+    settings = {**_dtype(dtype), **quantizing.of_planner(_quantize(args), dtype)} if here else {}
     planner, processor, _ = load_planner(args.planner, args.planner_model, args.planner_base, **settings)
     return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
@@ -327,7 +333,12 @@ def _editor(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = 
         return {"editor": RemoteEditor(name, args.editor_model)}
     from ..pipelines.nested.loading import load_editor
 
-    return {"editor": load_editor(name, **_dtype(dtype))}
+    smaller = quantizing.of_editor(_quantize(args), name, dtype)
+    return {"editor": load_editor(name, **_dtype(dtype), **smaller)}
+
+
+def _quantize(args: argparse.Namespace) -> str | None:
+    return getattr(args, "quantize", None)  # `demo` has no such option
 
 
 def _dtype(dtype: torch.dtype | None) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Smaller weights, as `--quantize` says: the models that plan, and the editor's denoiser. Its text encoders stay as they are."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import schema
+from ..installing import install_line
+from ..names import PIPELINE_INDEX, only_indexes, resolve
+
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+PACKAGES = {"int8": "torchao", "nf4": "bitsandbytes"}  # by what each is done
+PLANNERS = ("planner", "sequencer")
+DENOISERS = ("transformer", "transformer_2", "unet")  # of an editor, by far the largest part beside its text encoder
+
+
+def add_quantizing_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--quantize",
+        choices=tuple(PACKAGES),
+        help="weights of planner and denoiser in 8 bits, or, on an accelerator, in 4; see docs/memory.md",
+    )
+
+
+def check_quantizing(kind: str | None, device: torch.device) -> None:
+    """Refuse what this machine cannot do.
+
+    Raises:
+        ValueError: If the package is not installed, or needs an accelerator.
+    """
+    if kind and find_spec(PACKAGES[kind]) is None:
+        raise ValueError(f"--quantize {kind} needs the package {PACKAGES[kind]}: {install_line('quantize')}")
+    if kind == "nf4" and device.type == "cpu":
+        raise ValueError("--quantize nf4 needs an accelerator, and the models are on the CPU; int8 does without")
+
+
+def of_planner(kind: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What a planner is loaded with for it."""
+    if kind is None:
+        return {}
+    import transformers
+
+    return {"quantization_config": _configuration(transformers, kind, dtype)}
+
+
+def of_editor(kind: str | None, name: str, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What an editor, or the editor of a bundle, is loaded with for it."""
+    if kind is None:
+        return {}
+    folder = resolve(name, only_indexes)
+    nested = folder / "editor"
+    return _mapping(_denoisers(nested if nested.is_dir() else folder, kind, dtype))
+
+
+def of_bundle(kind: str | None, name: str, dtype: torch.dtype | None, own: set[str]) -> dict[str, Any]:
+    """What a bundle is loaded with for it.
+
+    Args:
+        own (`set` of `str`): The parts that are the bundle's, among `"planner"` and `"editor"`.
+    """
+    if kind is None:
+        return {}
+    folder = resolve(name, only_indexes)
+    parts = {}
+    if "editor" in own:
+        denoisers = _denoisers(folder / "editor", kind, dtype)
+        parts = {f"editor.{part}": config for part, config in denoisers.items()}
+    if "planner" in own:
+        index = schema.read_file(folder / PIPELINE_INDEX, dict[str, Any])
+        shared = index.get("_shared") or {}
+        loaded = [name for name in PLANNERS if name in shared or (index.get(name) or [None])[0] == "transformers"]
+        parts |= {name: of_planner(kind, dtype)["quantization_config"] for name in loaded}
+    return _mapping(parts)
+
+
+def _mapping(parts: dict[str, Any]) -> dict[str, PipelineQuantizationConfig]:
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping=parts)} if parts else {}
+
+
+def _denoisers(editor: Path, kind: str, dtype: torch.dtype | None) -> dict[str, Any]:
+    """How each denoiser of the editor in a folder is made smaller; none of one behind an address."""
+    import diffusers
+
+    path = editor / PIPELINE_INDEX
+    index = schema.read_file(path, dict[str, Any]) if path.is_file() else {}
+    return {part: _configuration(diffusers, kind, dtype) for part in DENOISERS if part in index}
+
+
+def _configuration(library: Any, kind: str, dtype: torch.dtype | None) -> Any:
+    """`library` is diffusers or transformers, which have classes of the same names for it."""
+    if kind == "int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return library.TorchAoConfig(Int8WeightOnlyConfig())
+    import torch
+
+    return library.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype or torch.float32,
+    )
