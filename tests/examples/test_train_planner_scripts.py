@@ -406,6 +406,19 @@ def test_grpo_of_a_planner_that_does_not_see(text_only, tmp_path):
     assert type(planner).__name__ == "Qwen2ForCausalLM" and not hasattr(tokenizer, "image_processor")
 
 
+def test_a_planner_of_two_pictures_by_both_scripts(tmp_path):
+    """The recipes, shortened: rows with references, without end and of one step, and held-out rows with references."""
+    short = {"max_steps": 1, "validation_rows": 2, "model_name_or_path": START}
+    supervised = RECIPES / "scenes_references_sft.yaml"
+    start = run(SFT, output_dir=tmp_path / "start", config=supervised, per_device_train_batch_size=2, **short)
+    few = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 8}
+    options = {**short, **few, "config": RECIPES / "scenes_references.yaml", "model_name_or_path": start}
+    output = run(GRPO, output_dir=tmp_path / "planner", **options)
+    assert len(completions(output)[1]) == 8
+    assert flat_change(output, start).abs().max() > 0 or set(curves(output, "reward")[1]) == {"0.0"}
+    assert set(curves(output, "val/exact")) == {0, 1}
+
+
 def test_supervised_training_of_a_planner_that_does_not_see(text_only, tmp_path):
     short = {"max_steps": 3, "model_name_or_path": text_only, "validation_rows": 2, "learning_rate": 0.5}
     lora = {"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]}
