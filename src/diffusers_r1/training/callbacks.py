@@ -57,7 +57,7 @@ class LearningWatch(TrainerCallback):
 
     - Every answer is cut before it ends: none can be right.
     - The format is never kept: there is no better answer to learn from.
-    - The reward rises, and no mark of the held-out rows does: what is learned is to please the reward.
+    - The reward rises, and no metric of the held-out rows does: what is learned is to please the reward.
     """
 
     def __init__(self):
@@ -94,7 +94,7 @@ class LearningWatch(TrainerCallback):
             self._say(
                 "reward",
                 f"The reward has risen from {np.mean(self.rewards[:FEW]):.2f} to {np.mean(self.rewards[-FEW:]):.2f}, and no "
-                "mark of the held-out rows has: read the answers (--log_completions) for what the reward is paid for.",
+                "metric of the held-out rows has: read the answers (--log_completions) for what the reward is paid for.",
             )
 
     def _only_pleases(self) -> bool:

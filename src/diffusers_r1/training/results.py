@@ -138,15 +138,15 @@ def save_pair(trainer: Trainer, pipeline: ImageEditR1Pipeline, learner: EditorLe
 
 
 def last_validation(log_history: list[dict[str, Any]]) -> dict[str, float]:
-    """The last marks on the held-out rows, `{"val/exact": 0.97, ...}`; empty where there were none."""
+    """The last metrics on the held-out rows, `{"val/exact": 0.97, ...}`; empty where there were none."""
     marks = [{k: round(v, 4) for k, v in row.items() if k.startswith("val/")} for row in curve_rows(log_history)]
     return next((row for row in reversed(marks) if row), {})
 
 
 def marks_table(log_history: list[dict[str, Any]], rows: int) -> str:
-    """The marks of `rows` held-out rows before and after, as a Markdown table; empty where there are none.
+    """The metrics of `rows` held-out rows before and after, as a Markdown table; empty where there are none.
 
-    The interval is Wilson's of 95% around the mark after training. For marks between 0 and 1, as F1 has them, it is on the
+    The interval is Wilson's of 95% around the metric after training. For metrics between 0 and 1, as F1 has them, it is on the
     wide side.
     """
     first = next((row for row in curve_rows(log_history) if any(name.startswith("val/") for name in row)), {})
@@ -154,7 +154,7 @@ def marks_table(log_history: list[dict[str, Any]], rows: int) -> str:
         "| {} | {:.3f} | {:.3f} | {:.3f} to {:.3f} |".format(name[4:], first[name], mark, *_wilson(mark, rows))
         for name, mark in last_validation(log_history).items()
     ]
-    return "\n".join(["| mark | before | after | interval |", "| --- | --- | --- | --- |", *lines]) if lines else ""
+    return "\n".join(["| metric | before | after | interval |", "| --- | --- | --- | --- |", *lines]) if lines else ""
 
 
 def outlook(folder: str | Path, bundle_editor: str | None = None) -> str:
