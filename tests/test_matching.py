@@ -382,6 +382,9 @@ def test_exact_with_synonyms_and_without_edits():
     assert exact([], ())
     assert exact([Edit("enlarge", "hat", "large")], [Edit("resize", "hat", "large")])
     assert not exact([Edit("enlarge", "hat", "large")], [Edit("resize", "coat", "large")])
+    # The same words about another thing are half alike, and half is not enough.
+    assert not exact([Edit("recolor", "dog house", "red")], [Edit("recolor", "house dog", "red")])
+    assert not exact([Edit("replace", "hat", "dog house")], [Edit("replace", "hat", "house dog")])
 
 
 def test_importing_it_stays_light():

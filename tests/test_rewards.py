@@ -243,6 +243,7 @@ def test_goals_by_meaning():
     assert score(reward, answer("add; add", "a; b", f"{INSTRUCTION}; red")) == [0.0]
     broken = GoalReward(similarity=lambda one, other: [[float("nan")] * len(other)] * len(one))
     assert score(broken, RIGHT) == [0.0]
+    assert reward.score([], ["red"]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "diffusers_r1"
-LIGHT = ("numpy", "PIL.Image")
-HEAVY = ("torch", "torchvision", "transformers", "diffusers")
+LIGHT = ("pytest", "numpy", "PIL.Image")
+HEAVY = (*LIGHT, "torch", "torchvision", "transformers", "diffusers")
 # What a room is, the tests nearest to it, and what is imported before the forks.
 ROOMS = {
     "plan": (["plan.py"], ["--noconftest", "tests/test_plan.py"], LIGHT),
