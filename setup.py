@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 
-# A lower bound is the oldest version with which `make test-oldest` passes; what has none is only for the tests and the site.
+# `make test-oldest` runs the tests with the lower bounds; what has none is only for the tests and the site.
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
     "train": ["trl>=1.16", "peft>=0.18", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.9"],
@@ -17,7 +17,7 @@ EXTRAS = {
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
     "app": ["gradio>=6.6"],
     "mcp": ["gradio>=6.6", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
-    "serve": ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"],
+    "serve": ["starlette>=0.46", "uvicorn>=0.31.1", "python-multipart>=0.0.18"],
     "constrained": ["llguidance>=1.0"],
     "quantize": ["torchao>=0.15", "bitsandbytes>=0.46.1"],  # smaller weights; the bounds are of transformers
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
@@ -82,15 +82,15 @@ setup(
         "diffusers_r1.sentences": ["data/*.jsonl"],
     },
     install_requires=[
-        "accelerate>=1.4",
+        "accelerate>=1.10.1",  # what TRL asks for
         "diffusers>=0.42",
         "huggingface_hub>=1.32",
         "numpy>=1.26",
         "pillow>=11.3",  # opens AVIF
         "requests>=2.32",
         "safetensors>=0.8",
-        "torch>=2.4",
-        "torchvision>=0.19",  # the processor of Qwen2.5-VL does not load without it
+        "torch>=2.6",  # diffusers asks for `torch.accelerator`
+        "torchvision>=0.21",  # the processor of Qwen2.5-VL does not load without it
         "transformers>=5.0",
         "urllib3>=2.2",  # under requests; the first that hands over what has come
     ],

@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from PIL import Image
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Remote = TypeVar("Remote", bound="RemoteModel")
 
 logger = logging.getLogger(__name__)
 
@@ -500,27 +501,85 @@ def key_env_for(base_url: str) -> str | None:
     return KEY if at_home or here else None
 
 
-def save_address(path: Path, class_name: str, endpoint: Endpoint) -> None:
-    """Writes a component behind an address to a JSON file, whose folder is made if not there: never a key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    config = {"_class_name": class_name, "base_url": endpoint.base_url, "model": endpoint.model}
-    write_whole(path, json.dumps(config, indent=2) + "\n")
+class RemoteModel:
+    """What a planner and an editor behind an address have in common: address and model, which a folder can hold.
 
-
-def load_address(path: Path) -> dict[str, str | None]:
-    """What `save_address` wrote, with the key that may go there, as arguments of an [`Endpoint`].
+    Args:
+        base_url (`str`): Of the server, up to `/v1`, see [`Endpoint`].
+        model (`str`, *optional*): The model's name there; may be left out where the server has only one.
+        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
+            saved.
+        concurrency (`int`, defaults to 8): How many requests are under way at once.
+        max_retries (`int`, defaults to 10): How often a request is tried again.
+        timeout (`float`, defaults to 600): Seconds without an answer after which a try counts as failed.
 
     Raises:
-        OSError: If there is no such file.
-        ValueError: If it does not hold an address and a model.
+        ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
+        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range; if no model is named and
+            the server has several.
+        EndpointError: If no model is named and the server does not say which it has.
     """
-    try:
-        config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
-        base_url, model = config["base_url"], config["model"]
-        check_address(base_url)
-    except ValueError as error:
-        raise ValueError(f"{path} names no model by `base_url` and `model`: {error}.") from None
-    return {"base_url": base_url, "model": model, "api_key_env": key_env_for(base_url)}
+
+    config_name: ClassVar[str]
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        api_key_env: str | None = KEY,
+        concurrency: int = 8,
+        max_retries: int = 10,
+        timeout: float = 600,
+    ):
+        self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
+        if model is None:
+            self.endpoint.take_only_model()
+
+    @property
+    def base_url(self) -> str:
+        return self.endpoint.base_url
+
+    @property
+    def model(self) -> str:
+        return self.endpoint.model
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Writes address and model to the file `config_name` in a folder, which is made if not there; never a key."""
+        path = Path(save_directory) / self.config_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = {"_class_name": type(self).__name__, "base_url": self.base_url, "model": self.model}
+        write_whole(path, json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls: type[Remote], folder: str | Path, **settings: Any) -> Remote:
+        """The planner or editor that `save_pretrained` wrote to a folder.
+
+        The key in `OPENAI_API_KEY` goes to this machine and to the address in `OPENAI_BASE_URL`, or else OpenAI's own, and
+        to no other one that a file names: give `api_key_env` for that.
+
+        Args:
+            folder (`str` or `Path`): With the file `config_name`.
+            settings: As in the constructor.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it does not hold an address and a model.
+        """
+        path = Path(folder) / cls.config_name
+        try:
+            config = schema.read_fields({"base_url": str, "model": str}, schema.read_file(path), str(path))
+            base_url, model = config["base_url"], config["model"]
+            check_address(base_url)
+        except ValueError as error:
+            raise ValueError(f"{path} names no model by `base_url` and `model`: {error}.") from None
+        return cls(**{"base_url": base_url, "model": model, "api_key_env": key_env_for(base_url), **settings})
+
+    def close(self) -> None:
+        """Closes the connections. Calls that are under way in other threads fail."""
+        self.endpoint.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r}, {self.model!r})"
 
 
 # Many at once

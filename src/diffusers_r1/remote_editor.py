@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import KEY, Endpoint, EndpointError, load_address, map_in_order, save_address
+from .endpoints import EndpointError, RemoteModel, map_in_order
 from .plan import EditPlan, Turns
 
 
@@ -37,51 +36,18 @@ GIVEN_BY_THE_PLAN = (
 )
 
 
-class RemoteEditor:
+class RemoteEditor(RemoteModel):
     """An editing model that a server has loaded.
 
-    Args:
-        base_url (`str`): Of the server, up to `/v1`, see [`~endpoints.Endpoint`].
-        model (`str`, *optional*): The model's name there; may be left out where the server has only one.
-        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
-            saved.
-        concurrency (`int`, defaults to 8): How many pictures are asked for at once.
-        max_retries (`int`, defaults to 10): How often a request is tried again.
-        timeout (`float`, defaults to 600): Seconds without an answer after which a try counts as failed.
-
-    Raises:
-        ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
-        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range; if no model is named and
-            the server has several.
-        EndpointError: If no model is named and the server does not say which it has.
+    Made, saved and loaded as a [`~endpoints.RemoteModel`]; `concurrency` pictures are asked for at once.
 
     Example:
         >>> editor = RemoteEditor("http://localhost:8000/v1", "Qwen/Qwen-Image-Edit-2511")  # doctest: +SKIP
         >>> editor.edit(photo, "make the coat red", num_inference_steps=20).save("red.png")  # doctest: +SKIP
     """
 
+    config_name = CONFIG_NAME
     concurrent = True  # nothing of one call is seen by another
-
-    def __init__(
-        self,
-        base_url: str,
-        model: str | None = None,
-        api_key_env: str | None = KEY,
-        concurrency: int = 8,
-        max_retries: int = 10,
-        timeout: float = 600,
-    ):
-        self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
-        if model is None:
-            self.endpoint.take_only_model()
-
-    @property
-    def base_url(self) -> str:
-        return self.endpoint.base_url
-
-    @property
-    def model(self) -> str:
-        return self.endpoint.model
 
     def edit(
         self,
@@ -152,30 +118,6 @@ class RemoteEditor:
             if isinstance(result, Exception) and not isinstance(result, EndpointError):
                 raise result
         return results
-
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Writes address and model to `remote_editor.json` in a folder, which is made if not there; never a key."""
-        save_address(Path(save_directory) / CONFIG_NAME, type(self).__name__, self.endpoint)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemoteEditor:
-        """The editor that `save_pretrained` wrote to a folder.
-
-        The key in `OPENAI_API_KEY` goes to this machine and to the address in `OPENAI_BASE_URL`, or else OpenAI's own, and
-        to no other one that a file names: give `api_key_env` for that.
-
-        Args:
-            folder (`str` or `Path`): With a `remote_editor.json`.
-            settings: As in the constructor.
-
-        Raises:
-            OSError: If there is no such file.
-            ValueError: If it does not hold an address and a model.
-        """
-        return cls(**{**load_address(Path(folder) / CONFIG_NAME), **settings})
-
-    def __repr__(self) -> str:
-        return f"RemoteEditor({self.base_url!r}, {self.model!r})"
 
 
 def check_remote_editor(arguments: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..images import to_png
+from ..images import MAX_UPLOAD_PIXELS, to_png
 from ..judging import Critic
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -24,7 +24,7 @@ from .api import add_api
 from .jobs import Job, Progress, Refused, Stopped
 from .results import Result, forget, keep, remember
 from .service import LOOKS, Edited, EditService, Looked, plain_words
-from .uploads import MAX_CHARACTERS, MAX_PIXELS, MAX_WAITING
+from .uploads import MAX_CHARACTERS, MAX_WAITING
 
 
 TITLE = "ImageEdit-R1"
@@ -52,7 +52,7 @@ def make_page(
     pipeline: ImageEditR1Pipeline,
     examples: Sequence[tuple[Image.Image, str]] | None = None,
     notice: str = "",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_UPLOAD_PIXELS,
     max_waiting: int = MAX_WAITING,
     mcp: bool = False,
     critic: Critic | None = None,

@@ -9,24 +9,23 @@ from typing import Any
 
 from PIL import Image
 
-from ..images import Metadata, load_with_metadata
+from ..images import MAX_UPLOAD_PIXELS, Metadata, load_with_metadata
 from ..pipelines.checks import NO_INSTRUCTION
 from ..plan import EditPlan
 
 
-MAX_PIXELS = 2**25  # a camera's 24 megapixels fit
 MAX_CHARACTERS = 2000  # of an instruction or a sub-request
 MAX_REQUESTS = 20  # in a plan: each can be a turn of the editor
 MAX_WAITING = 20  # requests that wait for their turn
 
 
-def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_UPLOAD_PIXELS) -> Image.Image:
     """The picture in an uploaded file, upright and RGB. See [`open_with_metadata`]."""
     return open_with_metadata(upload, folder, max_pixels)[0]
 
 
 def open_with_metadata(
-    upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_PIXELS
+    upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_UPLOAD_PIXELS
 ) -> tuple[Image.Image, Metadata]:
     """The picture in an uploaded file, upright and RGB, and what the file says besides.
 

@@ -8,7 +8,8 @@ import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 
-from ..app.uploads import MAX_PIXELS, MAX_WAITING
+from ..app.uploads import MAX_WAITING
+from ..images import MAX_UPLOAD_PIXELS
 from ..installing import install_line
 from .listening import listen, port
 from .progress import add_log_arguments
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share", action="store_true", help="have it reached from everywhere, through Gradio's servers"
     )
-    add_limits(parser, MAX_PIXELS, MAX_WAITING)
+    add_limits(parser, MAX_UPLOAD_PIXELS, MAX_WAITING)
     parser.add_argument(
         "--mcp", action="store_true", help="be an MCP server as well: plan, edit and plan_and_edit as tools"
     )

@@ -8,7 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import Any
 
-from ..app.uploads import MAX_PIXELS
+from ..images import MAX_UPLOAD_PIXELS
 from ..installing import install_line
 from .listening import listen, port
 from .progress import add_log_arguments
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="of the model, to clients (default: the bundle's, or imageedit-r1)"
     )
-    add_limits(parser, MAX_PIXELS, 64)
+    add_limits(parser, MAX_UPLOAD_PIXELS, 64)
     add_model_arguments(parser)
     add_log_arguments(parser)
 

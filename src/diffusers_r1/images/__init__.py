@@ -1,13 +1,24 @@
 """Pictures in and out, one door each: opened and checked once for all, and written as a photographer expects."""
 
 from .metadata import Metadata
-from .reading import FORMATS, MAX_PIXELS, is_url, load_picture, load_pictures, load_samples, load_with_metadata, pair
+from .reading import (
+    FORMATS,
+    MAX_PIXELS,
+    MAX_UPLOAD_PIXELS,
+    is_url,
+    load_picture,
+    load_pictures,
+    load_samples,
+    load_with_metadata,
+    pair,
+)
 from .writing import SUFFIXES, check_writable, to_png, write_picture
 
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "MAX_UPLOAD_PIXELS",
     "SUFFIXES",
     "Metadata",
     "check_writable",

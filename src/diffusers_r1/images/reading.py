@@ -16,6 +16,7 @@ from .metadata import Metadata, metadata_of
 # What people send. Pillow knows forty more, and for some of them it starts another program: for EPS Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 2**26  # 8192 x 8192, below the size at which Pillow begins to warn of a decompression bomb
+MAX_UPLOAD_PIXELS = 2**25  # of what others send: a camera's 24 megapixels fit
 MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
 _HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from .. import grammar
-from ..endpoints import KEY, ChatCompletion, Endpoint, EndpointError, load_address, save_address
+from ..endpoints import ChatCompletion, EndpointError, RemoteModel
 from ..prompts import Prompts, plain_text
 from ..tags import EDIT_LISTS, REASONING
 
@@ -39,50 +38,18 @@ RENAMED = {"max_new_tokens": "max_tokens"}
 LOCAL_ONLY = ("logits_processor", "stopping_criteria", "generation_config", "streamer", "prefix_allowed_tokens_fn")
 
 
-class RemotePlanner:
+class RemotePlanner(RemoteModel):
     """A vision-language model that a server has loaded. It answers both agents' questions.
 
-    Args:
-        base_url (`str`): Of the server, up to `/v1`, see [`~endpoints.Endpoint`].
-        model (`str`, *optional*): The model's name there; may be left out where the server has only one.
-        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`): The environment variable with the key; it is never
-            saved.
-        concurrency (`int`, defaults to 8): How many conversations are held at once.
-        max_retries (`int`, defaults to 10): How often a request is tried again.
-        timeout (`float`, defaults to 600): Seconds without an answer after which a try counts as failed.
-
-    Raises:
-        ModuleNotFoundError: Without the package `openai`, of the extra `remote`.
-        ValueError: If `base_url` is no HTTP address or holds a key, or a number is out of range; if no model is named and
-            the server has several.
-        EndpointError: If no model is named and the server does not say which it has.
+    Made, saved and loaded as a [`~endpoints.RemoteModel`]; `concurrency` conversations are held at once.
 
     Example:
         >>> planner = RemotePlanner("http://localhost:8000/v1", "Qwen/Qwen2.5-VL-7B-Instruct")  # doctest: +SKIP
         >>> pipe = ImageEditR1Pipeline(planner=planner, editor=editor, prompts=REMOTE_PROMPTS)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        model: str | None = None,
-        api_key_env: str | None = KEY,
-        concurrency: int = 8,
-        max_retries: int = 10,
-        timeout: float = 600,
-    ):
-        self.endpoint = Endpoint(base_url, model or "", api_key_env, concurrency, max_retries, timeout)
-        if model is None:
-            self.endpoint.take_only_model()
-        self._warned = False
-
-    @property
-    def base_url(self) -> str:
-        return self.endpoint.base_url
-
-    @property
-    def model(self) -> str:
-        return self.endpoint.model
+    config_name = CONFIG_NAME
+    _warned = False
 
     def converse(
         self,
@@ -94,34 +61,6 @@ class RemotePlanner:
     ) -> RemoteConversation:
         """A conversation about a batch of pictures; see [`RemoteConversation`]."""
         return RemoteConversation(self, images, instructions, prompts, references, seed)
-
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Writes address and model to `remote_planner.json` in a folder, which is made if not there; never a key."""
-        save_address(Path(save_directory) / CONFIG_NAME, type(self).__name__, self.endpoint)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **settings: Any) -> RemotePlanner:
-        """The planner that `save_pretrained` wrote to a folder.
-
-        The key in `OPENAI_API_KEY` goes to this machine and to the address in `OPENAI_BASE_URL`, or else OpenAI's own, and
-        to no other one that a file names: give `api_key_env` for that.
-
-        Args:
-            folder (`str` or `Path`): With a `remote_planner.json`.
-            settings: As in the constructor.
-
-        Raises:
-            OSError: If there is no such file.
-            ValueError: If it does not hold an address and a model.
-        """
-        return cls(**{**load_address(Path(folder) / CONFIG_NAME), **settings})
-
-    def close(self) -> None:
-        """Closes the connections. Calls that are under way in other threads fail."""
-        self.endpoint.close()
-
-    def __repr__(self) -> str:
-        return f"RemotePlanner({self.base_url!r}, {self.model!r})"
 
 
 class RemoteConversation:

@@ -11,9 +11,9 @@ from typing import Any, get_args
 from PIL import Image, ImageChops
 from starlette.datastructures import FormData, UploadFile
 
-from ..app.uploads import MAX_PIXELS, check_instruction, check_plan
+from ..app.uploads import check_instruction, check_plan
 from ..images import FORMATS as ALLOWED
-from ..images import load_picture
+from ..images import MAX_UPLOAD_PIXELS, load_picture
 from ..plan import EditPlan, Turns
 
 
@@ -71,7 +71,7 @@ class EditRequest:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def read_edit(form: FormData, max_pixels: int = MAX_PIXELS) -> EditRequest:
+def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditRequest:
     """The request to edit that a form holds.
 
     Raises:
@@ -106,7 +106,7 @@ def read_edit(form: FormData, max_pixels: int = MAX_PIXELS) -> EditRequest:
     )
 
 
-def read_plan_request(form: FormData, max_pixels: int = MAX_PIXELS) -> tuple[list[Image.Image], str]:
+def read_plan_request(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> tuple[list[Image.Image], str]:
     """The pictures, and the instruction to plan; raises as `read_edit` does."""
     prompt = _checked("prompt", check_instruction, _text(dict(form.multi_items()), "prompt"))
     return _pictures(form, max_pixels), prompt

@@ -23,9 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..app.uploads import MAX_PIXELS
 from ..endpoints import EndpointError
-from ..images import to_png
+from ..images import MAX_UPLOAD_PIXELS, to_png
 from ..pipelines.remote import RemotePipeline
 from ..records import Failure
 from ..remote_editor import MASK
@@ -59,7 +58,7 @@ class Service:
         pipe: Any,
         name: str,
         key: str | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int = MAX_UPLOAD_PIXELS,
         max_waiting: int = MAX_WAITING,
     ):
         self.pipe, self.name, self.key = pipe, name, key
