@@ -21,7 +21,7 @@ LAYERS = (
     ("planners", "editors", "rewards", "data"),
     ("bundles", "judging"),
     ("pipelines",),
-    ("training", "evaluation", "many"),
+    ("training", "evaluation", "many", "modular"),
     ("app",),
     ("serve",),
     ("commands",),

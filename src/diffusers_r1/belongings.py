@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import schema
+from .names import MODULAR_INDEX, PIPELINE_INDEX
 
 
 _FIELDS = {
@@ -32,8 +33,10 @@ def belongings(component: Any) -> dict[str, Any]:
     """
     config = getattr(component, "config", None)
     if isinstance(config, Mapping):  # a pipeline's. Its loader reads no key of ours, so the file is read here.
-        kept, file = config.get(_KEY), Path(config.get("_name_or_path") or "", "model_index.json")
-        if not kept and config.get("_name_or_path"):
+        modular = getattr(component, "_pretrained_model_name_or_path", None)
+        name = config.get("_name_or_path") or modular
+        kept, file = config.get(_KEY), Path(name or "", MODULAR_INDEX if modular else PIPELINE_INDEX)
+        if not kept and name:
             return belongings_in(file)
     else:
         kept = getattr(component if config is None else config, _KEY, None)

@@ -15,6 +15,7 @@ from typing import Any
 
 
 PIPELINE_INDEX = "model_index.json"
+MODULAR_INDEX = "modular_model_index.json"  # of a modular pipeline
 ADAPTER_INDEX = "adapter_config.json"
 ADDRESS = ("http://", "https://")
 HUB_SETTINGS = ("revision", "token", "cache_dir", "force_download", "local_files_only")

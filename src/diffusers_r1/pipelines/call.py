@@ -225,14 +225,14 @@ def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[
     return instructions
 
 
-def check_agents(pipeline: ImageEditR1Pipeline) -> None:
-    """Refuse a pipeline that cannot plan; raises as `check_call` does."""
+def check_agents(pipeline: Any) -> None:
+    """Refuse a pipeline that cannot plan, or what has its agents; raises as `check_call` does."""
     if pipeline.planner is None or (pipeline.processor is None and not is_remote(pipeline.planner)):
         raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
     loaded_here = pipeline.sequencer is not None and not is_remote(pipeline.sequencer)
     if loaded_here and pipeline.sequencer_processor is None:
         raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
-    if pipeline.sequence_without_adapter and not has_adapter(pipeline.planner):
+    if belongings(pipeline.planner).get("sequence_without_adapter") and not has_adapter(pipeline.planner):
         raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
 
 
@@ -273,6 +273,12 @@ def warn_of_other_pictures(pipeline: ImageEditR1Pipeline, images: Sequence[Image
                 pipeline.warned.add(words)
                 logger.warning(words)
             return
+
+
+def as_planned_on(planner: Any, image: Image.Image) -> Image.Image:
+    """The picture at the size at which a planner sees it."""
+    size = within_size(planner, image.size)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def within_size(component: Any, size: tuple[int, int]) -> tuple[int, int]:

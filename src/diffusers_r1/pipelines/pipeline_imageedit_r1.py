@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import logging
 from PIL import Image
@@ -24,7 +24,16 @@ from ..planners.plans import is_to_be_asked_again, make_plans
 from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
 from ..remote_editor import RemoteEditor
-from .call import MAX_BATCH, Generators, check_agents, check_call, check_planning, in_batches, within_size
+from .call import (
+    MAX_BATCH,
+    Generators,
+    as_planned_on,
+    check_agents,
+    check_call,
+    check_planning,
+    in_batches,
+    within_size,
+)
 from .checked import EditCall, PlanCall
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
@@ -81,7 +90,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         self,
         planner: PreTrainedModel | RemotePlanner,
         processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
-        editor: DiffusionPipeline | RemoteEditor | None = None,
+        editor: DiffusionPipeline | ModularPipeline | RemoteEditor | None = None,
         sequencer: PreTrainedModel | RemotePlanner | None = None,
         sequencer_processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
         prompts: Prompts | dict[str, str] | None = None,
@@ -208,7 +217,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
     def plan_checked(self, call: PlanCall) -> list[EditPlan]:
         """Plan what `check_planning` has checked: `num_plans` of each instruction in turn."""
         plans = self._make_plans(call)
-        self._warn_of_fallbacks(plans)
+        self.warn_of_fallbacks(plans)
         return plans
 
     @torch.no_grad()
@@ -222,24 +231,22 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             plans = make_plans(
                 self.planner,
                 self.processor,
-                [self._as_planned_on(image) for image in call.images],
+                [as_planned_on(self.planner, image) for image in call.images],
                 call.instructions,
                 self.prompts,
                 sequencer=None if self.sequencer is None else (self.sequencer, self.sequencer_processor),
                 sequence_without_adapter=self.sequence_without_adapter,
                 seed=call.seed,
                 device=self._execution_device,
-                references=[[self._as_planned_on(one) for one in shown_too] for shown_too in call.references],
+                references=[[as_planned_on(self.planner, one) for one in shown_too] for shown_too in call.references],
                 **settings,
             )
             self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
         return plans
 
-    def _as_planned_on(self, image: Image.Image) -> Image.Image:
-        return _resized(image, within_size(self.planner, image.size))
-
     @staticmethod
-    def _warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
+    def warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
+        """Say which instructions could not be planned, or not whole."""
         for plan in plans:
             if plan.fallback:
                 logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
@@ -298,7 +305,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         each = each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
         with one_at_a_time(self.editor):  # its tokenizer counts, and keeps to itself whether it cuts off and fills up
             asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
-        self._warn_of_unread(asked)
+        self.warn_of_unread(asked)
         sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
         current = [_resized(image, size) for image, size in zip(begin or images, sizes)]
         references = references or [[] for _ in images]
@@ -334,7 +341,8 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         return working_size(self.editor, size if max_pixels else within_size(self.editor, size), arguments, max_pixels)
 
     @staticmethod
-    def _warn_of_unread(asked: Sequence[Sequence[Asked]]) -> None:
+    def warn_of_unread(asked: Sequence[Sequence[Asked]]) -> None:
+        """Say what of the prompts, for each picture turn by turn, the editor's text encoder does not read."""
         for one in {one: None for turns in asked for one in turns if one.unread}:
             logger.warning(
                 f"The editor's text encoder does not read all of {one.prompt!r}. Cut off: {', '.join(one.unread)}. "

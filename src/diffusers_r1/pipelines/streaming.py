@@ -114,7 +114,7 @@ class StreamingMixin:
 
         for call, plan in one_ahead(plan_greedily, calls):
             if plan is not None and not is_to_be_asked_again(plan):
-                self._warn_of_fallbacks([plan])
+                self.warn_of_fallbacks([plan])
                 call = replace(call, given=[plan])
             # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.
             yield call

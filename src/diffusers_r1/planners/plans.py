@@ -41,6 +41,7 @@ def make_plans(
     seed: int = 0,
     device: torch.device | None = None,
     references: Sequence[Sequence[Image.Image]] | None = None,
+    plans: Sequence[EditPlan] | None = None,
     **generation: Any,
 ) -> list[EditPlan]:
     """Plan a batch: decompose every instruction, then write the edits out as ordered sub-requests.
@@ -61,6 +62,8 @@ def make_plans(
         retries (`int`, defaults to 1): How often an unusable decomposition is asked for again.
         seed (`int`, defaults to 0): Of all sampling; each retry draws from the next one. The global random state is left
             as it was, and is not touched as long as nothing is sampled.
+        plans (sequence of [`EditPlan`], *optional*): What `decompose` and `sequence_plans` came to: then only what of it is to be
+            asked again is.
         generation: Settings of `generate` and [`Conversation.decompose`], `max_new_tokens` and `constrained` among them;
             greedy by default.
 
@@ -86,9 +89,7 @@ def make_plans(
         elif sequencer is not None:
             sequences = converse(*sequencer).sequence(decompositions, **settings)
         elif sequence_without_adapter:
-            from .adapters import adapters_off
-
-            with adapters_off(model):
+            with _without(model):
                 sequences = converse(model, processor).sequence(decompositions, **settings)
         else:
             sequences = conversation.sequence(**settings)
@@ -98,8 +99,10 @@ def make_plans(
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
     first = sampling if num_plans > 1 else generation
     with _one_at_a_time(loaded):
-        with _drawing_from(seed, loaded, device) if first.get("do_sample") else nullcontext():
-            plans = attempt(range(len(instructions)), num_plans, first, seed)
+        if plans is None:
+            with _drawing_from(seed, loaded, device) if first.get("do_sample") else nullcontext():
+                plans = attempt(range(len(instructions)), num_plans, first, seed)
+        plans = list(plans)
         for number in range(1, retries + 1):
             failed = [place for place, plan in enumerate(plans) if is_to_be_asked_again(plan)]
             if not failed:
@@ -113,6 +116,27 @@ def make_plans(
     return plans
 
 
+def decompose(
+    model: PreTrainedModel | RemotePlanner,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
+    images: Sequence[Image.Image],
+    instructions: Sequence[str],
+    prompts: Prompts,
+    device: torch.device | None = None,
+    references: Sequence[Sequence[Image.Image]] | None = None,
+    seed: int = 0,
+    **generation: Any,
+) -> list[str]:
+    """The decomposition agent's answers: the first half of `make_plans`, asked once.
+
+    Takes what [`sequence_plans`] takes, and raises as it does.
+    """
+    shown_too = references or [()] * len(images)
+    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []):
+        conversation = _conversation(model, processor, images, instructions, prompts, shown_too, seed, device)
+        return conversation.decompose(**generation)
+
+
 def sequence_plans(
     model: PreTrainedModel | RemotePlanner,
     processor: ProcessorMixin | PreTrainedTokenizerBase | None,
@@ -121,21 +145,28 @@ def sequence_plans(
     decompositions: Sequence[str],
     prompts: Prompts,
     device: torch.device | None = None,
+    references: Sequence[Sequence[Image.Image]] | None = None,
+    without_adapter: bool = False,
+    seed: int = 0,
     **generation: Any,
 ) -> list[EditPlan]:
-    """Write out as ordered sub-requests what another model decomposed: the second half of `make_plans`, asked once.
+    """Write out as ordered sub-requests what was decomposed: the second half of `make_plans`, asked once.
 
     Args:
-        model, processor, images, instructions, prompts, device: See [`Conversation`]; the sequencing agent.
+        model, processor, images, instructions, prompts, device, references: See [`Conversation`]; the sequencing agent.
         decompositions (sequence of `str`): The decomposition agent's answers.
+        without_adapter (`bool`, defaults to `False`): Switch the model's adapters off.
+        seed (`int`, defaults to 0): What a server is told.
         generation: As in `make_plans`.
 
     Raises:
         EndpointError: If the server of a remote model fails, or refuses a row.
     """
-    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []):
-        shown_too = [()] * len(images)
-        conversation = _conversation(model, processor, images, instructions, prompts, shown_too, 0, device)
+    if not any(read_decomposition(text).edits for text in decompositions):
+        return [to_plan(*texts, "") for texts in zip(instructions, decompositions)]
+    shown_too = references or [()] * len(images)
+    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []), _without(model, without_adapter):
+        conversation = _conversation(model, processor, images, instructions, prompts, shown_too, seed, device)
         sequences = conversation.sequence(decompositions, **generation)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
 
@@ -160,6 +191,15 @@ def _conversation(
     from .conversation import Conversation
 
     return Conversation(model, processor, images, instructions, prompts, device, references)
+
+
+def _without(model: Any, adapter: bool = True) -> AbstractContextManager:
+    """Within the block the model's adapters are off."""
+    if not adapter:
+        return nullcontext()
+    from .adapters import adapters_off
+
+    return adapters_off(model)
 
 
 def _one_at_a_time(loaded: Sequence[PreTrainedModel]) -> AbstractContextManager:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 
 from ...belongings import set_belongings
 from ...bundles.cards import PIPELINE_MODULE
@@ -23,7 +23,8 @@ from ...names import (
     only_indexes,
     resolve,
 )
-from .adapters import adapter_layers, load_adapters
+from .adapters import adapter_layers
+from .modular import load_nested
 from .parts import SHARED, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote
 from .settings import settings_of_nested, settings_of_outer
@@ -84,8 +85,7 @@ class LoadingMixin:
         settings = {name: settings_of_nested(name, folder / name, kwargs, inside) for name in nested}
         for name in nested:
             with naming(folder / name):
-                given[name] = DiffusionPipeline.from_pretrained(str(folder / name), **settings[name])
-            load_adapters(given[name], folder / name)
+                given[name] = load_nested(folder / name, **settings[name])
 
         # 2. Models of ours that are parts of one of them
         for own, place in shared.items():
@@ -158,7 +158,7 @@ class LoadingMixin:
                 model.to(torch.float32)
 
 
-def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | RemoteEditor:
+def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | ModularPipeline | RemoteEditor:
     """An editor by its name: a pipeline of diffusers, or the editor of a bundle.
 
     Args:
@@ -179,9 +179,7 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | R
     folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
-    editor = DiffusionPipeline.from_pretrained(str(folder / "editor"), **kwargs)
-    load_adapters(editor, folder / "editor")
-    return editor
+    return load_nested(folder / "editor", **kwargs)
 
 
 class NestedPipeline(DiffusionPipeline, torch.nn.Module):
@@ -192,10 +190,11 @@ class NestedPipeline(DiffusionPipeline, torch.nn.Module):
     """
 
     @classmethod
-    def from_pretrained(cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any) -> DiffusionPipeline:
+    def from_pretrained(
+        cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any
+    ) -> DiffusionPipeline | ModularPipeline:
         """The pipeline in a folder with its adapters, in float32 if no dtype is asked for."""
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch_dtype or torch.float32)
-        load_adapters(pipeline, Path(folder))
+        pipeline = load_nested(Path(folder), dtype=torch_dtype or torch.float32)
         vars(pipeline)[NO_DTYPE_ASKED] = torch_dtype is None
         return pipeline
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, ModularPipeline
 
 from ... import schema
-from ...names import PIPELINE_INDEX
+from ...names import MODULAR_INDEX, PIPELINE_INDEX
 
 
 _COMPONENT = list[str | bool | None]  # where its class is from, and the class; of some a third value
@@ -60,7 +60,7 @@ def shared_parts(pipeline: DiffusionPipeline) -> dict[str, str]:
 
 
 def refuse_modular(pipeline: DiffusionPipeline, method: str) -> None:
-    """Modular pipelines are saved and offloaded in ways of their own, which no outer pipeline can take part in.
+    """Modular pipelines are offloaded in a way of their own, which no outer pipeline can take part in.
 
     Raises:
         ValueError: If one of the nested pipelines is modular.
@@ -68,8 +68,8 @@ def refuse_modular(pipeline: DiffusionPipeline, method: str) -> None:
     for name, part in nested_pipelines(pipeline).items():
         if isinstance(part, ModularPipeline):
             raise ValueError(
-                f"`{method}` does not work with {type(part).__name__}, a modular pipeline, as `{name}`: save it on its"
-                " own, and offload it by its `ComponentsManager`."
+                f"`{method}` does not work with {type(part).__name__}, a modular pipeline, as `{name}`: offload it by its"
+                " `ComponentsManager`."
             )
 
 
@@ -97,6 +97,11 @@ def read_index(folder: Path, components: Iterable[str] = ()) -> dict[str, Any]:
     return read
 
 
+def is_modular(folder: Path) -> bool:
+    """Whether the pipeline in a folder is a modular one."""
+    return (folder / MODULAR_INDEX).is_file()
+
+
 def write_index(folder: Path, index: dict[str, Any]) -> None:
     """Write `model_index.json` as diffusers does."""
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
@@ -104,5 +109,8 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
 
 
 def components_in(folder: Path) -> list[str]:
-    """The names of the components of the pipeline in a folder."""
+    """The names of the components of the pipeline in a folder; of a modular one those that lie there."""
+    if is_modular(folder):
+        index = schema.read_file(folder / MODULAR_INDEX, dict[str, Any])
+        return [name for name, entry in index.items() if isinstance(entry, list) and (folder / name).is_dir()]
     return [name for name, entry in read_index(folder).items() if isinstance(entry, list) and name != "_class_name"]

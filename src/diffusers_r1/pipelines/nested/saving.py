@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from diffusers import ModularPipeline
 from huggingface_hub import create_repo
 
 from ...bundles import cards
@@ -18,7 +19,8 @@ from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
 from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
-from .parts import SHARED, models_of, nested_pipelines, refuse_modular, shared_parts, write_index
+from .modular import check_blocks, save_modular_part
+from .parts import SHARED, models_of, nested_pipelines, shared_parts, write_index
 from .remote import is_remote, save_remote
 
 
@@ -56,9 +58,11 @@ class SavingMixin:
                 save: a pipeline that is changed has other scores.
 
         Raises:
-            ValueError: If a nested pipeline is modular, or has an adapter that is fused.
+            ValueError: If a nested pipeline has an adapter that is fused, or is modular with blocks that are not diffusers' own.
         """
-        refuse_modular(self, "save_pretrained")
+        modular = {name: part for name, part in nested_pipelines(self).items() if isinstance(part, ModularPipeline)}
+        for name, part in modular.items():
+            check_blocks(part, name)
         for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         folder, nested, shared = Path(save_directory), nested_pipelines(self), shared_parts(self)
         planner = self.planner if "planner" in shared else None
@@ -79,7 +83,7 @@ class SavingMixin:
                 for left in (folder / name).glob(pattern):
                     left.unlink()
         remote = {name: part for name, part in self.components.items() if is_remote(part)}
-        entries = {name: self.config[name] for name in (*shared, *remote)}
+        entries = {name: self.config[name] for name in (*shared, *remote, *modular)}
         self.register_to_config(**dict.fromkeys(entries, (None, None)))
         try:
             with ExitStack() as stack:
@@ -87,6 +91,9 @@ class SavingMixin:
                 super().save_pretrained(
                     str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack
                 )
+                for name, part in modular.items():
+                    saving = {"safe_serialization": safe_serialization, "variant": variant}
+                    save_modular_part(part, folder / name, **saving, max_shard_size=max_shard_size)
         finally:
             self.register_to_config(**entries)
 

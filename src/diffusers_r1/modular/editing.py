@@ -1,0 +1,113 @@
+"""An editor's blocks, run once for each prompt of a plan."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from diffusers import ModularPipeline, ModularPipelineBlocks, SequentialPipelineBlocks
+from diffusers.modular_pipelines.modular_pipeline import PipelineState
+from diffusers.modular_pipelines.modular_pipeline_utils import ConfigSpec, InputParam, OutputParam
+from PIL import Image
+
+from ..editors import as_large_as, call_editor, check_editor, check_values, share_out, working_size
+from ..editors.checks import GIVEN_BY_THE_PLAN
+from ..pipelines.exclusive import not_a_number_raises, one_at_a_time
+from .parameters import (
+    EDITOR_DEFAULTS,
+    GIVES_IMAGES,
+    GIVES_PROMPTS,
+    GIVES_TURN_IMAGES,
+    IMAGE,
+    MAX_PIXELS,
+    PROMPTS,
+    given_to_editor,
+    open_picture,
+)
+
+
+EDITOR = "editor"
+GIVEN_BY_US = {"image", *GIVEN_BY_THE_PLAN} - {"generator"}
+
+
+class EditTurnsBlock(SequentialPipelineBlocks):
+    """Runs an editor's blocks once for each prompt, from picture to picture, as the pipeline calls an editor.
+
+    All turns happen at one size, the editor's; the last picture is given the source's. A subclass names the editor's blocks,
+    `block_classes = [FluxKontextAutoBlocks]`; [`around`] takes some that are there.
+    """
+
+    block_names = [EDITOR]
+
+    def __init__(self) -> None:
+        self.block_names = [EDITOR] if self.block_classes else []
+        super().__init__()
+
+    @classmethod
+    def around(cls, blocks: ModularPipelineBlocks) -> EditTurnsBlock:
+        """The block that runs these ones."""
+        return cls.from_blocks_dict({EDITOR: blocks})
+
+    @property
+    def description(self) -> str:
+        return "Runs the editor's blocks once for each prompt of the plan, at one size."
+
+    @property
+    def expected_configs(self) -> list[ConfigSpec]:
+        said = "What the editor is called with unless the caller gives it."
+        return [*super().expected_configs, ConfigSpec(EDITOR_DEFAULTS, {}, said)]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        own = [one for one in self.sub_blocks[EDITOR].inputs if one.name not in GIVEN_BY_US]
+        asked = InputParam(PROMPTS, list, required=True, description=GIVES_PROMPTS.description)
+        return [IMAGE, asked, MAX_PIXELS, *own]
+
+    @property
+    def required_inputs(self) -> list[str]:
+        return [one.name for one in self.inputs if one.required]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        return [GIVES_IMAGES, GIVES_TURN_IMAGES]
+
+    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
+        editor, own, source, references = self.check(components, state)
+        most = state.get("max_pixels")
+        size = working_size(editor, source.size, own, most)
+        generators = None if state.get("generator") is None else [state.get("generator")]
+        current, made = _resized(source, size), []
+        for asked in state.get(PROMPTS):
+            with one_at_a_time(components), not_a_number_raises(editor):
+                made += call_editor(editor, [current], [asked], generators, [references], each=[own])
+            current = _resized(made[-1], current.size)
+        state.set("images", [as_large_as(source, made[-1], None)])
+        state.set("turn_images", made)
+        return components, state
+
+    def check(
+        self, components: ModularPipeline, state: PipelineState
+    ) -> tuple[ModularPipeline, dict[str, Any], Image.Image, list[Image.Image]]:
+        """The editor, its arguments, the picture and its references, if they go together.
+
+        Raises:
+            TypeError, ValueError: If they do not. No model has run then.
+        """
+        editor, arguments = self.editor_of(components), given_to_editor(components, state)
+        source, references = open_picture(state)
+        check_editor(editor, arguments, bool(references), state.get("max_pixels"))
+        (own,) = share_out(editor, arguments, 1)
+        check_values(editor, own)
+        return editor, own, source, references
+
+    def editor_of(self, components: ModularPipeline) -> ModularPipeline:
+        """The editor alone, a pipeline of the same components."""
+        editor = type(components)(blocks=deepcopy(self.sub_blocks[EDITOR]))
+        parts: dict[str, Any] = {name: getattr(components, name) for name in editor.component_names}
+        editor.register_components(**parts)
+        editor.register_to_config(**{one.name: components.config[one.name] for one in editor.blocks.expected_configs})
+        return editor
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
