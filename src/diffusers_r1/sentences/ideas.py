@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..plan import Edit
-from . import things
+from . import things, trades
 from .things import definite, is_plural, with_article
 from .wordings import FORMS
 from .words import Dice
@@ -121,11 +122,14 @@ class Muse:
     Args:
         dice ([`Dice`]): Decides.
         ways (mapping of `str` to `float`): How things are called, `PLAIN_WAYS` or `REFERRING_WAYS`.
+        trade (`str`, defaults to `""`): Whose errands three in four ideas are, one of `TRADES`.
     """
 
-    def __init__(self, dice: Dice, ways: Mapping[str, float]):
+    def __init__(self, dice: Dice, ways: Mapping[str, float], trade: str = ""):
         self.dice = dice
         self.ways = dict(ways)
+        self.trade = trade
+        self.errands: set[int] = set()
         self.nouns: set[str] = set()
         self.forms: set[str] = set()
 
@@ -282,10 +286,50 @@ class Muse:
 
     def _fresh(self) -> Idea:
         """An idea that stands for itself."""
+        if self.trade and self.dice.chance(0.75):
+            return self._errand()
         shares = {form: share for form, share in SHARES.items() if form not in self.forms or form not in ONCE}
         form = self.dice.weighted(shares)
         self.forms.add(form)
         return getattr(self, f"_{form}")()
+
+    def _errand(self) -> Idea:
+        """One of the trade's errands, none of them twice."""
+        errands = trades.ERRANDS[self.trade]
+        left = [number for number in range(len(errands)) if number not in self.errands] or list(range(len(errands)))
+        number = self.dice.pick(left)
+        self.errands.add(number)
+        form, subject, goal, _ = errands[number]
+        drawn = {
+            blank: self._unused(trades.BLANKS[blank.rstrip("2")])
+            for blank in re.findall(r"{(\w+)}", f"{subject} {goal} {' '.join(errands[number][3])}")
+            if blank.rstrip("2") in trades.BLANKS
+        }
+        said, goal = subject.format_map(drawn), goal.format_map(drawn)
+        name = _without_article(said)
+        fills: dict[str, str | tuple[str, ...]] = dict(drawn)
+        if form == "text":
+            fills |= {"q": _quoted(goal), "at": f"at the {subject.split()[0]}"}
+        elif form == "wear":
+            goal = goal if goal == "her" or self.trade == "retouching" else definite(_without_article(goal))
+            fills["o"], goal = goal, f"on {goal.removeprefix('my ')}"
+        elif form in ("replace", "restyle", "crop"):
+            whole, goal = goal, _without_article(goal)
+            fills |= {"g": with_article(whole) if form == "replace" else whole, "g-": goal}
+        new = form in ("add", "wear")
+        own = said != name or new or subject.startswith("{kin}")
+        these = (f"those {name}", f"these {name}") if is_plural(name) else (f"that {name}", f"this {name}")
+        ways_to_say = (said,) if own else (f"the {name}",) * 6 + (name,) * 4 + these + (f"my {name}",)
+        if name == "photo":
+            thing = PHOTO
+        else:
+            pronoun, possessive = ("them", "their") if is_plural(name) else ("it", "its")
+            kind = "readable" if form == "text" else "animal" if form == "pose" else "object"
+            thing = Thing(name, ways_to_say, kind, pronoun, possessive)
+        stays = form not in ("remove", "replace", "crop", "light", "restyle", "background") and thing is not PHOTO
+        return Idea(
+            form, thing, goal, (trades.ways_of(self.trade, number),), fills=fills, left=thing if stays else None
+        )
 
     # One method for each form: draws the subject where none is given, and the goal.
 
@@ -712,6 +756,10 @@ class Muse:
             forms.pop("move", None)
         idea = getattr(self, f"_{self.dice.weighted(forms)}")(thing)
         return replace(idea, link="it") if idea.subject is thing else idea
+
+
+def _without_article(said: str) -> str:
+    return re.sub(r"^(a|an|the|my|some) ", "", said)
 
 
 def _head(noun: str) -> str:

@@ -8,6 +8,7 @@ from itertools import count
 
 from ..plan import Edit
 from .ideas import PLAIN_WAYS, REFERRING_WAYS, Idea, Muse
+from .trades import TRADES
 from .words import Dice
 from .writer import Manner, Writer
 
@@ -53,6 +54,14 @@ _KINDS = {
             pronouns=0.7, sharing=0.7, polite=0.2, keeps=0.3, slips=0.1, chatter=0.45, typos=0.4, loose=0.2, lists=0.15
         ),
     ),
+    "trade": _Kind(
+        {1: 3, 2: 4, 3: 4, 4: 2, 5: 1, 6: 0.5, 8: 0.3},
+        0.2,
+        REFERRING_WAYS,
+        Manner(
+            pronouns=0.7, sharing=0.5, polite=0.15, keeps=0.3, slips=0.08, chatter=0.5, typos=0.2, loose=0.1, lists=0.15
+        ),
+    ),
 }
 KINDS = tuple(_KINDS)
 
@@ -96,7 +105,8 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
             - `"chained"`: 2 to 6 edits that hang together: pronouns, shared verbs, "the van too", things just added;
             - `"referring"`: 1 to 5 edits of things that are told apart by owner, place, looks or comparison, with
               corrections and with things to keep;
-            - `"noisy"`: 1 to 10 edits, all of the above, and chatter, purposes, typos, missing punctuation, lists.
+            - `"noisy"`: 1 to 10 edits, all of the above, and chatter, purposes, typos, missing punctuation, lists;
+            - `"trade"`: 1 to 8 edits as people of one of ten trades put them: "fork out, soup brighter, for the menu".
 
             Left out: drawn from the seed, each equally often.
         wording (`int`, defaults to 0): Another number is another way to say the same: `edits` stay as they are.
@@ -113,8 +123,9 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, not {kind!r}.")
     traits = _KINDS[kind]
     meaning = Dice(f"{seed} {kind}")
-    ideas = Muse(meaning, traits.ways).ideas(meaning.weighted(traits.counts), traits.linked)
-    text, clauses = Writer(Dice(f"{seed} {kind} {wording}"), traits.manner).write(ideas)
+    trade = meaning.pick(TRADES) if kind == "trade" else ""
+    ideas = Muse(meaning, traits.ways, trade).ideas(meaning.weighted(traits.counts), traits.linked)
+    text, clauses = Writer(Dice(f"{seed} {kind} {wording}"), traits.manner, trade).write(ideas)
     order = sorted(range(len(ideas)), key=lambda number: _phase(ideas[number]))
     edits = tuple(idea.edit for idea in ideas)
     return Sentence(kind, text, edits, tuple(ideas[number].request for number in order), _before(ideas), clauses, seed)

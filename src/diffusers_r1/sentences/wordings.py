@@ -757,6 +757,15 @@ KEEPS = (
     "{s} must not change",
     "i like {s} the way it is",
     "do not edit {s}",
+    "hands off {s}",
+    "not {s}!",
+    "careful with {s}",
+    "{s} belongs there",
+    "{s} is not meant",
+    "{s} has to stay",
+    "{s} should survive",
+    "please no changes to {s}",
+    "{s} as it is",
 )
 KEEPS_ALL = (
     "keep everything else the same",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from . import things
 from .ideas import Idea
+from .trades import TALK, WAYS
 from .wordings import (
     CLOSERS,
     KEEPS,
@@ -74,13 +75,17 @@ class Writer:
     Args:
         dice ([`Dice`]): Decides about words, never about meaning: other dice, another wording of the same.
         manner ([`Manner`]): How.
+        trade (`str`, defaults to `""`): Whose talk stands beside the edits.
     """
 
-    def __init__(self, dice: Dice, manner: Manner):
+    def __init__(self, dice: Dice, manner: Manner, trade: str = ""):
         self.dice = dice
         self.manner = manner
         self.terse = dice.chance(manner.terse)
         self.loose = dice.chance(manner.loose)
+        self.openers, self.closers = (OPENERS, CLOSERS)
+        if trade:
+            self.openers, self.closers = OPENERS[:8] + TALK[trade] * 3, CLOSERS[:9] + TALK[trade] * 3
         self.shown: set[str] = set()  # the words of texts, which are never mistyped
 
     def write(self, ideas: Sequence[Idea]) -> tuple[str, tuple[str, ...]]:
@@ -143,7 +148,7 @@ class Writer:
         return Part(text, (full.rstrip("?"),), idea.link)
 
     def _wording(self, idea: Idea) -> str:
-        wordings = WORDINGS[self.dice.pick(idea.wordings)]
+        wordings = (WORDINGS | WAYS)[self.dice.pick(idea.wordings)]
         if self.terse:
             plain = [wording for wording in wordings if wording.split()[0] in TERSE_VERBS]
             return self.dice.pick(plain or wordings)
@@ -256,9 +261,9 @@ class Writer:
             at = self.dice.below(len(texts))
             texts[at] = f"{texts[at]}. {taken_back}"
         if self.dice.chance(self.manner.chatter):
-            texts[0] = f"{self.dice.pick(OPENERS)}{self.dice.pick((', ', '. ', '! ', ' - ', ': '))}{texts[0]}"
+            texts[0] = f"{self.dice.pick(self.openers)}{self.dice.pick((', ', '. ', '! ', ' - ', ': '))}{texts[0]}"
         if self.dice.chance(self.manner.chatter):
-            texts[-1] = f"{texts[-1].rstrip('?')}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(CLOSERS)}"
+            texts[-1] = f"{texts[-1].rstrip('?')}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(self.closers)}"
 
     def _keep(self, ideas: Sequence[Idea]) -> str:
         if self.dice.chance(0.3):
@@ -279,7 +284,7 @@ class Writer:
             texts = [text.rstrip("?") for text in texts]
             joint = self.dice.pick((" ", " and ", ", ", " then "))
             return joint.join(texts)
-        way = self.dice.weighted({"comma": 3, "and": 1.5, "sentences": 3, "mixed": 3, "then": 1, "semicolons": 0.3})
+        way = self.dice.weighted({"comma": 3, "and": 1.5, "sentences": 3, "mixed": 3, "then": 1, "semicolons": 0.5})
         text, ends = texts[0], False
         for number, (each, linked) in enumerate(zip(texts[1:], links[1:]), start=2):
             last = number == len(texts)
