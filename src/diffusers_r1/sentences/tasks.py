@@ -59,7 +59,15 @@ _KINDS = {
         0.2,
         REFERRING_WAYS,
         Manner(
-            pronouns=0.7, sharing=0.5, polite=0.15, keeps=0.3, slips=0.08, chatter=0.5, typos=0.2, loose=0.1, lists=0.15
+            pronouns=0.7,
+            sharing=0.5,
+            polite=0.15,
+            keeps=0.3,
+            slips=0.08,
+            chatter=0.5,
+            typos=0.2,
+            loose=0.1,
+            lists=0.15,
         ),
     ),
 }

@@ -551,16 +551,51 @@ TRADES = tuple(ERRANDS)
 
 # What each trade says beside its edits.
 TALK: dict[str, tuple[str, ...]] = {
-    "retouching": ("hi all", "can someone help me with this one?", "it's our only photo with him", "will tip 15 bucks", "pls no ai faces", "he passed away last spring", "you guys are amazing", "hey everyone", "not urgent"),
-    "product": ("for the shop", "amazon listing", "need it by friday", "kindly do the following", "hero shot", "client notes, round two", "we have six more of these", "the real thing is darker"),
-    "interior": ("what would our living room look like?", "this is our new flat", "just to get an idea", "the landlord allows it", "for the mood board", "we can't decide", "list from the client"),
-    "portrait": ("i still want to look like myself", "linkedin headshot", "for my application", "no beauty filter please", "subtle please", "passport photo", "it's for the agency", "she hates this picture"),
-    "real estate": ("listing goes live tomorrow", "for the brochure", "nothing structural", "the agent asked for this", "front view", "hi team, edits for this house", "keep it honest"),
-    "food": ("for the menu", "it should look tasty", "for our instagram", "the chef is picky", "cookbook page 12", "it looks cold", "shot with a phone, sorry"),
-    "meme": ("lol", "no questions", "make it cursed", "asap lmao", "you know what to do", "for the group chat", "ok so", "it's for a bet"),
-    "document": ("it's a scan", "needed for the tax office", "so that i can print it", "typo of mine", "nothing else of course", "for the archive", "took it with my phone"),
-    "travel": ("honeymoon pic", "it rained all week", "so pretty there", "for a calendar", "our last evening", "it was so crowded", "thank you from brazil", "like it really was"),
-    "restoration": ("taken in 1932", "my great-grandmother's album", "for her 90th birthday", "it hung in the sun for years", "from a slide", "the original is tiny", "god bless", "please no colour if you can't"),
+    "retouching": (
+        "hi all", "can someone help me with this one?", "it's our only photo with {kin}", "will tip 15 bucks", "pls no ai faces",
+        "{kin} passed away last spring", "you guys are amazing", "hey everyone", "not urgent", "{kin} always hated that {worn}",
+        "request", "budget 10 usd", "it is a present for {kin}", "the {who} just walked into our shot",
+    ),
+    "product": (
+        "for the shop", "amazon listing", "need it by friday", "kindly do the following", "hero shot", "client notes, round two",
+        "we have six more {goods}s like that", "the real {goods} is darker", "selling the {goods} next week", "catalogue page",
+        "for now just this", "we want to see the {feature} well",
+    ),
+    "interior": (
+        "what would our living room look like?", "this is our new flat", "just to get an idea", "the landlord allows it",
+        "for the mood board", "we can't decide about the {room}", "list from the client", "it's the room with the {room}",
+        "the {room} came with the house", "sorry it got long",
+    ),
+    "portrait": (
+        "i still want to look like myself", "linkedin headshot", "for my application", "no beauty filter please", "subtle please",
+        "the passport office refused this one", "it's for the agency", "{kin} hates this picture", "like the old jazz covers",
+        "{kin} had a cold that day", "ta",
+    ),
+    "real estate": (
+        "listing goes live tomorrow", "for the brochure", "nothing structural", "the agent asked for this", "front view",
+        "hi team, edits for this house", "keep it honest", "standard package", "the {yard} is new", "we sell in may",
+    ),
+    "food": (
+        "for the menu", "it should look tasty", "for our instagram", "the chef is picky", "cookbook page 12", "it looks cold",
+        "shot with a phone, sorry", "this is our {dish}", "people order the {dish} every day", "insta",
+    ),
+    "meme": (
+        "lol", "no questions", "make it cursed", "asap lmao", "you know what to do", "for the group chat", "ok so", "it's for a bet",
+        "{kin} will hate it", "that {being} looks like my boss", "haha",
+    ),
+    "document": (
+        "it's a scan", "needed for the tax office", "so that i can print it", "typo of mine", "nothing else of course",
+        "for the archive", "took it with my phone", "the {paper} is not mine", "photo from today's meeting",
+    ),
+    "travel": (
+        "honeymoon pic", "it rained all week", "so pretty there", "for a calendar", "our last evening", "it was so crowded",
+        "thank you from brazil", "like it really was", "we waited an hour at the {sight}", "this is the {sight} in june",
+        "{kin} took it",
+    ),
+    "restoration": (
+        "taken in 1932", "{kin}'s album", "for her 90th birthday", "it hung in the sun for years", "from a slide",
+        "the original is tiny", "god bless", "this is {kin} in 1951", "{kin}'s wedding", "so i've been told",
+    ),
 }  # fmt: skip
 
 
@@ -570,5 +605,7 @@ def ways_of(trade: str, number: int) -> str:
 
 
 WAYS = {
-    ways_of(trade, number): ways for trade, errands in ERRANDS.items() for number, (_, _, _, ways) in enumerate(errands)
+    ways_of(trade, number): ways
+    for trade, errands in ERRANDS.items()
+    for number, (_, _, _, ways) in enumerate(errands)
 }

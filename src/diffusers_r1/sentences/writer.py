@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from . import things
 from .ideas import Idea
-from .trades import TALK, WAYS
+from .trades import BLANKS, TALK, WAYS
 from .wordings import (
     CLOSERS,
     KEEPS,
@@ -85,7 +85,10 @@ class Writer:
         self.loose = dice.chance(manner.loose)
         self.openers, self.closers = (OPENERS, CLOSERS)
         if trade:
-            self.openers, self.closers = OPENERS[:8] + TALK[trade] * 3, CLOSERS[:9] + TALK[trade] * 3
+            talk = tuple(
+                line.format_map({blank: dice.pick(words) for blank, words in BLANKS.items()}) for line in TALK[trade]
+            )
+            self.openers, self.closers = OPENERS[:8] + talk * 3, CLOSERS[:9] + talk * 3
         self.shown: set[str] = set()  # the words of texts, which are never mistyped
 
     def write(self, ideas: Sequence[Idea]) -> tuple[str, tuple[str, ...]]:
@@ -263,7 +266,9 @@ class Writer:
         if self.dice.chance(self.manner.chatter):
             texts[0] = f"{self.dice.pick(self.openers)}{self.dice.pick((', ', '. ', '! ', ' - ', ': '))}{texts[0]}"
         if self.dice.chance(self.manner.chatter):
-            texts[-1] = f"{texts[-1].rstrip('?')}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(self.closers)}"
+            texts[-1] = (
+                f"{texts[-1].rstrip('?')}{self.dice.pick((', ', '. ', ' - ', '! '))}{self.dice.pick(self.closers)}"
+            )
 
     def _keep(self, ideas: Sequence[Idea]) -> str:
         if self.dice.chance(0.3):
