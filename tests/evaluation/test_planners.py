@@ -44,11 +44,11 @@ def plan(*edits: Edit, requests: tuple[str, ...] = (), raw: tuple[str, ...] = ()
 
 
 def test_sentences_are_of_every_kind_and_of_the_seeds_for_reporting():
-    rows = read_rows("sentences", limit=8)
+    rows = read_rows("sentences", limit=10)
     assert [row.id.split("-")[0] for row in rows] == [*KINDS, *KINDS]
     assert all(int(row.id.split("-")[1]) >= TEST_SEEDS for row in rows)
     assert all(row.number == len(row.edits) == len(row.requests) for row in rows)
-    assert read_rows("sentences", limit=8) == rows != read_rows("sentences", limit=8, seed=100)
+    assert read_rows("sentences", limit=10) == rows != read_rows("sentences", limit=10, seed=100)
 
 
 def test_reworded_sentences_say_the_same():

@@ -134,7 +134,7 @@ def evaluate_planners(
         output_dir (`str` or `Path`): The run's folder; made if not there.
         benchmarks (sequence of `str`): Among
 
-            - `"sentences"`: the world of sentences, its four kinds in turn, from the seeds kept for reporting;
+            - `"sentences"`: the world of sentences, its five kinds in turn, from the seeds kept for reporting;
             - `"reworded"`: a hundred of them in five wordings each, for the agreement of a planner with itself;
             - `"everyday"`: the hand-written instructions of the package, those for reporting; or `"everyday=FILE"`;
             - `"paraphrases"`: a hundred hand-written ones in five wordings each; or `"paraphrases=FILE"`;
