@@ -165,6 +165,22 @@ def test_another_kind_of_adapter_is_refused_whatever_is_allowed(saved, model, sa
     assert said in refusal(tmp_path, *given)
 
 
+def test_a_run_that_started_from_an_adapter_is_gone_on_with(tmp_path):
+    adapter = tmp_path / "start"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    given = {"model": {"model_name_or_path": str(adapter)}, "rows": {"allow_changes": True}}
+    for rank, said in ((4, "an adapter of rank 4, and this run trains one of 8"), (8, None)):
+        folder = tmp_path / f"run-{rank}"
+        checkpoint = leave_checkpoint(folder, 3, rank=rank)
+        started = start(folder, resume_from_checkpoint="true", **given)
+        if said:
+            assert said in refusal(folder, *started)
+        else:
+            with run_folder(*started) as found:
+                assert found == str(checkpoint)
+
+
 def test_a_base_that_has_changed_is_noticed(run, tmp_path):
     base = tmp_path / "base"
     base.mkdir()

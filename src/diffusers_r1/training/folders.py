@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..names import local
+from ..names import local, resolve
 from ..records import only_one_in, write_whole
 
 
@@ -200,13 +200,21 @@ def _settle(
 
 
 def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
-    path = checkpoint / "adapter_config.json"
-    saved, wanted = path.exists(), model.use_peft
+    saved = _rank(checkpoint)
+    wanted = model.lora_r if model.use_peft else _rank(resolve(model.model_name_or_path))  # an adapter is trained on
+    if (saved is None) != (wanted is None):
+        kinds = {True: "a whole model", False: "a LoRA adapter"}
+        raise ValueError(
+            f"{checkpoint} holds {kinds[saved is None]}, and this run trains {kinds[wanted is None]} (--use_peft)."
+        )
     if saved != wanted:
-        kinds = {True: "a LoRA adapter", False: "a whole model"}
-        raise ValueError(f"{checkpoint} holds {kinds[saved]}, and this run trains {kinds[wanted]} (--use_peft).")
-    if saved and (rank := json.loads(path.read_text(encoding="utf-8"))["r"]) != model.lora_r:
-        raise ValueError(f"{checkpoint} holds an adapter of rank {rank}, and this run trains one of {model.lora_r}.")
+        raise ValueError(f"{checkpoint} holds an adapter of rank {saved}, and this run trains one of {wanted}.")
+
+
+def _rank(folder: Path) -> int | None:
+    """Of the adapter that the folder holds; `None` where it holds a whole model."""
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text(encoding="utf-8"))["r"] if path.exists() else None
 
 
 def _check_identity(checkpoint: Path, now: dict[str, Any], allow_changes: bool) -> None:
