@@ -1,13 +1,16 @@
 import json
+import sys
 
 import pytest
 import tiny_models
 from openai_server import planning
+from PIL import Image
 
 from diffusers_r1 import records
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.commands import main
 from diffusers_r1.evaluation import evaluate_planners
+from diffusers_r1.evaluation.photos import find_photo, open_photo
 from diffusers_r1.evaluation.planners import (
     Row,
     agreement,
@@ -19,7 +22,9 @@ from diffusers_r1.evaluation.planners import (
     split_by_rule,
     with_examples,
 )
+from diffusers_r1.images.reading import load_picture
 from diffusers_r1.plan import Edit, EditPlan
+from diffusers_r1.planners.plans import make_plans
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.sentences import KINDS, TEST_SEEDS
 from diffusers_r1.tags import write_decomposition, write_sequence
@@ -112,6 +117,67 @@ def test_everyday_rows(tmp_path):
     path.write_text(json.dumps(line) + "\n" + json.dumps({**line, "id": "a2", "before": None}))
     first, second = read_rows(f"everyday={path}")
     assert first.edits == (MAN, HAT) and first.before == ((0, 1),) and second.before == ()
+
+
+@pytest.fixture
+def photo_rows(tmp_path):
+    """Two rows about pictures and one about none, as a file."""
+    line = {"trade": "food", "instruction": "no crumbs", "edits": [vars(MAN)], "requests": ["remove them"]}
+    for name, color in (("one.png", "red"), ("two.png", "blue")):
+        Image.new("RGB", (64, 48), color).save(tmp_path / name)
+    lines = [{**line, "id": "a", "picture": "one.png"}, {**line, "id": "b"}, {**line, "id": "c", "picture": "two.png"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_rows_with_photos(photo_rows):
+    rows = read_rows(f"everyday-photos={photo_rows}")
+    assert [(row.id, row.picture) for row in rows] == [
+        ("a", str(photo_rows.parent / "one.png")), ("c", str(photo_rows.parent / "two.png")),
+    ]  # fmt: skip
+    assert [row.picture for row in read_rows(f"everyday={photo_rows}")] == ["", "", ""]
+    assert open_photo(rows[0].picture).getpixel((0, 0)) == (255, 0, 0)
+    (photo_rows.parent / "two.png").unlink()
+    with pytest.raises(ValueError, match="There is no picture .*two.png"):
+        read_rows(f"everyday-photos={photo_rows}")
+
+
+def test_photos_of_the_rows_of_the_package_come_with_other_packages(monkeypatch, tmp_path):
+    """A package of that name that is made here, so that neither the large one nor the network is needed."""
+    monkeypatch.setattr("diffusers_r1.evaluation.photos.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="comes with scikit-.*: pip install scikit-"):
+        read_rows("everyday-photos")
+    monkeypatch.undo()
+    (tmp_path / "skimage").mkdir()
+    (tmp_path / "skimage" / "__init__.py").write_text("")
+    (tmp_path / "skimage" / "data.py").write_text(
+        "import numpy as np\n"
+        "horse = lambda: np.eye(4, dtype=bool)\n"
+        "stereo_motorcycle = lambda: (np.zeros((2, 6, 3), np.uint8), None, None)\n"
+        "def rocket(): raise ModuleNotFoundError('pooch is missing')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "skimage"]:
+        monkeypatch.delitem(sys.modules, name)
+    names = [find_photo(f"skimage.data.{name}", tmp_path) for name in ("horse", "stereo_motorcycle", "rocket")]
+    assert open_photo(names[0]).getpixel((1, 1)) == (255, 255, 255) and open_photo(names[1]).size == (6, 2)
+    with pytest.raises(ValueError, match="skimage.data.rocket cannot be had: pooch is missing"):
+        open_photo(names[2])
+
+
+def test_a_planner_that_sees_is_shown_the_photos(photo_rows, planner, prompts, tmp_path):
+    model, processor = planner
+    save_planner(tmp_path / "seeing", model, processor, prompts)
+    both = ["everyday", "everyday-photos"]
+    evaluate_planners(tmp_path / "run", [f"{name}={photo_rows}" for name in both], [str(tmp_path / "seeing")],
+                      max_new_tokens=12)  # fmt: skip
+    answers = {line["key"]: line["plan"]["raw"] for line in records.read(tmp_path / "run" / "planner_answers.jsonl")}
+    for key, name in (("everyday-photos/a", "one.png"), ("everyday-photos/c", "two.png"), ("everyday/a", None)):
+        image = name and load_picture(photo_rows.parent / name)
+        (alone,) = make_plans(model, processor if name else processor.tokenizer, [image], ["no crumbs"], prompts,
+                              retries=0, max_new_tokens=12)  # fmt: skip
+        assert answers[key] == list(alone.raw)
 
 
 def test_paraphrases_are_a_row_each(tmp_path):
@@ -303,6 +369,16 @@ def test_a_planner_behind_an_address_is_asked_both_questions(tmp_path):
         assert figures["format"]["mean"] == figures["exact"]["mean"] == pytest.approx(2 / 3)
         assert figures["tokens"]["mean"] == pytest.approx((14 + 14 + 7) / 3)
     assert server.url not in (tmp_path / "planners.json").read_text()
+
+
+def test_a_server_is_shown_the_photos(photo_rows, tmp_path):
+    names = [f"everyday={photo_rows}", f"everyday-photos={photo_rows}"]
+    with planning({"no crumbs": (write_decomposition([MAN]), write_sequence(["remove them"]))}) as server:
+        evaluate_planners(tmp_path / "run", names, [server.url], planner_model="m", concurrency=1)
+        bodies = [body for _, _, body in server.requests]
+    assert [b"data:image/" in body for body in bodies] == [False] * 6 + [True] * 4
+    tables = json.loads((tmp_path / "run" / "planners.json").read_text())
+    assert tables["everyday-photos"]["m"]["figures"]["exact"]["mean"] == 1.0
 
 
 def test_a_server_is_asked_for_the_format(tmp_path):

@@ -1,6 +1,6 @@
 """How well does a planner understand what people type? Measured on words alone, against known edits, without a judge.
 
-A planner gets instructions and no pictures, and answers with plans; its answers are kept in the run's folder as they come,
+A planner gets instructions, pictures only where the benchmark has them, and answers with plans; its answers are kept in the run's folder as they come,
 and the same call again goes on where it stopped:
 
     planner_rows.jsonl      the instructions and what is known of their truth
@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, islice
+from itertools import combinations, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from ..planners.remote import RemotePlanner
 from ..prompts import Prompts
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
 from ..tags import read_decomposition, read_sequence, write_decomposition
+from .photos import find_photo, open_photo
 from .report import estimate
 from .runs import digest
 
@@ -39,12 +40,18 @@ if TYPE_CHECKING:
 
 
 ROWS, ANSWERS, REPORT = "planner_rows.jsonl", "planner_answers.jsonl", "planners"
-NAMES = ("sentences", "reworded", "everyday", "paraphrases", "complexbench-edit", "magicbrush-sessions")
+NAMES = (
+    "sentences", "reworded", "everyday", "everyday-photos", "paraphrases", "complexbench-edit", "magicbrush-sessions",
+)  # fmt: skip
 SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
 WORDINGS = 5  # of each of the reworded sentences
 FEW_SHOTS = 3
 EXTRAS = ("few-shot", "constrained")  # NAME+few-shot
-HAND_WRITTEN = {"everyday": "everyday_test.jsonl", "paraphrases": "paraphrases.jsonl"}  # files of the package
+HAND_WRITTEN = {  # files of the package
+    "everyday": "everyday_test.jsonl",
+    "everyday-photos": "everyday_test.jsonl",
+    "paraphrases": "paraphrases.jsonl",
+}
 FIGURES = (
     "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "omitted", "invented", "order", "agreement",
     "seconds", "tokens",
@@ -81,6 +88,7 @@ class Row:
         requests (`tuple` of `str`): The true sub-requests; empty where nobody knows them.
         before (`tuple` of pairs of `int`): Edit i has to come before edit j, counted from 0.
         group (`str`, defaults to `""`): Rows of one group say the same in other words.
+        picture (`str`, defaults to `""`): What [`open_photo`] opens for planners that see.
     """
 
     benchmark: str
@@ -91,6 +99,7 @@ class Row:
     requests: tuple[str, ...] = ()
     before: tuple[tuple[int, int], ...] = ()
     group: str = ""
+    picture: str = ""
 
     @property
     def key(self) -> str:
@@ -137,6 +146,9 @@ def evaluate_planners(
             - `"sentences"`: the world of sentences, its five kinds in turn, from the seeds kept for reporting;
             - `"reworded"`: a hundred of them in five wordings each, for the agreement of a planner with itself;
             - `"everyday"`: the hand-written instructions of the package, those for reporting; or `"everyday=FILE"`;
+            - `"everyday-photos"`: those of them that are about a picture, which planners that see are shown. The
+              pictures come with scikit-image and scikit-learn; or `"everyday-photos=FILE"`, whose rows have a `picture`
+              beside it;
             - `"paraphrases"`: a hundred hand-written ones in five wordings each; or `"paraphrases=FILE"`;
             - `"complexbench-edit=FILE"`: its steps, joined to one sentence; a file or folder of the original layout, or
               a list of rows with `steps` and `edits`. Of most of its goals nothing is known;
@@ -220,6 +232,7 @@ def read_rows(name: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         "sentences": lambda: _sentences(limit or SENTENCES_LIMIT, seed),
         "reworded": lambda: _reworded(limit or 100 * WORDINGS, seed),
         "everyday": lambda: _everyday(_hand_written(source, path)),
+        "everyday-photos": lambda: _with_photos(_hand_written(source, path)),
         "paraphrases": lambda: _paraphrases(_hand_written(source, path)),
         "complexbench-edit": lambda: _complexbench(Path(path), seed),
         "magicbrush-sessions": lambda: _magicbrush(Path(path) if path else None, seed),
@@ -260,6 +273,13 @@ def _everyday(path: Path) -> Iterator[Row]:
         edits = tuple(Edit(**edit) for edit in line["edits"])
         before = tuple((first, second) for first, second in line.get("before") or ())
         yield Row("everyday", str(line["id"]), line["instruction"], len(edits), edits, tuple(line["requests"]), before)
+
+
+def _with_photos(path: Path) -> Iterator[Row]:
+    """The rows of [`_everyday`] that name a `picture`."""
+    for row, line in zip(_everyday(path), records.read(path)):
+        if "picture" in line:
+            yield replace(row, benchmark="everyday-photos", picture=find_photo(line["picture"], path.parent))
 
 
 def _paraphrases(path: Path) -> Iterator[Row]:
@@ -401,7 +421,7 @@ def local(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Planner:
-    """A model loaded here, greedy. One that sees is asked without a picture.
+    """A model loaded here, greedy. One that sees is shown the rows' pictures, where they have one.
 
     Args:
         name (`str`): In tables.
@@ -418,14 +438,15 @@ def local(
         model, processor, prompts = load_planner(source, base=base, dtype=dtype or torch.float32)
         model.to(device or "cpu")
         tokenizer = getattr(processor, "tokenizer", processor)
+        sees = hasattr(processor, "image_processor")
         prompts = with_examples(prompts) if few_shot else prompts
-        rows = iter(rows)
-        while batch := list(islice(rows, batch_size)):
+        for batch, shown in _batches(rows, batch_size, sees):
+            photos = [open_photo(row.picture) if shown else None for row in batch]
             start = time.perf_counter()
             plans = make_plans(
                 model,
-                tokenizer,
-                [None] * len(batch),
+                processor if shown else tokenizer,
+                photos,
                 [row.instruction for row in batch],
                 prompts,
                 retries=0,
@@ -443,10 +464,17 @@ def local(
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens, "dtype": str(dtype)})
 
 
+def _batches(rows: Iterable[Row], size: int, sees: bool) -> Iterator[tuple[list[Row], bool]]:
+    """The rows in their order, and whether the planner is shown their pictures: in one batch all or none."""
+    for shown, together in groupby(rows, key=lambda row: sees and bool(row.picture)):
+        while batch := list(islice(together, size)):
+            yield batch, shown
+
+
 def served(
     name: str, planner: RemotePlanner, few_shot: bool = False, constrained: bool = False, max_new_tokens: int = 512
 ) -> Planner:
-    """A model behind an address, greedy, asked the same two questions without a picture.
+    """A model behind an address, greedy, asked the same two questions, and shown the rows' pictures where they have one.
 
     Args:
         name (`str`): In tables.
@@ -460,7 +488,8 @@ def served(
         from ..planners.plans import to_plan
 
         start = time.perf_counter()
-        conversation = planner.converse([None], [row.instruction], prompts)
+        photo = open_photo(row.picture) if row.picture else None
+        conversation = planner.converse([photo], [row.instruction], prompts)
         (decomposition,) = conversation.decompose(**asked)
         (sequence,) = conversation.sequence(**asked) if read_decomposition(decomposition).edits else ("",)
         counted = [usage.get("completion_tokens") for usage in conversation.usage]
@@ -648,6 +677,7 @@ def _write_rows(folder: Path, rows: Sequence[Row]) -> None:
             "key": row.key, **vars(row), "edits": [vars(edit) for edit in row.edits], "requests": list(row.requests),
             "before": [list(pair) for pair in row.before],
         }  # fmt: skip
+        line = line if row.picture else {name: value for name, value in line.items() if name != "picture"}
         if row.key not in there:
             records.append(folder / ROWS, line)
         elif there[row.key] != line:
