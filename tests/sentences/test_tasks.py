@@ -73,8 +73,13 @@ def test_all_actions_and_some_thousand_subjects():
 
 def test_kinds_hold_what_they_promise():
     by_kind = {kind: [sentence for sentence in MANY if sentence.kind == kind] for kind in KINDS}
-    counts = {"plain": {*range(1, 5)}, "chained": {*range(2, 7)}, "referring": {*range(1, 6)}, "noisy": {*range(1, 11)}}
-    counts["trade"] = {1, 2, 3, 4, 5, 6, 8}
+    counts = {
+        "plain": {*range(1, 5)},
+        "chained": {*range(2, 7)},
+        "referring": {*range(1, 6)},
+        "noisy": {*range(1, 11)},
+        "trade": {1, 2, 3, 4, 5, 6, 8},
+    }
     for kind, sentences in by_kind.items():
         assert {len(sentence.edits) for sentence in sentences} == counts[kind]
 
