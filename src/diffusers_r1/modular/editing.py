@@ -44,7 +44,7 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         super().__init__()
 
     @classmethod
-    def around(cls, blocks: ModularPipelineBlocks) -> EditTurnsBlock:
+    def around(cls, blocks: ModularPipelineBlocks) -> SequentialPipelineBlocks:
         """The block that runs these ones."""
         return cls.from_blocks_dict({EDITOR: blocks})
 
@@ -73,9 +73,10 @@ class EditTurnsBlock(SequentialPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         editor, own, source, references = self.check(components, state)
-        most = state.get("max_pixels")
+        most: Any = state.get("max_pixels")
         size = working_size(editor, source.size, own, most)
-        generators = None if state.get("generator") is None else [state.get("generator")]
+        generator: Any = state.get("generator")
+        generators = None if generator is None else [generator]
         current, made = _resized(source, size), []
         for asked in state.get(PROMPTS):
             with one_at_a_time(components), not_a_number_raises(editor):
@@ -95,7 +96,8 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         """
         editor, arguments = self.editor_of(components), given_to_editor(components, state)
         source, references = open_picture(state)
-        check_editor(editor, arguments, bool(references), state.get("max_pixels"))
+        most: Any = state.get("max_pixels")
+        check_editor(editor, arguments, bool(references), most)
         (own,) = share_out(editor, arguments, 1)
         check_values(editor, own)
         return editor, own, source, references

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers import ModularPipeline, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline import PipelineState
-from diffusers.modular_pipelines.modular_pipeline_utils import InputParam, OutputParam
+from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
 
 from ..belongings import belongings
 from ..editors import asked_of
@@ -91,9 +91,10 @@ class SequenceBlock(PlanningBlock):
             planner, processor = agents.planner, agents.processor
             other = None if agents.sequencer is None else (agents.sequencer, agents.sequencer_processor)
             without_adapter = other is None and belongings(planner).get("sequence_without_adapter", False)
-            asked, said = asked_about(components, state), [state.get(DECOMPOSITION)]
+            asked = asked_about(components, state)
+            said: Any = state.get(DECOMPOSITION)
             plans = sequence_plans(
-                *(other or (planner, processor)), decompositions=said, without_adapter=without_adapter, **asked
+                *(other or (planner, processor)), decompositions=[said], without_adapter=without_adapter, **asked
             )
             (plan,) = make_plans(
                 planner, processor, sequencer=other, sequence_without_adapter=without_adapter, plans=plans, **asked
@@ -106,7 +107,9 @@ class SequenceBlock(PlanningBlock):
 class WritePromptsBlock(PlanningBlock):
     """Writes what the editor is asked, turn by turn, and says what of it its text encoder does not read."""
 
-    expected_components = []
+    @property
+    def expected_components(self) -> list[ComponentSpec]:
+        return []
 
     @property
     def description(self) -> str:
@@ -124,7 +127,8 @@ class WritePromptsBlock(PlanningBlock):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         (plan,) = check_plans(plan_in(state))
-        asked = asked_of(components, plan, state.get("turns"), given_to_editor(components, state))
+        turns: Any = state.get("turns")
+        asked = asked_of(components, plan, turns, given_to_editor(components, state))
         ImageEditR1Pipeline.warn_of_unread([asked])
         state.set(PROMPTS, asked)
         state.set("prompt", plan.prompts("single")[0])
@@ -171,7 +175,7 @@ def asked_about(components: ModularPipeline, state: PipelineState) -> dict[str, 
     """What both agents are asked about, as [`make_plans`] takes it."""
     planner = components.planner
     picture, references = open_picture(state)
-    generator = state.get("generator")
+    generator: Any = state.get("generator")
     return {
         "images": [as_planned_on(planner, picture)],
         "instructions": [state.get("instruction")],
