@@ -78,7 +78,7 @@ setup(
         "diffusers_r1.bundles": [
             f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")
         ],
-        "diffusers_r1.app": ["static/*"],
+        "diffusers_r1.app": ["static/*", "photos/*"],
         "diffusers_r1.sentences": ["data/*.jsonl"],
     },
     install_requires=[

@@ -1,6 +1,7 @@
 """A person uses the page, in a real browser, on a desk and on a phone."""
 
 import importlib.util
+import re
 import threading
 from pathlib import Path
 
@@ -244,7 +245,10 @@ def test_the_page_for_photos_speaks_of_photos_and_says_who_is_asked(opened, phot
     page = opened(photo_page)
     words = page.locator("body").inner_text()
     assert "Photo" in words and "shapes" not in words
-    expect(page.locator("#examples")).to_be_hidden()
+    expect(page.locator("#examples img")).to_have_count(3)
+    assert page.evaluate("[...document.querySelectorAll('#examples img')].every(one => one.naturalWidth >= 400)")
+    choose_example(page)
+    expect(page.locator("#instruction textarea")).to_have_value(re.compile("croissant"))
     costs = page.locator("#costs").inner_text()
     assert f"Plan asks plans at {models.planner[1]} two questions" in costs
     assert f"asks edits at {models.editor[1]} for a picture" in costs

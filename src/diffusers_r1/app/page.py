@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..images import MAX_UPLOAD_PIXELS, to_png
+from ..images import MAX_UPLOAD_PIXELS, load_picture, to_png
 from ..judging import Critic
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -30,6 +30,13 @@ from .uploads import MAX_CHARACTERS, MAX_WAITING
 TITLE = "ImageEdit-R1"
 MAX_FILE_SIZE = 32 * 2**20  # bytes of an upload
 KEPT = 24 * 3600  # seconds that an upload stays on the disk
+
+PHOTOS = Path(__file__).parent / "photos"
+ASKED_OF_PHOTOS = {
+    "coffee.jpg": "make the cup blue and the saucer too, take the spoon away, and put a croissant beside it",
+    "chelsea.jpg": "give the cat green eyes, no, blue ones, and blur the background, but leave her fur alone",
+    "rocket.jpg": 'turn the night into a sunny noon, and write "Bon voyage" across the sky',
+}
 
 INTRODUCTION = (
     "Say in one sentence everything that should change. Read the plan, change it, and only then are pixels touched."
@@ -63,7 +70,7 @@ def make_page(
         pipeline ([`ImageEditR1Pipeline`]): With planner and editor, on its device. A model that is loaded here works on one
             request at a time; one behind an address, on many.
         examples (sequence of `PIL.Image.Image` and `str`, *optional*): Pictures and instructions to try. By default scenes
-            where the models were made for these, and none otherwise.
+            where the models were made for these, and three photos otherwise.
         notice (`str`, *optional*): What everybody should read first. What the models were made for is said in any case.
         max_pixels (`int`, defaults to 2**25): The largest width x height of a picture; a larger one is refused.
         max_waiting (`int`, defaults to 20): How many requests may wait for their turn; one more is refused.
@@ -79,8 +86,9 @@ def make_page(
     if known:
         width, height = known["size"]
         notice = f"{NOT_FOR_PHOTOS.format(**known, width=width, height=height)} {notice}".strip()
-        examples = scenes_examples() if examples is None else examples
-    samples = _as_files(examples or (), service.folder)
+    if examples is None:
+        examples = scenes_examples() if known else photo_examples()
+    samples = _as_files(examples, service.folder)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT)) as page:
         # 1. What is seen
@@ -301,6 +309,11 @@ def scenes_examples() -> list[tuple[Image.Image, str]]:
         sample_task(TEST_SEEDS, "indirect"),
     ]
     return [(task.image, task.instruction) for task in tasks]
+
+
+def photo_examples() -> list[tuple[Image.Image, str]]:
+    """Photos that may be passed on, and what somebody might want of them; where they are from says `photos/NOTICE.md`."""
+    return [(load_picture(PHOTOS / name), instruction) for name, instruction in ASKED_OF_PHOTOS.items()]
 
 
 def launch(
