@@ -16,6 +16,7 @@ SMALL = {
     "best_of_n.py": "--tasks 1 --plans 2 --kinds chained",
     "constrained_planning.py": "--tasks 2 --batch_size 2 --vocabulary 2000",
     "edit_dataset_speed.py": "--editors 1 --rows 4 --shard_size 2 --rounds 1 --steps 1",
+    "first_hour.py": "--only key",
     "grpo_speed.py": "photo --small",
     "import_time.py": "",
     "large_photo.py": "--size 600 400",

@@ -1,30 +1,21 @@
 """The commands of docs/first_hour.md, typed as they stand there; only the servers' addresses are others."""
 
 import os
-import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from openai_server import REQUESTS, editor_reply, planner_replies, scripted
+from first_hour import two_servers, typed
+from openai_server import REQUESTS
 from PIL import Image
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "first_hour.md"
-LIST = {"object": "list", "data": [{"id": "the only one"}]}
 
 
 @pytest.fixture
 def servers():
-    import json
-
-    with scripted((200, planner_replies, {})) as planner, scripted((200, editor_reply, {})) as editor:
-        for server in (planner, editor):
-            server.files["/v1/models"] = json.dumps(LIST).encode()
-        yield planner, editor
+    with two_servers() as servers:
+        yield servers
 
 
 @pytest.fixture
@@ -35,17 +26,6 @@ def desk(tmp_path):
     for name in ("photo.jpg", *(f"photos/{number:02}.jpg" for number in range(20))):
         picture.save(tmp_path / name, quality=95)
     return tmp_path
-
-
-def typed(heading: str, servers) -> list[str]:
-    """The commands under a heading."""
-    section = PAGE.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
-    lines = re.search(r"```sh\n(.*?)```", section, flags=re.DOTALL)[1]
-    for number, server in enumerate(servers):
-        lines = lines.replace(f"http://localhost:800{number}/v1", server.url)
-    return [
-        re.sub(r"(^|\s)diffusers-r1 ", rf'\1"{sys.executable}" -m diffusers_r1 ', line) for line in lines.splitlines()
-    ]
 
 
 def run(command: str, desk: Path) -> subprocess.CompletedProcess:
