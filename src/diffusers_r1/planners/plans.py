@@ -95,7 +95,7 @@ def make_plans(
             sequences = conversation.sequence(**settings)
         return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
 
-    loaded = [one for one in (model, *(sequencer or ())[:1]) if not isinstance(one, RemotePlanner)]
+    loaded = _loaded_here(model, *(sequencer or ())[:1])
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
     first = sampling if num_plans > 1 else generation
     with _one_at_a_time(loaded):
@@ -132,7 +132,7 @@ def decompose(
     Takes what [`sequence_plans`] takes, and raises as it does.
     """
     shown_too = references or [()] * len(images)
-    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []):
+    with _one_at_a_time(_loaded_here(model)):
         conversation = _conversation(model, processor, images, instructions, prompts, shown_too, seed, device)
         return conversation.decompose(**generation)
 
@@ -165,7 +165,7 @@ def sequence_plans(
     if not any(read_decomposition(text).edits for text in decompositions):
         return [to_plan(*texts, "") for texts in zip(instructions, decompositions)]
     shown_too = references or [()] * len(images)
-    with _one_at_a_time([model] if not isinstance(model, RemotePlanner) else []), _without(model, without_adapter):
+    with _one_at_a_time(_loaded_here(model)), _without(model, without_adapter):
         conversation = _conversation(model, processor, images, instructions, prompts, shown_too, seed, device)
         sequences = conversation.sequence(decompositions, **generation)
     return [to_plan(*texts) for texts in zip(instructions, decompositions, sequences)]
@@ -200,6 +200,10 @@ def _without(model: Any, adapter: bool = True) -> AbstractContextManager:
     from .adapters import adapters_off
 
     return adapters_off(model)
+
+
+def _loaded_here(*models: PreTrainedModel | RemotePlanner) -> list[PreTrainedModel]:
+    return [model for model in models if not isinstance(model, RemotePlanner)]
 
 
 def _one_at_a_time(loaded: Sequence[PreTrainedModel]) -> AbstractContextManager:

@@ -66,6 +66,7 @@ class Part:
 
 
 SUBJECTS = {"them": "they", "him": "he", "her": "she"}
+ALL_WORDINGS = WORDINGS | WAYS
 TERSE_VERBS = ("change", "remove", "delete", "add", "replace", "make", "turn", "crop", "move", "put", "let", "have")
 
 
@@ -151,7 +152,7 @@ class Writer:
         return Part(text, (full.rstrip("?"),), idea.link)
 
     def _wording(self, idea: Idea) -> str:
-        wordings = (WORDINGS | WAYS)[self.dice.pick(idea.wordings)]
+        wordings = ALL_WORDINGS[self.dice.pick(idea.wordings)]
         if self.terse:
             plain = [wording for wording in wordings if wording.split()[0] in TERSE_VERBS]
             return self.dice.pick(plain or wordings)

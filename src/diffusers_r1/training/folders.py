@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..names import local, resolve
+from ..names import ADAPTER_INDEX, local, resolve
 from ..records import only_one_in, write_whole
 
 
@@ -213,7 +213,7 @@ def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
 
 def _rank(folder: Path) -> int | None:
     """Of the adapter that the folder holds; `None` where it holds a whole model."""
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_INDEX
     return json.loads(path.read_text(encoding="utf-8"))["r"] if path.exists() else None
 
 
