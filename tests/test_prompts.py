@@ -1,8 +1,13 @@
 import json
 
 import pytest
+import tiny_models
 
-from diffusers_r1.prompts import Prompts
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.belongings import set_belongings
+from diffusers_r1.bundles.planners import load_planner
+from diffusers_r1.planners.remote import RemotePlanner
+from diffusers_r1.prompts import PHOTO_EXAMPLES, Prompts, prompts_of
 from diffusers_r1.tags import ESCAPES
 
 
@@ -53,3 +58,22 @@ def test_the_two_turns():
     second = prompts.second_turn(first, "answer")
     assert second[:2] == first and [message["role"] for message in second[2:]] == ["assistant", "user"]
     assert [message["content"][0]["text"] for message in second[2:]] == ["answer", "in order"]
+
+
+@pytest.mark.parametrize("parameters, shown", [(999_999_999, 0), (3_000_000_000, len(PHOTO_EXAMPLES))])
+def test_a_large_planner_that_nobody_trained_is_shown_examples(parameters, shown):
+    planner, _ = tiny_models.tiny_text_planner()
+    assert prompts_of(planner) == Prompts()
+    planner.num_parameters = lambda: parameters
+    assert len(prompts_of(planner).examples) == shown
+    assert prompts_of(planner, examples=()) == Prompts()
+    set_belongings(planner, prompts=Prompts(system="asked so").to_dict())
+    assert prompts_of(planner) == Prompts(system="asked so")
+
+
+def test_a_planner_behind_an_address_is_shown_examples_whoever_asks(tmp_path):
+    planner = RemotePlanner("http://localhost:1/v1", "eyes")
+    assert ImageEditR1Pipeline(planner, None, None).prompts == Prompts(examples=PHOTO_EXAMPLES)
+    planner.save_pretrained(tmp_path)
+    assert load_planner(tmp_path)[2] == Prompts(examples=PHOTO_EXAMPLES)
+    planner.close()

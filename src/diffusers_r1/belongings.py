@@ -45,7 +45,7 @@ def belongings(component: Any) -> dict[str, Any]:
 
 
 def belongings_in(file: Path) -> dict[str, Any]:
-    """What [`belongings`] are of the component whose `config.json` or `model_index.json` this is, before it is loaded."""
+    """What [`~belongings.belongings`] are of the component whose `config.json` or `model_index.json` this is, before it is loaded."""
     return _read(schema.read_file(file, dict[str, Any]).get(_KEY) if file.is_file() else None, file)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import records, schema
+from .belongings import belongings
 from .plan import Edit, EditPlan
 from .tags import write_decomposition, write_sequence
 
@@ -218,3 +219,24 @@ PHOTO_EXAMPLES = (
         ["brighten the room to daylight", "replace the floor lamp beside the sofa with a vase of tulips"],
     ),
 )
+# From about this many parameters on, a model that was trained for something else does as worked examples show.
+FOLLOWS_EXAMPLES = 1_000_000_000
+
+
+def prompts_of(planner: Any, examples: Sequence[Example] = PHOTO_EXAMPLES) -> Prompts:
+    """The words in which a planner is asked: those that are kept with it.
+
+    Where none are, nobody has trained it for this. It is asked in the default words then, and shown `examples` first,
+    unless it is too small to learn from them; of a model behind an address nobody knows how large it is.
+    """
+    kept = belongings(planner).get("prompts")
+    if kept is not None:
+        return Prompts.from_dict(kept, "the planner's prompts")
+    return Prompts(examples=tuple(examples) if _follows_examples(planner) else ())
+
+
+def _follows_examples(planner: Any) -> bool:
+    if planner is None:
+        return False
+    is_here = hasattr(planner, "num_parameters")
+    return not is_here or planner.num_parameters() >= FOLLOWS_EXAMPLES

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from first_hour import two_servers, typed
@@ -86,7 +87,8 @@ def test_from_an_assistant(start, picture):
                 instruction = "match the coat to the car, and lose the man behind it"
                 return await client.call_tool("plan_and_edit", {"image": image, "instruction": instruction})
 
-    result = asyncio.run(asyncio.wait_for(talk(), 300))
+    with ThreadPoolExecutor(1) as apart:  # the browser of this file keeps an event loop in this thread
+        result = apart.submit(asyncio.run, asyncio.wait_for(talk(), 300)).result()
     assert not result.isError
     assert any(one.type == "image" for one in result.content)
     assert any(one.type == "text" and REQUESTS[0] in one.text for one in result.content)

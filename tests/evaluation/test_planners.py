@@ -20,12 +20,10 @@ from diffusers_r1.evaluation.planners import (
     order,
     read_rows,
     split_by_rule,
-    with_examples,
 )
 from diffusers_r1.images.reading import load_picture
 from diffusers_r1.plan import Edit, EditPlan
 from diffusers_r1.planners.plans import make_plans
-from diffusers_r1.prompts import Prompts
 from diffusers_r1.sentences import KINDS, TEST_SEEDS
 from diffusers_r1.tags import write_decomposition, write_sequence
 
@@ -283,12 +281,6 @@ def test_the_rule_knows_commas_and_verbs():
         Edit("crop", "it", "changed"),
     )
     assert split_by_rule("...").edits == ()
-
-
-def test_examples_come_before_the_question():
-    text = with_examples(Prompts()).first_turn("INSTRUCTION")[0]["content"][0]["text"]
-    assert text.count("<action>") == 4 and text.endswith("Instruction: INSTRUCTION")
-    assert with_examples(Prompts(decompose="{instruction}")).decompose.endswith("\n\n{instruction}")
 
 
 # A run

@@ -232,6 +232,39 @@ def share() -> dict[str, object]:
     }
 
 
+def blocks() -> dict[str, object]:
+    """Upload planning blocks in front of an editor's; load them as diffusers alone does, elsewhere and without the folder."""
+    import shutil
+
+    import numpy as np
+    import tiny_models
+    import torch
+    from diffusers import ModularPipeline
+
+    from diffusers_r1 import ImageEditR1Pipeline
+    from diffusers_r1.modular import as_modular, save_modular
+    from diffusers_r1.scenes import sample_task
+
+    pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", editor=tiny_models.tiny_kontext_modular())
+    save_modular(as_modular(pipe), "blocks", repo_id="somebody/blocks")
+    shutil.rmtree("blocks")
+    loaded = ModularPipeline.from_pretrained("somebody/blocks", trust_remote_code=True, cache_dir="modular")
+    loaded.load_components(cache_dir="modular")
+    task = sample_task(0, "complex")
+    settings = {"num_inference_steps": 2, "height": 64, "width": 64}
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(1)
+
+    own = pipe(task.image, task.instruction, generator=seeded(), **settings)
+    state = loaded(image=task.image, instruction=task.instruction, generator=seeded(), **settings)
+    return {
+        "plans": [own.plans[0].to_dict(), state.get("plan").to_dict()],
+        "right": own.plans[0].requests == task.sub_requests,
+        "same pixels": bool(np.array_equal(np.asarray(own.images[0]), np.asarray(state.get("images")[0]))),
+    }
+
+
 def names() -> dict[str, object]:
     """Push a planner, a bundle and an editor with adapters, twice each; load them by name and revision, and from folders."""
     import numpy as np
@@ -537,6 +570,22 @@ def test_an_adapter_and_the_bundle_that_shares_its_base(client):
     ]
 
 
+def test_modular_blocks_come_back_from_a_repository(hub, client):
+    found = client.run("blocks")
+    files = hub.files("somebody/blocks")
+    assert {
+        "README.md",
+        "block.py",
+        "modular_config.json",
+        "modular_model_index.json",
+        "mellon_pipeline_config.json",
+    } <= set(files)
+    assert b"somebody/blocks" in files["README.md"] and b"somebody/blocks" in files["modular_model_index.json"]
+    assert str(client.folder).encode() not in b"".join(data for name, data in files.items() if name.endswith(".json"))
+    own, loaded = found["plans"]
+    assert own == loaded and found["right"] and found["same pixels"]
+
+
 # By which name
 # -------------
 
@@ -574,5 +623,5 @@ def test_the_name_of_an_editor_is_checked_wherever_it_is(named):
 
 
 if __name__ == "__main__":
-    verbs = {"names": names, "push": push, "push_again": push_again, "share": share, "load": load}
+    verbs = {"blocks": blocks, "names": names, "push": push, "push_again": push_again, "share": share, "load": load}
     print(json.dumps(verbs[sys.argv[1]]()))

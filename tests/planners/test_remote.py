@@ -80,7 +80,7 @@ def server():
 
 
 def remote(server, **settings) -> RemotePlanner:
-    OPEN.append(RemotePlanner(server.url, "m", **{"timeout": 0.3, "max_retries": 2, **settings}))
+    OPEN.append(RemotePlanner(server.url, "m", **{"timeout": 10, "max_retries": 2, **settings}))
     return OPEN[-1]
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_asked_for_again_and_then_falls_back_as_a_local_p
 @pytest.mark.parametrize("name", PASSING_FAULTS)
 def test_a_fault_that_passes_costs_no_plan(name):
     with scripted(RIGHT, PASSING_FAULTS[name], RIGHT) as server:
-        assert plans(remote(server, concurrency=1), 2) == [plan_of(text) for text in INSTRUCTIONS[:2]]
+        assert plans(remote(server, concurrency=1, timeout=0.3), 2) == [plan_of(text) for text in INSTRUCTIONS[:2]]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
@@ -150,7 +150,7 @@ def test_many_conversations_are_held_at_once():
 
     pictures, texts = [PICTURES[0]] * 12, [f"paint the thing {n}" for n in range(12)]
     with scripted((200, late, {})) as server:
-        planner = remote(server, concurrency=6, timeout=10)
+        planner = remote(server, concurrency=6)
         assert make_plans(planner, None, pictures, texts, WORDS) == [plan_of(text) for text in texts]
     assert 4 <= most[0] <= 6
 

@@ -14,7 +14,7 @@ from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, res
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
 from ..planners.remote import RemotePlanner
 from ..prompts import FILE_NAME as PROMPTS_FILE
-from ..prompts import PHOTO_EXAMPLES, Prompts
+from ..prompts import Prompts, prompts_of
 
 
 if TYPE_CHECKING:  # a planner behind an address needs no torch
@@ -45,9 +45,7 @@ def load_planner(
 
     Returns:
         `tuple`: the model, in evaluation mode, or the [`RemotePlanner`]; its processor, its tokenizer where it sees no
-        pictures, `None` at an address; its prompts, the default ones where none were saved with it. At an address these
-        hold worked examples, since nobody knows what that model was trained for. The model keeps its prompts: a pipeline
-        made of it asks in these words.
+        pictures, `None` at an address; the words in which a pipeline made of it asks, see [`~prompts.prompts_of`].
 
     Raises:
         OSError: If nothing has that name.
@@ -58,7 +56,7 @@ def load_planner(
         raise ValueError(f"`base` goes with a LoRA adapter; {name} is an address.")
     if is_address(name):
         kwargs.pop("dtype", None)  # of weights, which the server has
-        loaded = RemotePlanner(str(name), model_name, **kwargs), None, Prompts(examples=PHOTO_EXAMPLES)
+        loaded = RemotePlanner(str(name), model_name, **kwargs), None, None
     elif model_name is not None:
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
@@ -67,9 +65,10 @@ def load_planner(
         if base is not None and not (folder / ADAPTER_INDEX).is_file():
             raise ValueError(f"`base` goes with a LoRA adapter; {name} is none.")
         loaded = _load_from(folder, kwargs, [], base)
-    model, processor, prompts = loaded
-    set_belongings(model, prompts=prompts.to_dict())
-    return model, processor, prompts
+    model, processor, saved = loaded
+    if saved is not None:
+        set_belongings(model, prompts=saved.to_dict())
+    return model, processor, prompts_of(model)
 
 
 def load_agents(
@@ -88,7 +87,7 @@ def load_agents(
 
 def _load_from(
     folder: Path, settings: dict[str, Any], adapters: list[Path], given_base: str | Path | None = None
-) -> tuple[Any, Any, Prompts]:
+) -> tuple[Any, Any, Prompts | None]:
     """`adapters` are those that led to this folder, each naming the next as its base."""
     if (folder / ADAPTER_INDEX).is_file():
         if folder.resolve() in adapters:
@@ -125,7 +124,7 @@ def _resolve_base(adapter: Path, given: str | Path | None) -> Path:
         ) from error
 
 
-def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts]:
+def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts | None]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -144,15 +143,15 @@ def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompt
     return model, AutoProcessor.from_pretrained(folder) if has_processor else None, _prompts_in(folder, model)
 
 
-def _prompts_in(folder: Path, model: Any) -> Prompts:
-    """What `prompts.json` says, or else the model's own config; the default prompts where neither says anything."""
+def _prompts_in(folder: Path, model: Any) -> Prompts | None:
+    """What `prompts.json` says, or else the model's own config."""
+    if (folder / PROMPTS_FILE).is_file():
+        return Prompts.load(folder)
     kept = belongings(model).get("prompts")
-    if kept and not (folder / PROMPTS_FILE).is_file():
-        return Prompts.from_dict(kept, str(folder / "config.json"))
-    return Prompts.load(folder)
+    return None if kept is None else Prompts.from_dict(kept, str(folder / "config.json"))
 
 
-def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts]:
+def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts | None]:
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
     kinds = {

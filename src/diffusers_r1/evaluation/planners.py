@@ -27,9 +27,9 @@ from ..matching import action_f1, exact, multiset_f1, normalize, soft_f1
 from ..names import is_address
 from ..plan import Edit, EditPlan
 from ..planners.remote import RemotePlanner
-from ..prompts import Prompts
+from ..prompts import PHOTO_EXAMPLES, Prompts, prompts_of
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
-from ..tags import read_decomposition, read_sequence, write_decomposition
+from ..tags import read_decomposition, read_sequence
 from .photos import find_photo, open_photo
 from .report import estimate
 from .runs import digest
@@ -45,7 +45,6 @@ NAMES = (
 )  # fmt: skip
 SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
 WORDINGS = 5  # of each of the reworded sentences
-FEW_SHOTS = 3
 EXTRAS = ("few-shot", "constrained")  # NAME+few-shot
 HAND_WRITTEN = {  # files of the package
     "everyday": "everyday_test.jsonl",
@@ -156,7 +155,7 @@ def evaluate_planners(
               Only their number is known.
         planners (sequence of `str`): Among `"rule"` (a splitter that knows commas and verbs), `"truth"`, and names that
             [`load_planner`] takes, addresses too: what is behind one is called by its model's name. `NAME+few-shot`
-            shows three examples first, `NAME+constrained` lets it write nothing but the declared format; both can be
+            shows the worked examples that ship first, which others are asked without, `NAME+constrained` lets it write nothing but the declared format; both can be
             put together.
         limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
@@ -435,11 +434,12 @@ def local(
         from ..bundles.planners import load_planner
         from ..planners.plans import make_plans
 
-        model, processor, prompts = load_planner(source, base=base, dtype=dtype or torch.float32)
+        model, processor, _ = load_planner(source, base=base, dtype=dtype or torch.float32)
         model.to(device or "cpu")
         tokenizer = getattr(processor, "tokenizer", processor)
         sees = hasattr(processor, "image_processor")
-        prompts = with_examples(prompts) if few_shot else prompts
+        prompts = prompts_of(model, examples=())
+        prompts = replace(prompts, examples=PHOTO_EXAMPLES) if few_shot else prompts
         for batch, shown in _batches(rows, batch_size, sees):
             photos = [open_photo(row.picture) if shown else None for row in batch]
             start = time.perf_counter()
@@ -481,7 +481,7 @@ def served(
         planner ([`RemotePlanner`]): Where, and which model.
         few_shot, constrained, max_new_tokens: See [`evaluate_planners`].
     """
-    prompts = with_examples(Prompts()) if few_shot else Prompts()
+    prompts = Prompts(examples=PHOTO_EXAMPLES if few_shot else ())
     asked = {"max_new_tokens": max_new_tokens, "constrained": constrained}
 
     def ask(row: Row) -> tuple[EditPlan, float, int | None]:
@@ -504,19 +504,6 @@ def served(
 
     settings = {"model": planner.model, "few_shot": few_shot, "constrained": constrained}
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens})
-
-
-def with_examples(prompts: Prompts) -> Prompts:
-    """The prompts with three examples of the world of sentences before the first question."""
-    shown = []
-    for seed in range(FEW_SHOTS):
-        sentence = sample_sentence(seed, KINDS[seed % len(KINDS)])
-        answer = write_decomposition(sentence.edits, sentence.reasoning)
-        shown.append(f"Instruction: {sentence.instruction}\n{answer}")
-    said, there, after = prompts.decompose.rpartition("Instruction: {instruction}")
-    if not there:
-        said, there, after = "", prompts.decompose, ""
-    return replace(prompts, decompose=f"{said}Examples:\n" + "\n\n".join(shown) + f"\n\n{there}{after}")
 
 
 # Figures

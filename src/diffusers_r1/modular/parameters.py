@@ -14,11 +14,9 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, In
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..belongings import belongings
 from ..editors import Asked
 from ..images import load_samples
 from ..plan import EditPlan
-from ..prompts import Prompts
 
 
 PACKAGE = "diffusers-r1"
@@ -137,11 +135,6 @@ def plan_in(state: PipelineState) -> EditPlan | None:
     """The plan that was given or made; a `ValueError` says what is wrong with one that was written as a `dict`."""
     plan = state.get("plan")
     return EditPlan.from_dict(plan) if isinstance(plan, Mapping) else plan
-
-
-def prompts_of(planner: Any) -> Prompts:
-    """The words in which a planner is asked."""
-    return Prompts.from_dict(belongings(planner).get("prompts", {}), "the planner's prompts")
 
 
 def given_to_editor(components: ModularPipeline, state: PipelineState) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..pipelines.call import as_planned_on, check_agents
 from ..pipelines.checks import check_either, check_generation, check_plans, check_texts, check_turns
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.plans import decompose, make_plans, sequence_plans
+from ..prompts import prompts_of
 from .editing import EditTurnsBlock
 from .parameters import (
     DECOMPOSITION,
@@ -33,7 +34,6 @@ from .parameters import (
     given_to_editor,
     open_picture,
     plan_in,
-    prompts_of,
 )
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from ..records import write_whole
 from .editing import EDITOR, EditTurnsBlock
 from .parameters import AGENTS, EDITOR_DEFAULTS, PACKAGE
 from .planning import ImageEditR1Blocks
@@ -154,7 +155,7 @@ def save_modular(
     ).save(folder)
     title = source.rpartition("/")[2]
     card = CARD.format(title=title, editor=type(pipeline).__name__, source=source)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "README.md", card)
     if repo_id is not None:
         api = HfApi(token=token)
         made = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -169,7 +170,7 @@ def write_blocks(folder: Path, editor: type[ModularPipelineBlocks]) -> ModularPi
         package=PACKAGE, module=editor.__module__, editor=editor.__name__, name=name, description=description
     )
     path = folder / BLOCKS_FILE
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -212,4 +213,4 @@ def _complete_index(
     for entry in index.values():
         if isinstance(entry, list) and entry[-1]["pretrained_model_name_or_path"] == str(folder):
             entry[-1]["pretrained_model_name_or_path"] = repo_id or str(folder)
-    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(index, indent=2, sort_keys=True) + "\n")

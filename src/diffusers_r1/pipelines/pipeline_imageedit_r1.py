@@ -22,7 +22,7 @@ from ..judging import Critic
 from ..plan import EditPlan, Fault, FaultKind, Turns, describe_faults
 from ..planners.plans import is_to_be_asked_again, make_plans
 from ..planners.remote import RemotePlanner
-from ..prompts import Prompts
+from ..prompts import Prompts, prompts_of
 from ..remote_editor import RemoteEditor
 from .call import (
     MAX_BATCH,
@@ -117,8 +117,8 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
     @property
     def prompts(self) -> Prompts:
-        """The words in which the planner is asked. They are kept with the planner."""
-        return Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
+        """The words in which the planner is asked; kept with the planner, see [`~prompts.prompts_of`]."""
+        return prompts_of(self.planner)
 
     @prompts.setter
     def prompts(self, prompts: Prompts) -> None:

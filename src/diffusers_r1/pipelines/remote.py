@@ -13,7 +13,7 @@ from ..images import load_picture
 from ..plan import EditPlan, Turns
 from ..planners.plans import make_plans
 from ..planners.remote import RemotePlanner, request_fields
-from ..prompts import Prompts
+from ..prompts import prompts_of
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .checked import PlanCall
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
@@ -116,13 +116,12 @@ class RemotePipeline:
 
     def plan_checked(self, call: PlanCall) -> list[EditPlan]:
         """Plan what `check_planning` has checked; raises as `plan` does."""
-        prompts = Prompts.from_dict(belongings(self.planner).get("prompts", {}), "the planner's prompts")
         return make_plans(
             self.planner,
             None,
             call.images,
             call.instructions,
-            prompts,
+            prompts_of(self.planner),
             seed=call.seed,
             references=call.references,
             **call.settings,

@@ -45,7 +45,7 @@ class RemotePlanner(RemoteModel):
 
     Example:
         >>> planner = RemotePlanner("http://localhost:8000/v1", "Qwen/Qwen2.5-VL-7B-Instruct")  # doctest: +SKIP
-        >>> pipe = ImageEditR1Pipeline(planner=planner, editor=editor, prompts=Prompts(examples=PHOTO_EXAMPLES))  # doctest: +SKIP
+        >>> pipe = ImageEditR1Pipeline(planner=planner, editor=editor)  # doctest: +SKIP
     """
 
     config_name = CONFIG_NAME

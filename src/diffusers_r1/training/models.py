@@ -13,7 +13,7 @@ from ..bundles.planners import base_of, load_planner
 from ..names import resolve
 from ..planners.adapters import has_adapter
 from ..planners.control_tokens import control_token_ids
-from ..prompts import Prompts
+from ..prompts import Prompts, prompts_of
 
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def load_trainable(
     options.update(training.model_init_kwargs or {})
     given = {name: value for name, value in options.items() if value is not None}
     training.model_init_kwargs = None  # the trainer gets a model, not a name
-    planner, processor, prompts = load_planner(base, **given)
+    planner, processor, _ = load_planner(base, **given)
+    prompts = prompts_of(planner, examples=())  # what training teaches need not be shown with every question
     if is_adapter:
         from peft import PeftModel
 
