@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusers_r1.names import resolve, shipped
+from diffusers_r1.names import only_configs, resolve, shipped
 
 
 COMMIT = "7e27bd9f95328f0f3b08261d1252705110c806f8"
@@ -33,3 +33,14 @@ def test_a_name_that_nothing_has_is_refused_with_those_that_are_there():
     with pytest.raises(OSError, match="neither a folder nor a bundle") as error:
         resolve("imageedit-r1-scene")
     assert shipped() and all(name in str(error.value) for name in shipped())
+
+
+def test_configs_alone_come_without_weights(tmp_path):
+    files = [
+        "model_index.json",
+        "planner/config.json",
+        "planner/model.safetensors",
+        "editor/unet/config.json",
+        "x.bin",
+    ]
+    assert only_configs(tmp_path, files) == ["model_index.json", "planner/config.json", "editor/unet/config.json"]

@@ -54,6 +54,11 @@ def only_indexes(folder: Path, files: list[str]) -> list[str]:
     return [file for file in files if file.rpartition("/")[2] == PIPELINE_INDEX]
 
 
+def only_configs(folder: Path, files: list[str]) -> list[str]:
+    """For `resolve`: of a repository nothing but what its parts say of themselves, without weights."""
+    return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, "config.json")]
+
+
 def resolve(
     name: str | Path,
     choose: Callable[[Path, list[str]], Iterable[str]] | None = None,

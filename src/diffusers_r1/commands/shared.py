@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..belongings import belongings_in, not_made_for
 from ..bundles import AGENTS
-from ..names import PIPELINE_INDEX, is_address, local
+from ..names import PIPELINE_INDEX, is_address, only_configs, resolve
 from . import placing, quantizing
 from .progress import set_log_level
 
@@ -213,8 +213,7 @@ def load_pipeline(
     Args:
         args (`argparse.Namespace`): Parsed.
         planning, editing (`bool`): What it is for; other parts are neither downloaded nor loaded.
-        picture (`PIL.Image.Image`, *optional*): Where the folders on this machine say that their models were made for
-            others, that is said before they are loaded.
+        picture (`PIL.Image.Image`, *optional*): Where models were made for others, that is said before they are loaded.
 
     Raises:
         UsageError: If there is no such device, pipeline or part.
@@ -238,6 +237,7 @@ def load_pipeline(
         device = placing.find_device(args.device)
         placing.check_placing(args, device)
         quantizing.check_quantizing(_quantize(args), device)
+    with naming():
         warning = "" if picture is None else _other_pictures(args, planning, editing, picture.size)
     if warning:
         logger.warning(warning)
@@ -256,20 +256,18 @@ def load_pipeline(
 
 
 def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, size: tuple[int, int]) -> str:
-    """What is to be said of a picture of this size by what lies on this machine; empty where it fits or nothing is known.
+    """What is to be said of a picture of this size, read from the models' configs alone; empty where it fits.
 
     Raises:
+        OSError: If there is no such model.
         ValueError: If a file is not what it should be; the message names it.
     """
-    bundle = local(args.model or SCENES)
     for name, used, index in (("planner", planning, "config.json"), ("editor", editing, PIPELINE_INDEX)):
         part = getattr(args, name, None)
-        folder = bundle and bundle / name if part is None else local(part)
-        if (
-            used
-            and folder
-            and (words := not_made_for(name, belongings_in(folder / index).get("made_for", {}), [size]))
-        ):
+        if not used or is_address(part):
+            continue
+        folder = resolve(args.model or SCENES, only_configs) / name if part is None else resolve(part, only_configs)
+        if words := not_made_for(name, belongings_in(folder / index).get("made_for", {}), [size]):
             return words
     return ""
 

@@ -189,10 +189,10 @@ def load_rows(
             )
         return _made(name, split or "train", limit, seed or 0, path)
     known = SOURCES.get(name) or next((source for source in SOURCES.values() if source.path == name), _ANY)
-    where = str(path or known.path or name)
-    dataset = _open(where, split, known.split, options)
-    beside = str(Path(where).parent) if Path(where).is_file() else where
-    return _read(name, beside, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
+    location = str(path or known.path or name)
+    dataset = _open(location, split, known.split, options)
+    folder = str(Path(location).parent) if Path(location).is_file() else location
+    return _read(name, folder, dataset, known, columns or {}, on_bad_row, limit, seed, measured)
 
 
 def is_made(name: str) -> bool:
@@ -200,7 +200,7 @@ def is_made(name: str) -> bool:
     return name.partition(":")[0] in WORLDS
 
 
-def _open(where: str, split: str | None, default: str, options: dict[str, Any]) -> Dataset:
+def _open(location: str, split: str | None, default: str, options: dict[str, Any]) -> Dataset:
     """The data set that a path or a name on the Hub stands for; `split` with a slice if one was asked for: `"train[:100]"`."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -210,25 +210,25 @@ def _open(where: str, split: str | None, default: str, options: dict[str, Any]) 
             "Rows are counted and checked before anything learns from them, so they are not streamed: leave `streaming` out, "
             'and take a part by `limit` or `split="train[:1000]"`.'
         )
-    path = Path(where)
+    path = Path(location)
     try:
         if (path / "state.json").exists():
-            saved = datasets.load_from_disk(where)
+            saved = datasets.load_from_disk(location)
             return _part({str(saved.split or "train"): saved}, split, default)
         if (path / "dataset_dict.json").exists():
-            return _part(datasets.load_from_disk(where), split, default)
+            return _part(datasets.load_from_disk(location), split, default)
         if path.is_file():
-            where, options = _file_as_data_set(path, options)
+            location, options = _file_as_data_set(path, options)
         elif "data_files" not in options and (tables := _tables_beside_pictures(path)):
-            where, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
-        return datasets.load_dataset(where, split=split or default, **options)
+            location, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
+        return datasets.load_dataset(location, split=split or default, **options)
     except OSError as error:
         there = f"{path} holds {_listing(path)}" if path.is_dir() else f"There is no {path} here"
         raise FileNotFoundError(f"{there}, and no data set could be read: {shortened(str(error))}") from error
     except DatasetGenerationError as error:
-        raise ValueError(f"{where} cannot be read: {shortened(str(error.__cause__ or error))}") from error
+        raise ValueError(f"{location} cannot be read: {shortened(str(error.__cause__ or error))}") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {shortened(str(error))}") from error
+        raise ValueError(f"{location}: {shortened(str(error))}") from error
 
 
 def _part(saved: Mapping[str, Dataset], split: str | None, default: str) -> Dataset:
@@ -277,7 +277,7 @@ def _listing(folder: Path) -> str:
 
 def _read(
     name: str,
-    where: str,
+    folder: str,
     dataset: Dataset,
     source: Source,
     columns: Mapping[str, str],
@@ -292,9 +292,9 @@ def _read(
     from .features import Picture
 
     names = _column_names(name, dataset, source, columns)
-    pictures = Pictures(dataset, names.pop("image"), "image", where)
-    beside = names.pop("references", None)
-    references = None if beside is None or measured else References(dataset, beside, where)
+    pictures = Pictures(dataset, names.pop("image"), "image", folder)
+    column = names.pop("references", None)
+    references = None if column is None or measured else References(dataset, column, folder)
     read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
     texts = dataset.select_columns(sorted(read))
     repeated = dataset[source.unique][:] if source.unique else range(len(dataset))
@@ -347,7 +347,7 @@ def _read(
         joined.append(Dataset.from_dict(facts, features=Features(kinds)))
         target = next((column for column in source.target if column in dataset.column_names), None)
         if target:
-            joined.append(Pictures(dataset, target, "target", where).dataset(rows))
+            joined.append(Pictures(dataset, target, "target", folder).dataset(rows))
         else:
             joined.append(Dataset.from_dict({"target": nothing}, features=Features({"target": Image()})))
     # Joined before it is selected from: the other way round every picture would be copied.

@@ -76,8 +76,8 @@ class ChecklistJudge:
         return checklist_marks(questions, self.checklist.answers(source, edited, questions))
 
     def _questions(self, source: Image.Image, instruction: str) -> tuple[Question, ...] | None:
-        about = repr((source.size, instruction, sorted(self.checklist.settings.items()))).encode() + source.tobytes()
-        key = sha256(about).hexdigest()
+        row = repr((source.size, instruction, sorted(self.checklist.settings.items()))).encode() + source.tobytes()
+        key = sha256(row).hexdigest()
         with self._lock:
             known, of_this_row = self._known(), self._locks.setdefault(key, Lock())
         with of_this_row:  # the results of one row come at once, and its questions are written once

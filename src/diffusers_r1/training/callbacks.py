@@ -192,11 +192,13 @@ class GreedyValidation(TrainerCallback):
             rows = self.rows.select(mine)
             images = rows["image"] if "image" in rows.column_names else [None] * len(rows)
             images = [self._fitted(image) for image in images]
-            beside = None
+            references = None
             if "references" in rows.column_names:
-                beside = [[self._fitted(picture) for picture in pictures] for pictures in rows["references"]]
-            about = images, list(rows["instruction"])
-            answers = decompose_all(model, processor, self.prompts, *about, references=beside, **self.generation)
+                references = [[self._fitted(picture) for picture in pictures] for pictures in rows["references"]]
+            instructions = list(rows["instruction"])
+            answers = decompose_all(
+                model, processor, self.prompts, images, instructions, references=references, **self.generation
+            )
         by_index = dict(gather_object(list(zip(mine, answers))))
         return [by_index[index] for index in indices]
 

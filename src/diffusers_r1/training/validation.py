@@ -37,8 +37,10 @@ def decompose_all(
     with seeded(seed):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            beside = references and references[rows]
-            conversation = Conversation(model, processor, images[rows], instructions[rows], prompts, references=beside)
+            of_rows = references and references[rows]
+            conversation = Conversation(
+                model, processor, images[rows], instructions[rows], prompts, references=of_rows
+            )
             answers += conversation.decompose(**generation)
     model.train(training)
     return answers
