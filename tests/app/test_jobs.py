@@ -1,12 +1,15 @@
 """Who may work when, and that a place is held until the work has ended, whoever still waits for it."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from contextlib import aclosing
 
 import pytest
+from PIL import Image
 
-from diffusers_r1.app.jobs import Busy, Job, Line, Progress, Stopped
+from diffusers_r1.app.jobs import Busy, Job, Line, Progress, Refused, Stopped
 
 
 async def steps_of(job):
@@ -46,6 +49,30 @@ def test_an_error_of_the_work_is_the_job_s_and_the_place_is_free_again():
     with pytest.raises(ValueError, match="no"):
         run(steps_of(Job(line, work)))
     line.check_room()
+
+
+def test_whoever_keeps_an_error_keeps_no_picture():
+    """A picture of 25 megapixels that was refused would otherwise stay until Python's collector comes by."""
+    opened = []
+
+    def open_picture():
+        picture = Image.new("L", (1, 1))
+        opened.append(weakref.ref(picture))
+        raise ValueError(f"{picture.width} pixel is too few")
+
+    def work(job):
+        try:
+            open_picture()
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    gc.disable()
+    try:
+        with pytest.raises(Refused, match="1 pixel") as raised:
+            run(steps_of(Job(Line(1, 0), work)))
+        assert opened[0]() is None and isinstance(raised.value.__cause__, ValueError)
+    finally:
+        gc.enable()
 
 
 def test_those_who_wait_see_their_place_and_come_in_their_order():

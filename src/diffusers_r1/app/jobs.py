@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from threading import Lock, Thread
@@ -160,8 +161,16 @@ class Job:
                     raise Stopped
             self._result = self._work(self)
         except BaseException as error:
+            _let_go(error)
             self._error = error
         finally:
             with self._lock:
                 self._working = False
             self._line.leave(ticket)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error came through: they hold pictures, and those who are told of the error hold it for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
