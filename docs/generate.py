@@ -135,7 +135,7 @@ def _denoiser(name: str) -> type:
 
 
 def _mask(traits: Traits) -> str:
-    if traits.mask is None:
+    if not traits.mask:
         return "-"
     return f"`{traits.mask}`, needed" if traits.mask_needed else f"`{traits.mask}`"
 

@@ -141,8 +141,8 @@ def two_turn_cache(model: Any, processor: Any, folder: Path) -> None:
     talk = Conversation(model, processor, images, INSTRUCTIONS, WORDS)
     answers = talk.decompose(logits_processor=[Ending(processor, 3)], **settings)
     assert [len(answer) for answer in answers] == [1, 4, 7]
-    goes_on = talk._cache is not None
-    second = talk._continued() if goes_on else {}
+    goes_on = talk._kept is not None
+    second = talk._continued(*talk._kept) if goes_on else {}
     recorded = Ending(processor, 0)
     talk.sequence(logits_processor=[recorded], **settings)
     for row, image in enumerate(images):

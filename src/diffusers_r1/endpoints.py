@@ -216,7 +216,7 @@ class Endpoint:
         """
         settings = {"max_tokens": max_tokens, "temperature": temperature, **(structured or {}), **fields}
         settings = {name: value for name, value in settings.items() if value is not None}
-        sent = [sendable(message) for message in messages]
+        sent: list[Any] = [sendable(message) for message in messages]
 
         def send(taken: Mapping[str, Any], client: OpenAI) -> AbstractContextManager[APIResponse]:
             create = client.chat.completions.with_streaming_response.create
@@ -245,11 +245,7 @@ class Endpoint:
         Returns:
             `list`: for each conversation the answers, or why there are none: one that fails takes no other along.
         """
-        results = map_in_order(lambda messages: self.chat(messages, **settings), conversations, self.concurrency)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, EndpointError):
-                raise result
-        return results
+        return ask_in_order(lambda messages: self.chat(messages, **settings), conversations, self.concurrency)
 
     def models(self) -> list[str]:
         """The names of the models that the server has.
@@ -376,8 +372,7 @@ class Endpoint:
         """What `read` makes of the answer, asked with those of the settings that the server takes."""
         adapted = dict(self._adapted)
         while True:
-            names = {name: adapted.get(name, name) for name in settings}
-            taken = {names[name]: value for name, value in settings.items() if names[name]}
+            taken = {told: value for name, value in settings.items() if (told := adapted.get(name, name))}
             try:
                 result = self._answer(route, partial(send, taken), read)
             except EndpointError as error:
@@ -620,6 +615,18 @@ def map_in_order(function: Callable[[Item], Result], items: Sequence[Item], limi
     """As `map_concurrently`, with all results, or exceptions, in the order of their items."""
     results = dict(map_concurrently(lambda index: function(items[index]), range(len(items)), limit))
     return [results[index] for index in range(len(items))]
+
+
+def ask_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], limit: int
+) -> list[Result | EndpointError]:
+    """As `map_in_order`, for requests: an exception that is no [`EndpointError`] is raised."""
+    results: list[Result | EndpointError] = []
+    for result in map_in_order(function, items, limit):
+        if isinstance(result, Exception) and not isinstance(result, EndpointError):
+            raise result
+        results.append(result)
+    return results
 
 
 def _map_in_threads(function: Callable, items: Iterator, limit: int) -> Iterator[tuple[Any, Any]]:

@@ -142,9 +142,7 @@ def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
     return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
 
 
-def patiently(
-    results: Iterable[tuple[Item, Result | Exception]], most: int = MOST_OUTAGES
-) -> Iterator[tuple[Item, Result | Exception]]:
+def patiently(results: Iterable[tuple[Item, Result]], most: int = MOST_OUTAGES) -> Iterator[tuple[Item, Result]]:
     """The results of a run over many rows, up to where the rows that follow would fare no better.
 
     A row that is refused for good is handed on, to be recorded, and says nothing about the others; it even shows that the

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import EndpointError, RemoteModel, map_in_order
+from .endpoints import EndpointError, RemoteModel, ask_in_order
 from .plan import EditPlan, Turns
 
 
@@ -113,11 +113,7 @@ class RemoteEditor(RemoteModel):
                 **{**arguments, **(each[row] if each else {})},
             )
 
-        results = map_in_order(edit_one, range(len(images)), self.endpoint.concurrency)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, EndpointError):
-                raise result
-        return results
+        return ask_in_order(edit_one, range(len(images)), self.endpoint.concurrency)
 
 
 def check_remote_editor(arguments: Mapping[str, Any]) -> None:
@@ -182,11 +178,12 @@ def call_remote_editor(
     seeds = None
     if generators is not None:
         seeds = [g.initial_seed() + sum(h is g for h in generators[:row]) for row, g in enumerate(generators)]
-    results = editor.edit_many(images, prompts, references, masks, seeds, each, **arguments)
-    for result in results:
+    edited: list[Image.Image] = []
+    for result in editor.edit_many(images, prompts, references, masks, seeds, each, **arguments):
         if isinstance(result, EndpointError):
             raise result
-    return results
+        edited.append(result)
+    return edited
 
 
 def _fields(arguments: Mapping[str, Any]) -> dict[str, Any]:

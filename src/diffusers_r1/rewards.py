@@ -109,6 +109,7 @@ class _ListReward:
     """
 
     field: str
+    __name__: str
 
     def score(self, answered: list[str], true: Sequence[str]) -> float:
         """How alike the two lists are, from 0.0 to 1.0; `true` is not empty."""
@@ -249,8 +250,12 @@ def marks(
         GoalReward(),
         GoalReward(soft=True),
     )
-    columns = {column: [[getattr(edit, field) for edit in truth]] for field, column in _COLUMNS.items()}
-    earned = {reward.__name__: reward([None], [answer], instruction=[instruction], **columns)[0] for reward in rewards}
+    columns: dict[str, Any] = {
+        column: [[getattr(edit, field) for edit in truth]] for field, column in _COLUMNS.items()
+    }
+    earned: dict[str, Any] = {
+        reward.__name__: reward([None], [answer], instruction=[instruction], **columns)[0] for reward in rewards
+    }
     return {**earned, "exact": float(exact(read_decomposition(answer).edits, truth, synonyms))}
 
 

@@ -126,7 +126,7 @@ def _read(kind: Any, data: Any, name: str, place: str) -> Any:
         if not any(type(data) is type(choice) and data == choice for choice in arguments):
             raise refusal()
         return data
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return data if isinstance(data, kind) else _read_dataclass(kind, data, name, place)
     if origin is dict:
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):

@@ -184,7 +184,7 @@ def test_references_are_refused_by_an_editor_that_takes_one_picture(planner, pro
         pipe([[picture((64, 64)), picture((64, 64), 1)]], "make it blue")
 
 
-@pytest.mark.parametrize("name", [name for name, row in TRAITS.items() if row.mask is not None and name in CASES])
+@pytest.mark.parametrize("name", [name for name, row in TRAITS.items() if row.mask and name in CASES])
 def test_a_mask_for_each_picture(pipe, name):
     if CASES[name].slow:
         pytest.skip("its values for each picture are asked above")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..plan import TURNS
 from . import placing
@@ -125,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
         args.planners.append(args.planner)
     if bool(args.planners) != bool(words) or (words and words != args.benchmark):
         raise UsageError("--planners and benchmarks of words alone go together, and with no other benchmark.")
-    options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")}
+    options: dict[str, Any] = {
+        name: value for name, value in vars(args).items() if name not in ("verb", "run", "traceback")
+    }
     options["benchmarks"], options["judges"] = options.pop("benchmark"), options.pop("judge")
     options["editor_arguments"] = dict(options.pop("set"))
     if args.device is not None:  # judging by a server needs no torch

@@ -55,7 +55,7 @@ class Pictures:
         self.name, self.folder = ours, Path(folder)
         self.several: dict[int, int] = {}  # row -> how many pictures it has, where that is not one
         self.cells: list[Any] | None = None  # pictures told by text
-        self.fetched: dict[int, dict[str, Any] | ValueError] = {}
+        self.fetched: dict[int, dict[str, Any] | ValueError | None] = {}
         self.column = dataset.select_columns([theirs]).rename_columns({theirs: ours})
         kind = self.column.features[ours]
         if isinstance(kind, List):
@@ -98,7 +98,7 @@ class Pictures:
 
         if self.cells is None:
             return self.column
-        self._fetch(range(len(self.cells)) if rows is None else list(rows))
+        self._fetch(self.cells, range(len(self.cells)) if rows is None else list(rows))
         cells = [self.fetched.get(row) for row in range(len(self.cells))]
         for row, cell in enumerate(cells):
             if isinstance(cell, ValueError):
@@ -110,7 +110,7 @@ class Pictures:
             picture = self.column[index][self.name]
         else:
             if index not in self.fetched:
-                self._fetch([index, *ahead[:AHEAD]])
+                self._fetch(self.cells, [index, *ahead[:AHEAD]])
             stored = self.fetched[index]
             if isinstance(stored, ValueError):
                 raise stored
@@ -119,9 +119,9 @@ class Pictures:
             picture = stored and (stored["path"] or _decoded(stored["bytes"]))
         return None if picture is None else load_picture(picture)
 
-    def _fetch(self, rows: Sequence[int]) -> None:
+    def _fetch(self, cells: Sequence[Any], rows: Sequence[int]) -> None:
         left = [row for row in rows if row not in self.fetched]
-        told = [self.cells[row] for row in left]
+        told = [cells[row] for row in left]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             self.fetched.update(zip(left, pool.map(partial(_stored, folder=self.folder), told)))
 
@@ -164,8 +164,9 @@ class References:
         try:
             if self.told is None:
                 self.column[index]
-            for place in self._places(index):
-                self.told.check(place)
+            else:
+                for place in self._places(index):
+                    self.told.check(place)
         # As in `Pictures.check`: what Pillow and `datasets` raise has no base but this.
         except Exception as error:
             reason = shortened(str(error) or type(error).__name__).rstrip(".")
@@ -235,9 +236,9 @@ def _decoded(content: bytes) -> Image.Image:
 
 def _downloaded(url: str) -> Path:
     """The picture behind a URL, as a PNG file in the cache of `datasets`; it is fetched and checked once."""
-    import datasets
+    from datasets import config
 
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "diffusers_r1_pictures"
+    folder = Path(config.HF_DATASETS_CACHE) / "diffusers_r1_pictures"
     path = folder / f"{hashlib.sha256(url.encode()).hexdigest()}.png"
     if not path.exists():
         picture = load_picture(url)

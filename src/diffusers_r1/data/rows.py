@@ -63,7 +63,7 @@ def checked_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(reasoning, str | None):
         raise ValueError(f"the reasoning is {shortened(repr(reasoning))}")
     texts = {"instruction": instruction.strip(), "reasoning": reasoning and reasoning.strip()}
-    lists = {name: cells.get(name) for name in EDIT_COLUMNS}
+    lists: dict[str, Any] = {name: cells.get(name) for name in EDIT_COLUMNS}
     if all(items is None for items in lists.values()):
         return {**texts, **lists}
     for name, items in lists.items():
@@ -87,7 +87,9 @@ def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> No
     Rows are the same if instruction and pixels are, those of `references` among them. Pictures are opened only where the instructions are equal. Rows without
     end, which are made from seeds, are not looked at: their splits are apart.
     """
-    if held_out is None or not hasattr(rows, "__len__"):
+    from datasets import Dataset
+
+    if held_out is None or not isinstance(rows, Dataset):
         return
     asked: dict[str, list[int]] = {}
     for index, instruction in enumerate(rows["instruction"]):

@@ -213,10 +213,11 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
     path = Path(location)
     try:
         if (path / "state.json").exists():
-            saved = datasets.load_from_disk(location)
+            saved: Any = datasets.load_from_disk(location)
             return _part({str(saved.split or "train"): saved}, split, default)
         if (path / "dataset_dict.json").exists():
-            return _part(datasets.load_from_disk(location), split, default)
+            saved = datasets.load_from_disk(location)
+            return _part(saved, split, default)
         if path.is_file():
             location, options = _file_as_data_set(path, options)
         elif "data_files" not in options and (tables := _tables_beside_pictures(path)):
@@ -421,7 +422,7 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
     if path is not None and split == "train":
         made_from["read"] = _rows_of_file(path)
     elif path is not None:  # what is measured has to be new
-        made_from["kinds"] = {kind: share for kind, share in kinds.items() if kind != FILE} or None
+        made_from["kinds"] = {kind: share for kind, share in (kinds or {}).items() if kind != FILE} or None
     if limit is None:
         return IterableDataset.from_generator(rows, features=features, gen_kwargs=made_from)
     return Dataset.from_list(list(islice(rows(**made_from), limit)), features=features)

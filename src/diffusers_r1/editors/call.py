@@ -98,7 +98,8 @@ def call_editor(
         ):
             if traits.before is not None:
                 given |= traits.before(editor, given)
-            answer = editor(**given, output="images") if isinstance(editor, ModularPipeline) else editor(**given)
+            run: Any = editor  # diffusers declares no `__call__` for all of its pipelines
+            answer = run(**given, output="images") if isinstance(editor, ModularPipeline) else run(**given)
         made = answer if isinstance(answer, list) else getattr(answer, traits.answer)
         results |= dict(zip(rows, made, strict=True))
     return [results[row] for row in range(len(images))]

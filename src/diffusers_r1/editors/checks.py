@@ -139,7 +139,8 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
             own of about one megapixel only ever works at fewer because of it.
     """
     traits = traits_of(editor)
-    width, height = arguments.get("width"), arguments.get("height")
+    width: Any = arguments.get("width")
+    height: Any = arguments.get("height")
     if width and height:
         return traits.size(editor, (width, height)) if traits.snaps else (width, height)
     if width or height:
@@ -156,7 +157,8 @@ def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_p
         at_work = settled
     if max_pixels is not None and _has_own_sizes(editor) and at_work[0] * at_work[1] > max_pixels:
         block = block_of(editor)
-        at_work = tuple(max(block, side // block * block) for side in bounded(at_work, max_pixels))
+        longest, highest = bounded(at_work, max_pixels)
+        at_work = max(block, longest // block * block), max(block, highest // block * block)
     return at_work
 
 

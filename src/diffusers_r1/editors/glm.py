@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from .sizes import Editor
+from .sizes import Pipeline
 
 
-def prior_tokens(editor: Editor, given: Mapping[str, Any]) -> dict[str, Any]:
+def prior_tokens(editor: Pipeline, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a language model makes of prompt and pictures, as arguments of the class's call.
 
     Args:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
-from .sizes import Editor
+from .sizes import Pipeline
 
 
 @contextmanager
-def with_positions(editor: Editor) -> Iterator[None]:
+def with_positions(editor: Pipeline) -> Iterator[None]:
     """While it is open, the editor's text encoder is told which tokens are a picture's, unless its caller does."""
     encoder = editor.components.get("text_encoder")
     if not _asks_for_types(encoder):
@@ -45,7 +45,7 @@ def token_types(input_ids: torch.Tensor, config: Any) -> torch.Tensor:
     return types.masked_fill(input_ids == config.video_token_id, 2)
 
 
-def _asks_for_types(encoder: Any) -> bool:
+def _asks_for_types(encoder: Any) -> TypeGuard[torch.nn.Module]:
     """Whether the encoder reads pictures and wants to know which tokens are theirs."""
     return (
         isinstance(encoder, torch.nn.Module)
@@ -56,7 +56,7 @@ def _asks_for_types(encoder: Any) -> bool:
 
 def _base(encoder: torch.nn.Module) -> torch.nn.Module:
     """The model itself: an adapter's wrapper takes anything and passes it on."""
-    return encoder.get_base_model() if hasattr(encoder, "get_base_model") else encoder
+    return getattr(encoder, "get_base_model", lambda: encoder)()
 
 
 def _add_token_types(encoder: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

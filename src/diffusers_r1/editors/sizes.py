@@ -12,7 +12,8 @@ from PIL import Image
 from ..remote_editor import RemoteEditor
 
 
-Editor = DiffusionPipeline | ModularPipeline | RemoteEditor
+Pipeline = DiffusionPipeline | ModularPipeline
+Editor = Pipeline | RemoteEditor
 Size = tuple[int, int]  # width, height in pixels, as PIL has it
 
 MEGAPIXEL = 1024 * 1024
@@ -22,7 +23,7 @@ MEGAPIXEL = 1024 * 1024
 # ---------------
 
 
-def sample_area(editor: Editor) -> int:
+def sample_area(editor: Pipeline) -> int:
     """What the denoiser's own `sample_size` comes to in pixels: the size that the class makes unless it is told one."""
     denoiser = editor.unet if getattr(editor, "unet", None) is not None else editor.transformer
     return (denoiser.config.sample_size * editor.vae_scale_factor) ** 2
@@ -33,7 +34,7 @@ def bounded(size: Size, pixels: int | None) -> Size:
     if pixels is None or size[0] * size[1] <= pixels:
         return size
     scale = math.sqrt(pixels / (size[0] * size[1]))
-    return tuple(max(1, int(side * scale)) for side in size)
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 # The rules: `(editor, size) -> size`
@@ -52,98 +53,98 @@ def as_it_is(editor: Editor, size: Size) -> Size:
     return size
 
 
-def whole_blocks(editor: Editor, size: Size) -> Size:
+def whole_blocks(editor: Pipeline, size: Size) -> Size:
     """`size`, each side rounded down to whole latent blocks and to at least one."""
     return _in_blocks_of(block_of(editor), size)
 
 
-def two_blocks(editor: Editor, size: Size) -> Size:
+def two_blocks(editor: Pipeline, size: Size) -> Size:
     """`size`, each side rounded down to whole pairs of latent blocks and to at least one pair."""
     return _in_blocks_of(2 * editor.vae_scale_factor, size)
 
 
-def flux2_size(editor: Editor, size: Size) -> Size:
+def flux2_size(editor: Pipeline, size: Size) -> Size:
     """`size` in whole latent blocks, made no longer than 8:1 and no side below 64 pixels, which FLUX.2 refuses."""
     width, height = flux2_reference(editor, size)
     block = 2 * editor.vae_scale_factor
     shortest = math.ceil(max(width, height) / 8 / block) * block  # rounding down must not make it longer again
-    return tuple(max(side // block * block, shortest) for side in (width, height))
+    return max(width // block * block, shortest), max(height // block * block, shortest)
 
 
-def flux2_reference(editor: Editor, size: Size) -> Size:
+def flux2_reference(editor: Pipeline, size: Size) -> Size:
     """`size`, made no longer than 8:1, its area kept, and no side below 64 pixels."""
     return _fitted(size, longest=8, shortest_side=64)
 
 
-def flux3_size(editor: Editor, size: Size) -> Size:
+def flux3_size(editor: Pipeline, size: Size) -> Size:
     """`size` in whole latent blocks, no side below 64 or above 4096 pixels; FLUX.3 fills up what is not whole."""
     block = 2 * editor.vae_scale_factor
-    return tuple(min(4096, max(64, side // block * block)) for side in size)
+    return min(4096, max(64, size[0] // block * block)), min(4096, max(64, size[1] // block * block))
 
 
-def blocks_of_32(editor: Editor, size: Size) -> Size:
+def blocks_of_32(editor: Pipeline, size: Size) -> Size:
     """`size`, each side rounded down to a multiple of 32 and to at least 32."""
     return _in_blocks_of(32, size)
 
 
-def blocks_of_64(editor: Editor, size: Size) -> Size:
+def blocks_of_64(editor: Pipeline, size: Size) -> Size:
     """`size`, each side rounded down to a multiple of 64 and to at least 64."""
     return _in_blocks_of(64, size)
 
 
-def glm_size(editor: Editor, size: Size) -> Size:
+def glm_size(editor: Pipeline, size: Size) -> Size:
     """`size` in multiples of 32, made no longer than 4:1 and no side below 512 pixels: others GLM-Image refuses or misreads."""
     shortest_side = math.ceil(math.sqrt(editor.processor.image_processor.size["shortest_edge"]) / 32) * 32
     width, height = _fitted(size, longest=4, shortest_side=shortest_side)
     shortest = math.ceil(max(width, height) / 4 / 32) * 32
-    return tuple(max(side // 32 * 32, shortest) for side in (width, height))
+    return max(width // 32 * 32, shortest), max(height // 32 * 32, shortest)
 
 
-def omnigen_size(editor: Editor, size: Size) -> Size:
+def omnigen_size(editor: Pipeline, size: Size) -> Size:
     """`size` in whole latent blocks, no side longer than OmniGen's table of positions reaches (3072 pixels)."""
     block = 2 * editor.vae_scale_factor
     longest = editor.transformer.config.pos_embed_max_size * block
     scale = min(1.0, longest / max(size))
-    return _in_blocks_of(block, tuple(max(1, int(side * scale)) for side in size))
+    return _in_blocks_of(block, (int(size[0] * scale), int(size[1] * scale)))
 
 
-def kontext_size(editor: Editor, size: Size) -> Size:
+def kontext_size(editor: Pipeline, size: Size) -> Size:
     """Of the sizes that FLUX.1 Kontext was trained on, the one nearest in aspect ratio."""
     return _nearest_in_aspect(PREFERRED_KONTEXT_RESOLUTIONS, size)
 
 
-def kandinsky_size(editor: Editor, size: Size) -> Size:
+def kandinsky_size(editor: Pipeline, size: Size) -> Size:
     """Of Kandinsky's seven sizes of about one megapixel, the one nearest in aspect ratio."""
     return _nearest_in_aspect(editor.resolutions, size)
 
 
-def fibo_size(editor: Editor, size: Size) -> Size:
+def fibo_size(editor: Pipeline, size: Size) -> Size:
     """Of the sizes of about one megapixel that FIBO was trained on, the one nearest in aspect ratio."""
     from diffusers.pipelines.bria_fibo.pipeline_bria_fibo_edit import PREFERRED_RESOLUTION
 
     return _nearest_in_aspect(PREFERRED_RESOLUTION[MEGAPIXEL], size)
 
 
-def fibo2_size(editor: Editor, size: Size) -> Size:
+def fibo2_size(editor: Pipeline, size: Size) -> Size:
     """Of the sizes of about one megapixel that Fibo 2 was trained on, the one nearest in aspect ratio."""
     area = (editor.default_sample_size * editor.vae_scale_factor) ** 2
     return editor.image_processor.get_image_size(size[0] / size[1], area=area)
 
 
-def joy_size(editor: Editor, size: Size) -> Size:
+def joy_size(editor: Pipeline, size: Size) -> Size:
     """Of JoyImage's sizes of about one megapixel, the one nearest in aspect ratio; left to itself it crops to it."""
     processor = getattr(editor, "vae_image_processor", editor.image_processor)
     height, width = processor.get_default_height_width(None, size[1], size[0])
     return width, height
 
 
-def one_megapixel(editor: Editor, size: Size) -> Size:
+def one_megapixel(editor: Pipeline, size: Size) -> Size:
     """About 1024x1024 pixels in the source's aspect ratio, in multiples of 32: what Qwen-Image-Edit works at."""
     scale = math.sqrt(MEGAPIXEL / (size[0] * size[1]))
-    return tuple(max(32, round(side * scale / 32) * 32) for side in size)
+    return max(32, round(size[0] * scale / 32) * 32), max(32, round(size[1] * scale / 32) * 32)
 
 
-def longcat_size(editor: Editor, size: Size) -> Size:
+def longcat_size(editor: Pipeline, size: Size) -> Size:
     """About 1024x1024 pixels in the source's aspect ratio, in multiples of 16, rounded up."""
     from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import calculate_dimensions
 
@@ -151,7 +152,7 @@ def longcat_size(editor: Editor, size: Size) -> Size:
 
 
 def _in_blocks_of(block: int, size: Size) -> Size:
-    return tuple(max(block, side // block * block) for side in size)
+    return max(block, size[0] // block * block), max(block, size[1] // block * block)
 
 
 def _fitted(size: Size, longest: int, shortest_side: int) -> Size:

@@ -9,7 +9,7 @@ from typing import Any
 from diffusers import ModelMixin, ModularPipeline
 from diffusers.models.cache_utils import CacheMixin
 
-from .sizes import Editor
+from .sizes import Pipeline
 
 
 # diffusers 0.42.1's hooks do not know the blocks of these, and fail at the first step
@@ -17,7 +17,7 @@ WITHOUT_CACHE = ("Flux2Transformer2DModel", "LongCatImageTransformer2DModel")
 DENOISERS = ("transformer", "transformer_2", "unet", "controlnet")
 
 
-def denoisers_of(editor: Editor) -> dict[str, ModelMixin]:
+def denoisers_of(editor: Pipeline) -> dict[str, ModelMixin]:
     """The models of an editor that run at every step, by name."""
     found = {name: editor.components.get(name) for name in DENOISERS}
     return {name: model for name, model in found.items() if isinstance(model, ModelMixin)}
@@ -25,7 +25,7 @@ def denoisers_of(editor: Editor) -> dict[str, ModelMixin]:
 
 def keeps_passes_apart(pipeline: type) -> bool:
     """Whether a class names its passes (under the prompt, under the negative one), for each of which a cache has a state."""
-    home = inspect.getmodule(pipeline)
+    home: Any = inspect.getmodule(pipeline)
     modules = [home]
     if issubclass(pipeline, ModularPipeline):  # the loop is in a file beside it
         modules = [importlib.import_module(f"{home.__package__}.denoise")] if home.__package__ != "diffusers" else []
@@ -37,7 +37,7 @@ def takes_cache(denoiser: type) -> bool:
     return issubclass(denoiser, CacheMixin) and denoiser.__name__ not in WITHOUT_CACHE
 
 
-def enable_cache(editor: Editor, config: Any) -> None:
+def enable_cache(editor: Pipeline, config: Any) -> None:
     """`enable_cache` of each denoiser: steps reuse what hardly changed since the one before.
 
     Args:
@@ -55,7 +55,7 @@ def enable_cache(editor: Editor, config: Any) -> None:
         model.enable_cache(config)
 
 
-def disable_cache(editor: Editor) -> None:
+def disable_cache(editor: Pipeline) -> None:
     """Take the cache off each denoiser that has one."""
     for model in denoisers_of(editor).values():
         if isinstance(model, CacheMixin) and model.is_cache_enabled:

@@ -28,7 +28,7 @@ DESCRIPTION = "what the picture shows afterwards"
 
 @dataclass(frozen=True)
 class Traits:
-    """What has to be known to call an editor class.
+    """What has to be known to call an editor class. The callables take an editor of that class.
 
     Args:
         lists (`str`): How a list of pictures is read: `PAIRS`, `REFERENCES` or `REFUSED`. Only with `PAIRS` is a batch
@@ -50,7 +50,7 @@ class Traits:
         prompt (callable): `(request, number of pictures) -> prompt`.
         reads (callable, *optional*): `(editor, prompt, arguments) -> (tokens of the prompt, most tokens it reads)`; `None`
             where no text is cut off.
-        mask (`str`, *optional*): The argument that takes a mask.
+        mask (`str`): The argument that takes a mask; empty where none does.
         mask_needed (`bool`): Whether the editor does not run without one.
         mask_fixes_size (`bool`): Whether it cannot be told a size when it is given one.
         encodes_in (`torch.dtype`, *optional*): The type in which the class gives pictures to its autoencoder, whatever
@@ -58,21 +58,21 @@ class Traits:
     """
 
     lists: str = REFUSED
-    size: Callable[[Editor, Size], Size] = sizes.whole_blocks
-    pixels: int | Callable[[Editor], int] | None = None
+    size: Callable[[Any, Size], Size] = sizes.whole_blocks
+    pixels: int | Callable[[Any], int] | None = None
     pixels_from: str = ""
     snaps: bool = False
-    reference: Callable[[Editor, Size], Size] | None = None
+    reference: Callable[[Any, Size], Size] | None = None
     always: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
-    before: Callable[[Editor, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    before: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None
     batched: tuple[str, ...] = ()
     image: str = "image"
     answer: str = "images"
     asks: str = INSTRUCTION
     prompt: Callable[[str, int], str] = wording.as_it_is
-    reads: Callable[[Editor, str, Mapping[str, Any]], tuple[int, int]] | None = None
-    mask: str | None = None
+    reads: Callable[[Any, str, Mapping[str, Any]], tuple[int, int]] | None = None
+    mask: str = ""
     mask_needed: bool = False
     mask_fixes_size: bool = False
     encodes_in: torch.dtype | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -116,7 +117,7 @@ def _rows(name: str, limit: int | None, seed: int) -> Iterator[Sample]:
     from ..planners.plans import request_by_rule
 
     source, path = _source_and_copy(name)
-    rows = load_rows(source, SPLITS.get(source), "skip", limit, seed, path=path, measured=True)
+    rows: Any = load_rows(source, SPLITS.get(source), "skip", limit, seed, path=path, measured=True)
     for row in rows:
         edits = tuple(true_edits(row)) if row[EDIT_COLUMNS[0]] else ()
         yield Sample(

@@ -38,9 +38,11 @@ class Judge(Protocol):
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
         """Whether a sample, as a line of the run's `samples.jsonl`, can be judged."""
+        ...
 
     def __call__(self, sample: Sample, result: Image.Image) -> Verdict:
         """The verdict on `result`, RGB and of the source's size."""
+        ...
 
 
 def selector_of(judge: Judge) -> Selector:
@@ -90,8 +92,8 @@ class ScenesExact:
     name = "scenes"
     settings: Mapping[str, Any] = {}
     concurrency = 1
-    metrics = {"exact": True, "changed": True, "kept": True}
-    shares = ("exact",)
+    metrics: Mapping[str, bool] = {"exact": True, "changed": True, "kept": True}
+    shares: Collection[str] = ("exact",)
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
         return sample["benchmark"] in SCENES_OF_RUNS
@@ -117,16 +119,16 @@ class Pixels:
 
     name = "pixels"
     concurrency = 1
-    shares = ()
+    shares: Collection[str] = ()
 
     def __init__(self, clip_model: str | None = None):
-        self.settings = {"clip_model": clip_model}
-        self.metrics = {"l1": False, "l2": False, "ssim": True}
-        self._clip = None
+        self.settings: Mapping[str, Any] = {"clip_model": clip_model}
+        self.metrics: Mapping[str, bool] = {"l1": False, "l2": False, "ssim": True}
+        self._clip: tuple[Any, Any] | None = None
         if clip_model is not None:
             from transformers import CLIPModel, CLIPProcessor
 
-            self.metrics["clip_i"] = True
+            self.metrics = {**self.metrics, "clip_i": True}
             self._clip = CLIPModel.from_pretrained(clip_model).eval(), CLIPProcessor.from_pretrained(clip_model)
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
@@ -136,27 +138,28 @@ class Pixels:
         from torchmetrics.functional import mean_absolute_error, mean_squared_error
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        target = sample.target
+        target: Any = sample.target  # what `applies_to` lets pass has one
         result = result.resize(target.size, Image.Resampling.BICUBIC)
         made, wanted = _tensor(result), _tensor(target)
+        similarity: Any = structural_similarity_index_measure(made, wanted, data_range=1.0)
         values = {
             "l1": mean_absolute_error(made, wanted).item(),
             "l2": mean_squared_error(made, wanted).item(),
-            "ssim": structural_similarity_index_measure(made, wanted, data_range=1.0).item(),
+            "ssim": similarity.item(),
         }
         if self._clip is not None:
-            values["clip_i"] = self._clip_similarity(result, target)
+            values["clip_i"] = _clip_similarity(*self._clip, result, target)
         return Verdict(values)
 
-    def _clip_similarity(self, one: Image.Image, other: Image.Image) -> float:
-        import torch
-        from torchmetrics.functional import pairwise_cosine_similarity
 
-        # Not by torchmetrics' own `clip_score`, which cannot read what transformers 5 gives back.
-        model, processor = self._clip
-        with torch.no_grad():
-            embedded = model.get_image_features(**processor(images=[one, other], return_tensors="pt")).pooler_output
-        return pairwise_cosine_similarity(embedded[:1], embedded[1:]).item()
+def _clip_similarity(model: Any, processor: Any, one: Image.Image, other: Image.Image) -> float:
+    import torch
+    from torchmetrics.functional import pairwise_cosine_similarity
+
+    # Not by torchmetrics' own `clip_score`, which cannot read what transformers 5 gives back.
+    with torch.no_grad():
+        embedded = model.get_image_features(**processor(images=[one, other], return_tensors="pt")).pooler_output
+    return pairwise_cosine_similarity(embedded[:1], embedded[1:]).item()
 
 
 def _tensor(picture: Image.Image) -> Any:

@@ -106,7 +106,8 @@ def agents(
     def plan_batch(pipe: ImageEditR1Pipeline, batch: Sequence[Sample]) -> Sequence[EditPlan | EndpointError]:
         images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
         try:
-            return pipe.plan(images, instructions, max_new_tokens=max_new_tokens)
+            plans: Any = pipe.plan(images, instructions, max_new_tokens=max_new_tokens)
+            return plans
         except EndpointError as error:
             alone = len(batch) == 1 or error.kind is Failure.HOPELESS
             failed = error
@@ -148,9 +149,11 @@ class MeasuredEditor(Protocol):
 
     def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
         """What it is asked, an entry for each turn, ready for JSON: equal for plans and turns that come to the same."""
+        ...
 
     def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
         """Every job with its picture, RGB and of the source's size, or with why there is none; in any order."""
+        ...
 
 
 class LocalEditor:
@@ -188,9 +191,8 @@ class LocalEditor:
         self.looks = {"reflect": reflect, "critic": critic}
         given = {**pipe.editor_defaults, **arguments}
         check_editor(pipe.editor, given)
-        self.settings = {**settings, "arguments": given}
-        if critic is not None:
-            self.settings["looks"] = {"reflect": reflect, **critic.settings}
+        settings_of_looks = {} if critic is None else {"looks": {"reflect": reflect, **critic.settings}}
+        self.settings: Mapping[str, Any] = {**settings, "arguments": given, **settings_of_looks}
 
     def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
         from ..editors import asked_of
@@ -206,7 +208,9 @@ class LocalEditor:
             # A generator for each picture: its noise then does not depend on the batch that it is in.
             generators = [torch.Generator().manual_seed(job.seed) for job in batch]
             images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
-            made = self.pipe(images, plan=plans, turns=turns, generator=generators, **self.looks, **self.arguments)
+            made: Any = self.pipe(
+                images, plan=plans, turns=turns, generator=generators, **self.looks, **self.arguments
+            )
             yield from zip(batch, made.images)
 
 
@@ -221,7 +225,7 @@ class ServedEditor:
     def __init__(self, editor: RemoteEditor, **arguments: Any):
         check_remote_editor(arguments)
         self.name, self.source, self.editor, self.arguments = editor.model, editor.base_url, editor, arguments
-        self.settings = {"model": editor.model, "arguments": arguments}
+        self.settings: Mapping[str, Any] = {"model": editor.model, "arguments": arguments}
 
     def asked(self, plan: EditPlan, turns: Turns) -> list[Any]:
         return remote_prompts(plan, turns)

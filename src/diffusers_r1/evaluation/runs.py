@@ -312,7 +312,7 @@ def _watched(results: Iterable[tuple[Any, Any]], title: str, total: int, done: i
             bar.update()
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def _failure(error: Any) -> dict[str, str]:
     return {"error": str(error), "kind": error.kind.value}
 
 

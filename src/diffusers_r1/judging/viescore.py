@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -127,15 +127,20 @@ class VIEScore:
     """
 
     name = "viescore"
-    metrics = {"overall": True, "semantics": True, "quality": True}
-    shares = ()
+    metrics: Mapping[str, bool] = {"overall": True, "semantics": True, "quality": True}
+    shares: Collection[str] = ()
 
     def __init__(self, model: ChatModel, concurrency: int = 8, attempts: int = 3, max_tokens: int = 1024):
         if attempts < 1:
             raise ValueError(f"`attempts` is 1 or more; got {attempts}.")
         self.model, self.concurrency, self.attempts, self.max_tokens = model, concurrency, attempts, max_tokens
         words = hashlib.sha256("\0".join((SEMANTICS, QUALITY, AGAIN)).encode()).hexdigest()
-        self.settings = {"model": model.model, "prompts": words, "attempts": attempts, "max_tokens": max_tokens}
+        self.settings: Mapping[str, Any] = {
+            "model": model.model,
+            "prompts": words,
+            "attempts": attempts,
+            "max_tokens": max_tokens,
+        }
 
     def applies_to(self, sample: Mapping[str, Any]) -> bool:
         return True

@@ -8,10 +8,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 import ray.data
+from ray.exceptions import RayError
 from tqdm import tqdm
 
 from .. import records
@@ -84,7 +85,7 @@ def start_ray(settings: Settings) -> Settings:
         ray.init(**quiet)
     else:
         # "local": a cluster that somebody else has started on this machine is not ours to use.
-        ray.init("local", num_cpus=max(needed, os.cpu_count()), include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=max(needed, os.cpu_count() or 1), include_dashboard=False, **quiet)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said in one line, by its exception
     ray.data.DataContext.get_current().enable_progress_bars = False
 
@@ -130,7 +131,7 @@ def shards(dataset: Dataset, left: list[int], settings: Settings) -> Iterator[di
     rows = ray.data.from_pandas([pd.DataFrame({"row": shard}) for shard in waiting.values()])
     held = ray.put(dataset)
 
-    def pool(worker: type[Worker], size: int, gpus: float) -> dict[str, Any]:
+    def pool(worker: type[Worker], size: int, gpus: float | None) -> dict[str, Any]:
         return {
             "fn": worker,
             "fn_constructor_args": (held, settings),
@@ -144,12 +145,13 @@ def shards(dataset: Dataset, left: list[int], settings: Settings) -> Iterator[di
     else:
         planned = rows.map_batches(**pool(PlanWorker, settings.planners, settings.planner_gpus))
     edited = planned.map_batches(**pool(EditWorker, settings.editors, settings.editor_gpus))
-    written = edited.map_batches(write_file, fn_kwargs={"folder": settings.output_dir, "run_seed": settings.seed})
+    writer = cast(Any, write_file)  # ray's types know only functions of one argument
+    written = edited.map_batches(writer, fn_kwargs={"folder": settings.output_dir, "run_seed": settings.seed})
     fault = ""
     try:
         for cells in written.iter_rows():
             yield json.loads(cells["written"])
-    except ray.exceptions.RayError as error:  # a worker that cannot even start; its own words come last
+    except RayError as error:  # a worker that cannot even start; its own words come last
         fault = str(error).strip().splitlines()[-1]
     if fault:
         raise RuntimeError(fault)

@@ -70,7 +70,7 @@ class PlanWorker(Worker):
     def work(self, rows: list[RowState]) -> list[RowState]:
         images, instructions = [row.image for row in rows], [row.instruction for row in rows]
         generators = [generator_of(row, self.settings.seed) for row in rows]
-        plans = self.pipe.plan(images, instructions, generators, self.settings.max_new_tokens)
+        plans: Any = self.pipe.plan(images, instructions, generators, self.settings.max_new_tokens)
         return [replace(row, plan=plan) for row, plan in zip(rows, plans)]
 
 
@@ -91,10 +91,11 @@ class EditWorker(Worker):
             check_composed(self.pipe.editor, {**self.pipe.editor_defaults, **settings.editor_arguments})
 
     def work(self, rows: list[RowState]) -> list[RowState]:
-        images, plans = [row.image for row in rows], [row.plan for row in rows]
+        images = [row.image for row in rows]
+        plans: list[Any] = [row.plan for row in rows]
         generators = [generator_of(row, self.settings.seed) for row in rows]
         arguments = self.settings.editor_arguments
-        out = self.pipe(images, plan=plans, turns=self.settings.turns, generator=generators, **arguments)
+        out: Any = self.pipe(images, plan=plans, turns=self.settings.turns, generator=generators, **arguments)
         return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
 
 

@@ -13,10 +13,16 @@ from ..plan import EditPlan, Turns
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import TypeIs
 
     from ..editors import Upscaler
     from ..judging import Critic
     from .selection import Selector
+
+
+def are_plans(given: list[str] | list[EditPlan]) -> TypeIs[list[EditPlan]]:
+    """Whether plans are given, so that nothing is planned, rather than instructions."""
+    return isinstance(given[0], EditPlan)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class EditCall:
     @property
     def planned(self) -> bool:
         """Whether plans are given, so that nothing is planned."""
-        return isinstance(self.given[0], EditPlan)
+        return are_plans(self.given)
 
     @property
     def planning(self) -> PlanCall:

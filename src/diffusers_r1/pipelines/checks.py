@@ -70,13 +70,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
+
+
 _FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "do_sample": (lambda value: isinstance(value, bool), "True or False"),
     "constrained": (lambda value: isinstance(value, bool), "True or False"),
     "temperature": (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0"),
     "top_p": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
-    "top_k": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
-    "retries": (lambda value: isinstance(value, numbers.Integral) and value >= 0, "a whole number, 0 or more"),
+    "top_k": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
+    "retries": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
 }
 
 

@@ -34,7 +34,7 @@ from .call import (
     in_batches,
     within_size,
 )
-from .checked import EditCall, PlanCall
+from .checked import EditCall, PlanCall, are_plans
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
 from .nested.parts import shared_parts
@@ -485,7 +485,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         interruption = Interruption(self) if interruption is None else interruption
 
         # 1. Decompose the instructions and put the sub-requests in order
-        plans = call.given if call.planned else self.plan_checked(call.planning)
+        plans = call.given if are_plans(call.given) else self.plan_checked(call.planning)
 
         # 2. Let the caller see, and change, what is about to be done
         if call.callback_on_plan is not None:

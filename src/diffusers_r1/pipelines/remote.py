@@ -15,7 +15,7 @@ from ..planners.plans import make_plans
 from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import prompts_of
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
-from .checked import PlanCall
+from .checked import PlanCall, are_plans
 from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
 from .turn import Turn
 
@@ -214,8 +214,9 @@ class RemotePipeline:
     def run_checked(self, call: RemoteCall) -> RemoteOutput:
         """Carry out what `check_inputs` has opened and checked; raises as a call does."""
         before = self._interrupts
-        plans = call.given
-        if not isinstance(plans[0], EditPlan):
+        if are_plans(call.given):
+            plans = call.given
+        else:
             settings = {"max_new_tokens": call.max_new_tokens}
             plans = self.plan_checked(PlanCall(call.images, call.references, call.given, call.seed or 0, settings))
         if call.callback_on_plan is not None:

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -28,7 +28,7 @@ def select(selector: Selector, source: Image.Image, candidates: Sequence[Candida
         ValueError: If the selector gives an index that is none, or scores for another number of candidates.
     """
     instruction = candidates[0].plan.instruction
-    answer = selector(source, instruction, [candidate.image for candidate in candidates])
+    answer: Any = selector(source, instruction, [candidate.image for candidate in candidates])
     try:
         index = operator.index(answer)
     except TypeError:
@@ -39,5 +39,6 @@ def select(selector: Selector, source: Image.Image, candidates: Sequence[Candida
         return index, list(candidates)
     if len(scores) != len(candidates):
         raise ValueError(f"The selector gave {len(scores)} scores for {len(candidates)} candidates.")
-    best = max(range(len(scores)), key=lambda place: -math.inf if scores[place] is None else scores[place])
+    known = [-math.inf if score is None else score for score in scores]
+    best = max(range(len(known)), key=known.__getitem__)
     return best, [replace(candidate, score=score) for candidate, score in zip(candidates, scores)]

@@ -6,6 +6,8 @@ answer, the first of them is the end.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -22,7 +24,7 @@ def control_tokens(processor: ProcessorMixin | PreTrainedTokenizerBase) -> tuple
     Those that are declared as special, wherever that stands (`all_special_tokens` lacks those that are only among the added
     tokens); those for which the processor puts pictures; and the added ones that the chat template writes, which mark roles.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
     added = tokenizer.added_tokens_decoder.values()
     templates = "".join(str(getattr(owner, "chat_template", "")) for owner in (processor, tokenizer))
     placeholders = [
@@ -39,7 +41,8 @@ def control_tokens(processor: ProcessorMixin | PreTrainedTokenizerBase) -> tuple
 
 def control_token_ids(processor: ProcessorMixin | PreTrainedTokenizerBase) -> list[int]:
     """The numbers of the control tokens that the vocabulary has."""
-    vocabulary = getattr(processor, "tokenizer", processor).get_vocab()
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
+    vocabulary = tokenizer.get_vocab()
     return sorted(vocabulary[token] for token in control_tokens(processor) if token in vocabulary)
 
 

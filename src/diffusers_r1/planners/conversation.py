@@ -52,22 +52,24 @@ class Conversation:
         references: Sequence[Sequence[Image.Image]] | None = None,
     ):
         check_family(model)
-        self.model = model
-        self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.model: Any = model
+        self.processor: Any = processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sees = hasattr(processor, "image_processor")
         of_each = references or [()] * len(images)
         self.pictures = [[image, *others] for image, others in zip(images, of_each)]
         self.prompts = fitting_prompts(prompts, processor)
         self.device = device or model.device
         self.first_turns = [
-            self.prompts.first_turn(instruction, *((own[0], own[1:]) if self.sees else ()))
+            self.prompts.first_turn(instruction, own[0], own[1:])
+            if self.sees
+            else self.prompts.first_turn(instruction)
             for own, instruction in zip(self.pictures, instructions)
         ]
         self._control = control_tokens(processor)
         self._ends = end_token_ids(model, processor)
         self._answers: list[str] = []
-        self._ids = self._mask = self._cache = None
+        self._kept: tuple[torch.Tensor, torch.Tensor, dict[str, Any]] | None = None  # tokens, their mask, the cache
         self._shifts: dict[torch.nn.Module, torch.Tensor] = {}
 
     def decompose(
@@ -96,7 +98,8 @@ class Conversation:
         self._answers = self._texts(output, said)
         self._keep(output, inputs["attention_mask"], said)
         rows = [row for row in range(len(self.pictures)) for _ in range(num_answers)]
-        self.pictures, self.first_turns = ([each[row] for row in rows] for each in (self.pictures, self.first_turns))
+        self.pictures = [self.pictures[row] for row in rows]
+        self.first_turns = [self.first_turns[row] for row in rows]
         return self._answers
 
     def sequence(
@@ -117,8 +120,8 @@ class Conversation:
             `list` of `str`: an answer of each row, without special tokens.
         """
         bound = self._bound_to(grammar.sequence_grammar(max_new_tokens)) if constrained else {}
-        if decompositions is None and self._cache is not None:
-            inputs = self._continued()
+        if decompositions is None and self._kept is not None:
+            inputs = self._continued(*self._kept)
         else:
             decompositions = self._answers if decompositions is None else decompositions
             turns = [self.prompts.second_turn(turn, text) for turn, text in zip(self.first_turns, decompositions)]
@@ -174,23 +177,22 @@ class Conversation:
         (values,) = cache.values()
         said = said[:, : max(said.sum(dim=1).max(), values.get_seq_length() - mask.shape[1])]
         if said.all() or all(type(layer) is DynamicLayer for layer in values.layers):
-            self._ids = output.sequences[:, : mask.shape[1] + said.shape[1]]
-            self._mask = torch.cat([mask, said.to(mask.dtype)], dim=1)
-            self._cache = cache
+            ids = output.sequences[:, : mask.shape[1] + said.shape[1]]
+            self._kept = ids, torch.cat([mask, said.to(mask.dtype)], dim=1), cache
             self._shifts = _position_shifts(self.model)
 
-    def _continued(self) -> dict[str, Any]:
+    def _continued(self, ids: torch.Tensor, mask: torch.Tensor, cache: dict[str, Any]) -> dict[str, Any]:
         """The inputs of the second question: what was said, which the cache holds, and the question after it."""
         answered = "\N{OBJECT REPLACEMENT CHARACTER}"  # a mark that templates which strip an answer leave
         for module, shift in self._shifts.items():
             module.rope_deltas = shift
         rendered = self._render(self.prompts.second_turn(self.first_turns[0], answered))
         question = self.tokenizer(rendered.rpartition(answered)[2], add_special_tokens=False)["input_ids"]
-        question = torch.tensor([question], device=self.device).expand(len(self._ids), -1)
+        question = torch.tensor([question], device=self.device).expand(len(ids), -1)
         return {
-            "input_ids": torch.cat([self._ids, question], dim=1),
-            "attention_mask": torch.cat([self._mask, torch.ones_like(question)], dim=1),
-            **self._cache,
+            "input_ids": torch.cat([ids, question], dim=1),
+            "attention_mask": torch.cat([mask, torch.ones_like(question)], dim=1),
+            **cache,
         }
 
     def _bound_to(self, form: str) -> dict[str, Any]:
@@ -220,9 +222,8 @@ class Conversation:
 
 def _position_shifts(model: PreTrainedModel) -> dict[torch.nn.Module, torch.Tensor]:
     """How far pictures shift the positions of each row: a part of the cache that Qwen-VL and its kin keep to themselves."""
-    return {
-        module: module.rope_deltas for module in model.modules() if getattr(module, "rope_deltas", None) is not None
-    }
+    shifts = ((module, getattr(module, "rope_deltas", None)) for module in model.modules())
+    return {module: shift for module, shift in shifts if shift is not None}
 
 
 def _cache_of(output: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def with_pictures_encoded(planner: PreTrainedModel, inputs: dict[str, Any]) -> d
         planner ([`~transformers.PreTrainedModel`]): Any; of an unknown kind the inputs come back as they are.
         inputs (`dict`): As the planner's processor makes them, on the planner's device.
     """
-    encoder = encoder_of(planner) if inputs.get("pixel_values") is not None else None
+    encoder: Any = encoder_of(planner) if inputs.get("pixel_values") is not None else None
     if encoder is None:
         return inputs
     parameters = inspect.signature(encoder.get_image_features).parameters
@@ -72,7 +72,7 @@ def encode_pictures_once(planner: PreTrainedModel) -> Iterator[None]:
         yield
         return
 
-    def encode(module: torch.nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def encode(module: PreTrainedModel, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         return args, with_pictures_encoded(module, inputs)
 
     hook = encoder.register_forward_pre_hook(encode, with_kwargs=True)

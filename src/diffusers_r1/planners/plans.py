@@ -75,24 +75,24 @@ def make_plans(
     """
 
     def attempt(rows: Sequence[int], times: int, settings: dict[str, Any], seed: int) -> list[EditPlan]:
-        own = [list(each) for each in (images, instructions, references or [()] * len(images))]
-        shown, asked, shown_too = ([each[row] for row in rows] for each in own)
-
-        def converse(model: Any, processor: Any) -> Any:
+        def converse(model: Any, processor: Any, rows: Sequence[int]) -> Any:
+            shown, asked = [images[row] for row in rows], [instructions[row] for row in rows]
+            shown_too = [references[row] if references else () for row in rows]
             return _conversation(model, processor, shown, asked, prompts, shown_too, seed, device)
 
-        conversation = converse(model, processor)
+        conversation = converse(model, processor, rows)
         decompositions = conversation.decompose(num_answers=times, **settings)
-        shown, asked, shown_too = ([one for one in each for _ in range(times)] for each in (shown, asked, shown_too))
+        rows = [row for row in rows for _ in range(times)]
         if not any(read_decomposition(text).edits for text in decompositions):
             sequences = [""] * len(decompositions)
         elif sequencer is not None:
-            sequences = converse(*sequencer).sequence(decompositions, **settings)
+            sequences = converse(*sequencer, rows).sequence(decompositions, **settings)
         elif sequence_without_adapter:
             with _without(model):
-                sequences = converse(model, processor).sequence(decompositions, **settings)
+                sequences = converse(model, processor, rows).sequence(decompositions, **settings)
         else:
             sequences = conversation.sequence(**settings)
+        asked = [instructions[row] for row in rows]
         return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
 
     loaded = _loaded_here(model, *(sequencer or ())[:1])
@@ -178,7 +178,7 @@ def is_to_be_asked_again(plan: EditPlan) -> bool:
 
 def _conversation(
     model: PreTrainedModel | RemotePlanner,
-    processor: ProcessorMixin | PreTrainedTokenizerBase | None,
+    processor: Any,
     images: Sequence[Image.Image],
     instructions: Sequence[str],
     prompts: Prompts,

@@ -146,11 +146,13 @@ class RemoteConversation:
     ) -> list[str]:
         settings = request_fields({**generation, "max_new_tokens": max_new_tokens})
         structured = _structured(form) if form else None
-        results = self.planner.endpoint.chat_many(turns, n=times, seed=self.seed, structured=structured, **settings)
-        for result in results:
+        answers: list[ChatCompletion] = []
+        for result in self.planner.endpoint.chat_many(
+            turns, n=times, seed=self.seed, structured=structured, **settings
+        ):
             if isinstance(result, EndpointError):
                 raise result
-        answers = [answer for result in results for answer in result]
+            answers += result
         self.usage += [answer.usage for answer in answers]
         if form:
             self._check_form(answers, form)

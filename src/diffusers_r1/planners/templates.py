@@ -40,8 +40,8 @@ def render(processor: ProcessorMixin | PreTrainedTokenizerBase, messages: list[d
         owner, "image_processor"
     ):  # a tokenizer's template takes text, in which a token stands for a picture
         messages = [{**m, "content": "".join(_as_text(processor, part) for part in m["content"])} for m in messages]
-    settings = {"enable_thinking": False} if "enable_thinking" in str(owner.chat_template) else {}
-    text = owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **settings)
+    settings: dict[str, Any] = {"enable_thinking": False} if "enable_thinking" in str(owner.chat_template) else {}
+    text: Any = owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **settings)
     opened = text.rstrip("\n")
     return opened.removesuffix(f"<{REASONING}>") if opened.endswith(f"<{REASONING}>") else text
 
@@ -54,7 +54,7 @@ def template_owner(
     Raises:
         ValueError: If neither has.
     """
-    for owner in (processor, getattr(processor, "tokenizer", None)):
+    for owner in (processor, getattr(processor, "tokenizer", processor)):
         if getattr(owner, "chat_template", None):
             return owner
     raise ValueError(
@@ -76,5 +76,5 @@ def check_trainable(processor: ProcessorMixin | PreTrainedTokenizerBase) -> None
         )
 
 
-def _as_text(processor: ProcessorMixin | PreTrainedTokenizerBase, part: dict[str, Any]) -> str:
+def _as_text(processor: Any, part: dict[str, Any]) -> str:
     return part["text"] if part["type"] == "text" else processor.image_token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..plan import Edit
@@ -278,7 +278,8 @@ class Muse:
         """Where something new goes: as the true edit says it, and the same."""
         way = self.dice.weighted({"corner": 4, "beside": 4, "upon": 3, "inside": 1})
         if way == "corner":
-            return (self.dice.pick(things.CORNERS),) * 2
+            corner = self.dice.pick(things.CORNERS)
+            return corner, corner
         prepositions = {"beside": things.BESIDE, "upon": things.UPON, "inside": things.INSIDE}[way]
         preposition = self.dice.pick(prepositions)
         other = self.thing(self.dice.weighted(BEINGS | GOODS if way == "beside" else GOODS))
@@ -630,7 +631,8 @@ class Muse:
     def _resize(self, subject: Thing | None = None) -> Idea:
         if subject is None:
             way = self.dice.pick(("good", "good", "being", "part", "logo"))
-            subject = {"good": self._good, "being": self._being, "part": self._part}.get(way, self._logo)()
+            makers: dict[str, Callable[[], Thing]] = {"good": self._good, "being": self._being, "part": self._part}
+            subject = makers.get(way, self._logo)()
         goal = self.dice.pick(things.BIGGER)
         other = {"bigger": ("enlarge",), "larger": ("enlarge",), "smaller": ("shrink",)}.get(goal, ())
         return Idea("resize", subject, goal, ("resize", *other), left=subject)
@@ -695,9 +697,10 @@ class Muse:
     def _linked(self, before: Idea) -> Idea | None:
         """An idea that hangs on the one before, or `None` where nothing can."""
         links: dict[str, float] = {}
-        if before.left is not None:
+        left = before.left
+        if left is not None:
             links |= {"it": 4} if before.form == "wear" else {"it": 4, "there": 1}
-        if before.left is not None and before.left.kind in LIVING and before.left.kind != "herd":
+        if left is not None and left.kind in LIVING and left.kind != "herd":
             links |= {"owned": 2}
         if before.form in TWINS and before.subject.kind not in ("photo", "background") and before.link in ("", "twin"):
             links |= {"twin": 2.5}
@@ -708,17 +711,17 @@ class Muse:
         link = self.dice.weighted(links)
         if link == "twin":
             return self._twin(before)
-        if link == "contrast":
+        if link == "contrast" or left is None:  # of nothing left there is neither more nor a part
             idea = getattr(self, f"_{before.form}")()
             fits = idea.wordings[0] == before.form and idea.goal != before.goal
             return replace(idea, link="contrast") if fits else idea
         if link == "it":
-            return self._more(before)
+            return self._more(before, left)
         if link == "there":
-            if before.left.kind in LIVING and self.dice.chance(0.5):
-                return self._wear(before.left)
-            return self._add(before.left)
-        part = self._part(before.left)
+            if left.kind in LIVING and self.dice.chance(0.5):
+                return self._wear(left)
+            return self._add(left)
+        part = self._part(left)
         forms = ("recolor", "resize", "replace", "remove") if part.kind == "clothes" else ("recolor", "resize", "look")
         form = self.dice.pick(forms)
         if form == "remove":
@@ -727,7 +730,7 @@ class Muse:
             idea = Idea("look", part, self.dice.pick(things.PART_LOOKS), ("look",), left=part)
         else:
             idea = getattr(self, f"_{form}")(part)
-        return replace(idea, link="owned", fills={**idea.fills, "owner": before.left.possessive})
+        return replace(idea, link="owned", fills={**idea.fills, "owner": left.possessive})
 
     def _twin(self, before: Idea) -> Idea:
         """The same for another thing of the same sort."""
@@ -739,11 +742,9 @@ class Muse:
         subject = self._part() if part else self.thing(same)
         return replace(before, subject=subject, left=before.left and subject, link="twin")
 
-    def _more(self, before: Idea) -> Idea | None:
+    def _more(self, before: Idea, left: Thing) -> Idea | None:
         """Something else about the thing that the idea before was about, or left behind."""
-        thing = (
-            replace(before.left, said=(f"the {before.left.name}",)) if before.form in ("add", "wear") else before.left
-        )
+        thing = replace(left, said=(f"the {left.name}",)) if before.form in ("add", "wear") else left
         forms = {"recolor": 3, "resize": 2, "material": 1.5, "move": 1}
         if thing.kind in LIVING:
             forms = {"pose": 4, "resize": 1, "move": 1, "recolor": 0.6}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -21,9 +21,9 @@ SEPARATOR = " | "  # between the clauses of the reasoning
 
 @dataclass(frozen=True)
 class _Kind:
-    counts: dict[int, float]  # number of edits -> share
+    counts: Mapping[int, float]  # number of edits -> share
     linked: float
-    ways: dict[str, float]
+    ways: Mapping[str, float]
     manner: Manner
 
 
@@ -164,8 +164,9 @@ def _before(ideas: tuple[Idea, ...]) -> tuple[tuple[int, int], ...]:
     pairs = []
     for second, later in enumerate(ideas):
         for first, earlier in enumerate(ideas):
-            makes = earlier.form in ("add", "wear", "replace") and earlier.left is not None and first < second
-            needs = makes and f" {earlier.left.name} " in f" {later.subject.name} {later.goal} ".replace("'s ", " ")
+            made = earlier.left if earlier.form in ("add", "wear", "replace") and first < second else None
+            said = f" {later.subject.name} {later.goal} ".replace("'s ", " ")
+            needs = made is not None and f" {made.name} " in said
             if _phase(earlier) < _phase(later) or (needs and _phase(earlier) == _phase(later)):
                 pairs.append((first, second))
     return tuple(pairs)

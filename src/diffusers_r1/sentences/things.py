@@ -297,7 +297,8 @@ MASSES = frozenset(
 
 def poses(pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """`"wave:waving"` -> what is said after "have X", and the goal."""
-    return tuple(tuple(pair.split(":")) for pair in pairs)
+    halves = (pair.split(":") for pair in pairs)
+    return tuple((said, goal) for said, goal in halves)
 
 
 def is_plural(noun: str) -> bool:

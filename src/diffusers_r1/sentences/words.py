@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 
@@ -50,14 +50,14 @@ class Dice:
         """One of the items, each equally often."""
         return items[self.below(len(items))]
 
-    def weighted(self, shares: dict[T, float]) -> T:
+    def weighted(self, shares: Mapping[T, float]) -> T:
         """One of the keys, each as often as its share says."""
         left = self._random.random() * sum(shares.values())
         for item, share in shares.items():
             left -= share
             if left < 0:
                 return item
-        return item
+        return list(shares)[-1]  # what rounding leaves
 
 
 def with_typos(text: str, count: int, kept: frozenset[str], dice: Dice) -> str:

@@ -170,7 +170,7 @@ class Writer:
         for name, value in idea.fills.items():
             fills[name] = value if isinstance(value, str) else self.dice.pick(value)
         if pronoun:
-            fills["o" if "o" in fills else "g"] = _fitting(idea.fills["it"], wording, "o")
+            fills["o" if "o" in fills else "g"] = _fitting(fills["it"], wording, "o")
         if goal is not None:
             fills |= {"g": goal, "g-": goal, "g style": goal, "g look": goal}
         for name in ("q", "old"):

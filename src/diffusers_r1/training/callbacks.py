@@ -38,7 +38,7 @@ class VarianceWatch(TrainerCallback):
         self.shares: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "frac_reward_zero_std" not in (logs or {}):
+        if logs is None or "frac_reward_zero_std" not in logs:
             return
         self.shares = [*self.shares, float(logs["frac_reward_zero_std"])][-PATIENCE:]
         if len(self.shares) == PATIENCE and np.mean(self.shares) >= NO_VARIANCE and state.is_world_process_zero:
@@ -102,7 +102,7 @@ class LearningWatch(TrainerCallback):
         if len(later) < FEW or len(self.rewards) < 2 * FEW:
             return False
         risen = np.mean(self.rewards[-FEW:]) - np.mean(self.rewards[:FEW]) > RISE
-        return risen and not any(mark[name] > first[name] + RISE / 10 for mark in later for name in first)
+        return bool(risen) and not any(mark[name] > first[name] + RISE / 10 for mark in later for name in first)
 
     def _say(self, what: str, text: str) -> None:
         if what not in self.said:
@@ -120,10 +120,9 @@ class RewardBar(ProgressCallback):
         self.values: dict[str, str] = {}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        logs = logs or {}
         if state.is_world_process_zero and self.training_bar is not None:
-            self.values |= {
-                short: f"{float(logs[name]):.3g}" for name, short in self.shown.items() if name in (logs or {})
-            }
+            self.values |= {short: f"{float(logs[name]):.3g}" for name, short in self.shown.items() if name in logs}
             self.training_bar.set_postfix(self.values)
 
 
@@ -158,7 +157,8 @@ class GreedyValidation(TrainerCallback):
         self.trainer, self.prompts, self.rows, self.steps = trainer, prompts, rows, steps
         self.image_size = image_size
         self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        self.truths = [true_edits(row) for row in rows.select_columns(list(EDIT_COLUMNS))]  # no picture is opened
+        lists: Any = rows.select_columns(list(EDIT_COLUMNS))  # no picture is opened
+        self.truths = [true_edits(row) for row in lists]
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:

@@ -234,7 +234,8 @@ def _mask(model: PreTrainedModel, segments: Tensor) -> Any:
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (segments[batch, key] == 0) | (segments[batch, key] == segments[batch, query])
 
-    dtype = model.get_input_embeddings().weight.dtype
+    embeddings: Any = model.get_input_embeddings()
+    dtype = embeddings.weight.dtype
     return create_causal_mask(
         config=model.config.get_text_config(),
         inputs_embeds=torch.empty(*segments.shape, 0, dtype=dtype, device=segments.device),  # asked for its shape only
