@@ -7,11 +7,12 @@ are always those of one place and one revision.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 
 PIPELINE_INDEX = "model_index.json"
@@ -37,14 +38,14 @@ def shipped() -> list[str]:
     return sorted(folder.name for folder in folders)
 
 
-def local(name: str | Path) -> Path | None:
+def local(name: str | os.PathLike) -> Path | None:
     """The folder that a name stands for without asking the Hub: one's own, or a shipped bundle's; `None` if neither is."""
     if Path(name).is_dir():
         return Path(name)
     return _BUNDLES / str(name) if str(name) in shipped() else None
 
 
-def is_address(name: str | Path | None) -> bool:
+def is_address(name: str | os.PathLike | None) -> TypeGuard[str]:
     """Whether a name is the address of a server, which has a model loaded."""
     return str(name).lower().startswith(ADDRESS)
 
@@ -60,7 +61,7 @@ def only_configs(folder: Path, files: list[str]) -> list[str]:
 
 
 def resolve(
-    name: str | Path,
+    name: str | os.PathLike,
     choose: Callable[[Path, list[str]], Iterable[str]] | None = None,
     user_agent: dict[str, str] | None = None,
     **hub: Any,
@@ -68,7 +69,7 @@ def resolve(
     """The folder that a name stands for. A folder of that name comes before a shipped bundle, and both before the Hub.
 
     Args:
-        name (`str` or `Path`): A folder, a shipped bundle or planner, or a repository on the Hub (`"org/name"`).
+        name (`str` or `os.PathLike`): A folder, a shipped bundle or planner, or a repository on the Hub (`"org/name"`).
         choose (callable, *optional*): `(folder, files) -> files`: of the files in a repository, as paths with "/", those
             that are brought. In `folder` the repository's indexes lie already. By default all that loading a planner takes.
         user_agent (`dict`, *optional*): What the Hub is told of who asks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,12 +204,12 @@ def base_of(name: str | Path, **hub: Any) -> str:
 
 
 def load_adapter(
-    model: PreTrainedModel, name: str | Path, **hub: Any
+    model: PreTrainedModel, name: str | os.PathLike, **hub: Any
 ) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
     """Load a LoRA adapter onto the model that it was trained on.
 
     Args:
-        name (`str` or `Path`): A folder, or a repository on the Hub.
+        name (`str` or `os.PathLike`): A folder, or a repository on the Hub.
         hub: `revision`, `token`, ..., as in [`load_planner`].
 
     Returns:

@@ -116,7 +116,7 @@ def edit_one(args: argparse.Namespace) -> int:
         pipe = with_turns(pipe) if looks else pipe
         told = follow(pipe, progress)
         with checking():
-            checked = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, args.instruction, plan)})
+            checked: Any = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, args.instruction, plan)})
 
         # 3. Edit
         progress.begin(planned=plan is not None)
@@ -181,13 +181,14 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
         def edit(row: FileRow) -> Edited:
             picture, metadata = load_with_metadata(row.source)
             own = plan or _plan_of(args, row.instruction)
-            call = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, row.instruction, own)})
+            call: Any = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, row.instruction, own)})
             if not remote:
                 progress.begin(f"{reported + 1}, {row.file}: ", own is not None)
             out: Any = pipe.run_checked(call)
             return out.images[0], metadata, out.plans[0]
 
-        return edit, pipe.editor.endpoint.concurrency if remote else 1
+        editor: Any = pipe.editor
+        return edit, editor.endpoint.concurrency if remote else 1
 
     def report(row: FileRow, result: Path | Exception) -> None:
         nonlocal reported

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .signatures import arguments_of
-from .sizes import MEGAPIXEL, Editor
+from .sizes import MEGAPIXEL, Editor, Pipeline
 from .turns import Asked
 
 
@@ -39,13 +39,21 @@ class Composer:
 
     denoiser: str
     scale: str
-    encode: Callable[[Editor, list[str], Mapping[str, Any]], Inputs]
+    encode: Callable[[Any, list[str], Mapping[str, Any]], Inputs]
     hook: Callable[[list[Inputs], Inputs], Callable]
 
 
-def composer_of(editor: Editor) -> Composer | None:
-    """How the editor's class is composed; `None` if it is not."""
-    return next((COMPOSERS[base.__name__] for base in type(editor).__mro__ if base.__name__ in COMPOSERS), None)
+def composer_of(editor: Editor) -> Composer:
+    """How the editor's class is composed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    composer = next((COMPOSERS[base.__name__] for base in type(editor).__mro__ if base.__name__ in COMPOSERS), None)
+    if composer is None:
+        able = ", ".join(COMPOSERS)
+        raise ValueError(f'{type(editor).__name__} cannot be asked with turns="composed". It is for: {able}.')
+    return composer
 
 
 def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
@@ -55,9 +63,6 @@ def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
         ValueError: If the editor has no classifier-free guidance that can be composed, or it is off.
     """
     composer = composer_of(editor)
-    if composer is None:
-        able = ", ".join(COMPOSERS)
-        raise ValueError(f'{type(editor).__name__} cannot be asked with turns="composed". It is for: {able}.')
     scale = arguments.get(composer.scale, arguments_of(editor)[composer.scale])
     if not all(one > 1 for one in (scale if isinstance(scale, (list, tuple)) else [scale])):
         raise ValueError(f'turns="composed" adds up guidance, which is off: give `{composer.scale}` above 1.')
@@ -91,11 +96,11 @@ def composed(editor: Editor, asked: Sequence[Asked], given: Mapping[str, Any]) -
 # --------------------------------------------------------------------------------------------------------
 
 
-def _pix2pix_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
+def _pix2pix_text(editor: Pipeline, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     return {"encoder_hidden_states": editor._encode_prompt(requests, editor._execution_device, 1, False)}
 
 
-def _sdxl_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
+def _sdxl_text(editor: Pipeline, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     embeds, _, pooled, _ = editor.encode_prompt(
         requests, device=editor._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
@@ -125,17 +130,17 @@ def _three_rows(others: list[Inputs], nothing: Inputs) -> Callable:
 # -----------------------------------------------------------------------------
 
 
-def _qwen_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
+def _qwen_text(editor: Pipeline, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     picture = given["image"][0] if isinstance(given["image"], list) else given["image"]
     return _qwen_inputs(editor, requests, editor.image_processor.resize(picture, *_area_of(MEGAPIXEL, picture)))
 
 
-def _qwen_plus_text(editor: Editor, requests: list[str], given: Mapping[str, Any]) -> Inputs:
+def _qwen_plus_text(editor: Pipeline, requests: list[str], given: Mapping[str, Any]) -> Inputs:
     seen = [editor.image_processor.resize(picture, *_area_of(384 * 384, picture)) for picture in given["image"]]
     return _qwen_inputs(editor, requests, seen)
 
 
-def _qwen_inputs(editor: Editor, requests: list[str], seen: Any) -> Inputs:
+def _qwen_inputs(editor: Pipeline, requests: list[str], seen: Any) -> Inputs:
     embeds, mask = editor.encode_prompt(image=seen, prompt=requests, device=editor._execution_device)
     return {"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask}
 

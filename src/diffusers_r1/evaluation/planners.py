@@ -326,7 +326,7 @@ def _magicbrush(path: Path | None, seed: int) -> Iterator[Row]:
     else:
         from datasets import load_dataset
 
-        split = load_dataset(str(path or "osunlp/MagicBrush"), split="dev" if path is None else "train")
+        split: Any = load_dataset(str(path or "osunlp/MagicBrush"), split="dev" if path is None else "train")
         sessions = {}
         lines = split.select_columns(["img_id", "turn_index", "instruction"])
         for line in sorted(lines, key=lambda line: (line["img_id"], line["turn_index"])):
@@ -434,14 +434,15 @@ def local(
         from ..bundles.planners import load_planner
         from ..planners.plans import make_plans
 
-        model, processor, _ = load_planner(source, base=base, dtype=dtype or torch.float32)
+        loaded: Any = load_planner(source, base=base, dtype=dtype or torch.float32)
+        model, processor, _ = loaded
         model.to(device or "cpu")
         tokenizer = getattr(processor, "tokenizer", processor)
         sees = hasattr(processor, "image_processor")
         prompts = prompts_of(model, examples=())
         prompts = replace(prompts, examples=PHOTO_EXAMPLES) if few_shot else prompts
         for batch, shown in _batches(rows, batch_size, sees):
-            photos = [open_photo(row.picture) if shown else None for row in batch]
+            photos: list[Any] = [open_photo(row.picture) if shown else None for row in batch]
             start = time.perf_counter()
             plans = make_plans(
                 model,
@@ -488,11 +489,11 @@ def served(
         from ..planners.plans import to_plan
 
         start = time.perf_counter()
-        photo = open_photo(row.picture) if row.picture else None
+        photo: Any = open_photo(row.picture) if row.picture else None
         conversation = planner.converse([photo], [row.instruction], prompts)
         (decomposition,) = conversation.decompose(**asked)
         (sequence,) = conversation.sequence(**asked) if read_decomposition(decomposition).edits else ("",)
-        counted = [usage.get("completion_tokens") for usage in conversation.usage]
+        counted: list[Any] = [usage.get("completion_tokens") for usage in conversation.usage]
         tokens = None if None in counted else sum(counted)
         return to_plan(row.instruction, decomposition, sequence), time.perf_counter() - start, tokens
 

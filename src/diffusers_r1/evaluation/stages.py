@@ -331,21 +331,22 @@ def _judge(
 
 
 def _server(url: str | None, model: str | None) -> Endpoint:
-    _check_server(url, model)
+    url, model = _checked_server(url, model)
     return Endpoint(url, model, max_retries=MAX_RETRIES, timeout=TIMEOUT)
 
 
 def _served(url: str | None, model: str | None, concurrency: int, fields: Mapping[str, Any]) -> ServedEditor:
-    _check_server(url, model)
+    url, model = _checked_server(url, model)
     editor = RemoteEditor(url, model, concurrency=concurrency, max_retries=MAX_RETRIES, timeout=TIMEOUT)
     return ServedEditor(editor, **fields)
 
 
-def _check_server(url: str | None, model: str | None) -> None:
+def _checked_server(url: str | None, model: str | None) -> tuple[str, str]:
     if not url or not model:
         raise ValueError(
             "A server needs its URL and the name of a model there: `judge_url` and `judge_model`, `remote_url` and `remote_model`."
         )
+    return url, model
 
 
 def _check_planner(planner: str | None, model: str | None, methods: Sequence[str]) -> None:
@@ -376,7 +377,7 @@ def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, 
         raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
     for source in sources:
         folder = resolve(source, only_indexes)
-        config = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
+        config: Any = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
         kind = getattr(diffusers, str(config["_class_name"]), None)
         if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
             editor = kind.__new__(kind)  # what is looked at is the class and its settings: no weights are needed

@@ -44,7 +44,12 @@ OUTPUT_TYPES = ("pil", "np", "pt")
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
 
 # Settings of the agents' answers: what `generate` takes, and what is of `make_plans`.
-GENERATION = {*vars(GenerationConfig()), *signature(GenerationMixin.generate).parameters, "constrained", "retries"}
+GENERATION = {
+    *vars(GenerationConfig()),
+    *signature(vars(GenerationMixin)["generate"]).parameters,
+    "constrained",
+    "retries",
+}
 
 
 def check_call(
@@ -151,7 +156,7 @@ def check_planning(
 
 
 def check_settings(
-    pipeline: ImageEditR1Pipeline,
+    pipeline: Any,
     turns: Turns = "single",
     num_images_per_prompt: int = 1,
     num_plans: int = 1,

@@ -12,7 +12,7 @@ import numpy as np
 
 
 if TYPE_CHECKING:
-    from .pipeline_imageedit_r1 import ImageEditR1Pipeline
+    from diffusers import DiffusionPipeline
 
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -58,7 +58,7 @@ class Interruption:
         pipeline ([`ImageEditR1Pipeline`]): Whose call begins now.
     """
 
-    def __init__(self, pipeline: ImageEditR1Pipeline):
+    def __init__(self, pipeline: DiffusionPipeline):
         self._pipeline = pipeline
         self._before = pipeline._interrupts
         self._by_editor = self._stopped = False

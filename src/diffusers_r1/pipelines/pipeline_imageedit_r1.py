@@ -62,7 +62,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         planner ([`~transformers.PreTrainedModel`] or [`~planners.remote.RemotePlanner`]):
             The decomposition agent: an image-text-to-text model such as
             [`~transformers.Qwen2_5_VLForConditionalGeneration`], a causal language model, which plans blindly, or either
-            behind an address.
+            behind an address. `None` where plans are given.
         processor ([`~transformers.ProcessorMixin`], *optional*):
             The planner's processor; a tokenizer for a causal language model. A planner behind an address needs none.
         editor ([`~diffusers.DiffusionPipeline`] or [`~remote_editor.RemoteEditor`]):
@@ -88,7 +88,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
     def __init__(
         self,
-        planner: PreTrainedModel | RemotePlanner,
+        planner: PreTrainedModel | RemotePlanner | None,
         processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
         editor: DiffusionPipeline | ModularPipeline | RemoteEditor | None = None,
         sequencer: PreTrainedModel | RemotePlanner | None = None,

@@ -19,6 +19,7 @@ from ..records import Failure
 from .call import MAX_BATCH
 from .checks import check_reflection
 from .exclusive import Interruption
+from .nested.parts import Mixin
 from .pipeline_output import Turn
 
 
@@ -36,7 +37,7 @@ class _Looked:
     tries: int = 0
 
 
-class ReflectionMixin:
+class ReflectionMixin(Mixin):
     """For a pipeline with `edit`: what came out is looked at, and what is wrong with it is asked for again."""
 
     @torch.no_grad()

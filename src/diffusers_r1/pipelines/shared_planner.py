@@ -18,14 +18,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from .nested.adapters import adapter_layers
 from .nested.loading import add_quiet_adapter
-from .nested.parts import shared_parts
+from .nested.parts import Mixin, shared_parts
 
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class SharedPlannerMixin:
+class SharedPlannerMixin(Mixin):
     """For a pipeline whose `planner` may be a component of its `editor`."""
 
     @classmethod
@@ -54,7 +54,8 @@ class SharedPlannerMixin:
         if planner_adapter is not None:
             found = add_quiet_adapter(planner, planner_adapter)
             processor = processor or found
-        return cls(planner=planner, processor=processor or _processor(editor), editor=editor, **kwargs)
+        pipeline: Any = cls  # whose `__init__` is in the class that this one is mixed into
+        return pipeline(planner=planner, processor=processor or _processor(editor), editor=editor, **kwargs)
 
     @property
     def planner_in_editor(self) -> str | None:

@@ -14,6 +14,7 @@ from ..planners.plans import is_to_be_asked_again
 from .call import Generators, check_agents, check_settings
 from .checked import EditCall
 from .exclusive import Interruption
+from .nested.parts import Mixin
 from .pipeline_output import ImageEditR1PipelineOutput
 
 
@@ -23,7 +24,7 @@ Result = TypeVar("Result")
 _NOTHING = object()
 
 
-class StreamingMixin:
+class StreamingMixin(Mixin):
     """For a pipeline with `check_inputs` and `run_checked`: results one by one, in order."""
 
     def stream(
@@ -68,9 +69,8 @@ class StreamingMixin:
         if isinstance(image, Iterator):
             calls = self._calls_one_by_one(image, instruction, plan, generator, arguments)
         else:
-            instruction, plan = (
-                list(given) if isinstance(given, Iterator) else given for given in (instruction, plan)
-            )
+            instruction = list(instruction) if isinstance(instruction, Iterator) else instruction
+            plan = list(plan) if isinstance(plan, Iterator) else plan
             calls = _alone(self.check_inputs(image, instruction, plan, generator=generator, **arguments))
         outputs = self._until_interrupted(self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls)
         return outputs if return_dict else (output.to_tuple() for output in outputs)

@@ -50,7 +50,7 @@ class SavedAdapter:
             raise ValueError(f"`folder` must be the name of a folder beside the file, not {self.folder!r}")
 
 
-def adapter_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+def adapter_layers(model: torch.nn.Module) -> dict[str, Any]:
     """The layers in a model that hold an adapter, each in place of the layer that it adapts, by name."""
     if not (hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False)):
         return {}
@@ -71,7 +71,7 @@ def adapters_taken_out(*models: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def _taken_out(model: torch.nn.Module) -> Iterator[None]:
     layers = {id(layer) for layer in adapter_layers(model).values()}
-    places = [
+    places: list[tuple[torch.nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
@@ -91,7 +91,7 @@ def _taken_out(model: torch.nn.Module) -> Iterator[None]:
             setattr(parent, name, layer)
 
 
-def adapted_models(pipeline: Any, but: torch.nn.Module | None = None) -> dict[str, torch.nn.Module]:
+def adapted_models(pipeline: Any, but: torch.nn.Module | None = None) -> dict[str, Any]:
     """The models of a pipeline that have adapters, by component; without `but`.
 
     Raises:
@@ -152,7 +152,8 @@ def load_adapters(pipeline: Any, folder: Path) -> None:
     for adapter in saved:
         if adapter.component not in models:
             raise ValueError(f"{folder / ADAPTERS_FILE}: the pipeline has no model {adapter.component!r}.")
-        model, source = models[adapter.component], folder / adapter.folder
+        model: Any = models[adapter.component]
+        source = folder / adapter.folder
         with naming(source), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant to be there
             config = PeftConfig.from_pretrained(str(source))

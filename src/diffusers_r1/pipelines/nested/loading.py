@@ -25,7 +25,7 @@ from ...names import (
 )
 from .adapters import adapter_layers
 from .modular import load_nested
-from .parts import SHARED, models_of, nested_names, read_index
+from .parts import SHARED, Mixin, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote
 from .settings import settings_of_nested, settings_of_outer
 
@@ -41,7 +41,7 @@ _OF_ANY_CLASS = ("processor", "sequencer_processor")
 NO_DTYPE_ASKED = "_loaded_without_dtype"
 
 
-class LoadingMixin:
+class LoadingMixin(Mixin):
     """`from_pretrained` and `download` for a pipeline that has pipelines as components."""
 
     @classmethod

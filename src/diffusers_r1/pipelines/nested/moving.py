@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from ...editors.speed import disable_cache, enable_cache
-from .parts import models_of, nested_pipelines, refuse_modular
+from .parts import Mixin, models_of, nested_pipelines, refuse_modular
 
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _reaching_nested(name: str) -> Callable:
     return method
 
 
-class MovingMixin:
+class MovingMixin(Mixin):
     """What is asked of the outer pipeline reaches the nested one, and the next one that takes its place."""
 
     # diffusers goes through the components that are modules. A pipeline is none, so it would be left where and as it is.
@@ -95,6 +95,7 @@ class MovingMixin:
         brings the rest of a model in `forward` only, which `generate` calls after the vision tower.
         """
         refuse_modular(self, "enable_group_offload")
+        devices = torch.device(onload_device), torch.device(offload_device)
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or [])
         own = {id(model): name for name, model in models_of(self).items()}
         for name, pipeline in nested_pipelines(self).items():
@@ -103,11 +104,9 @@ class MovingMixin:
                 pipeline.to(onload_device)
             else:
                 theirs = [*excluded, *shared]  # a model of both levels is offloaded below, as one that generates
-                pipeline.enable_group_offload(
-                    onload_device, offload_device, offload_type, exclude_modules=theirs, **kwargs
-                )
+                pipeline.enable_group_offload(*devices, offload_type, exclude_modules=theirs, **kwargs)
             excluded += [ours for part, ours in shared.items() if {name, part} & {*excluded}]
-        super().enable_group_offload(onload_device, offload_device, "leaf_level", exclude_modules=excluded, **kwargs)
+        super().enable_group_offload(*devices, "leaf_level", exclude_modules=excluded, **kwargs)
 
     # Saving memory and time
     # ----------------------
@@ -180,7 +179,7 @@ class MovingMixin:
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """As in `DiffusionPipeline`; what was asked of `pipeline` about the one inside it holds here as well."""
-        result = super().from_pipe(pipeline, **kwargs)
+        result: Any = super().from_pipe(pipeline, **kwargs)
         for setting in vars(pipeline).get("_settings_of_nested", {}).values():
             result._set_now_and_later(setting)
         return result
@@ -206,11 +205,12 @@ class MovingMixin:
             raise ValueError(f"There is no model {unknown[0]!r}; there are: {', '.join(models)}.")
         usual = [name for name in models if "." not in name or name.endswith((".transformer", ".unet"))]
         for name in parts or usual:
-            by_blocks = getattr(models[name], "_repeated_blocks", None)
-            (models[name].compile_repeated_blocks if by_blocks else models[name].compile)(**kwargs)
+            model: Any = models[name]
+            by_blocks = getattr(model, "_repeated_blocks", None)
+            (model.compile_repeated_blocks if by_blocks else model.compile)(**kwargs)
 
     @property
-    def _generating_models(self) -> list[torch.nn.Module]:
+    def _generating_models(self) -> list[Any]:
         return [model for model in models_of(self).values() if hasattr(type(model), "generate")]
 
     # Where it is
@@ -232,7 +232,7 @@ class MovingMixin:
         return super()._execution_device if self._asked is self else self._asked._execution_device
 
     @property
-    def _asked(self) -> DiffusionPipeline:
+    def _asked(self) -> DiffusionPipeline | ModularPipeline:
         # What is no pipeline of diffusers, such as an editor behind an address, is nowhere: then the outer one answers.
         return self if models_of(self) else next(iter(nested_pipelines(self).values()), self)
 

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline
@@ -14,6 +14,11 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from ... import schema
 from ...names import MODULAR_INDEX, PIPELINE_INDEX
 
+
+if TYPE_CHECKING:
+    Mixin = DiffusionPipeline  # what our mixins are mixed into, after them
+else:
+    Mixin = object
 
 _COMPONENT = list[str | bool | None]  # where its class is from, and the class; of some a third value
 _FIELDS = {

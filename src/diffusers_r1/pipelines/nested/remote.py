@@ -27,8 +27,8 @@ def save_remote(component: RemotePlanner | RemoteEditor, folder: Path) -> None:
     (folder / _BELONGINGS).write_text(json.dumps(belongings(component), indent=2) + "\n", encoding="utf-8")
 
 
-def load_remote(kind: str, folder: Path) -> RemotePlanner | RemoteEditor:
-    """What `save_remote` wrote.
+def load_remote(kind: str, folder: Path) -> Any:
+    """What `save_remote` wrote: a component of the class that `kind` names.
 
     Raises:
         OSError: If a file is missing.

@@ -20,7 +20,7 @@ from ...plan import EditPlan
 from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
 from .modular import check_blocks, save_modular_part
-from .parts import SHARED, models_of, nested_pipelines, shared_parts, write_index
+from .parts import SHARED, Mixin, models_of, nested_pipelines, shared_parts, write_index
 from .remote import is_remote, save_remote
 
 
@@ -28,7 +28,7 @@ _OF_BASES = ("config.json", "model*.safetensors*", "pytorch_model*.bin*")
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model*")
 
 
-class SavingMixin:
+class SavingMixin(Mixin):
     """`save_pretrained` and `push_to_hub` for a pipeline that has pipelines as components."""
 
     def save_pretrained(

@@ -30,7 +30,7 @@ def settings_of_nested(
             result[key] = wanted.get(name, wanted)
     if not has_variant(folder, settings.get("variant")):
         result.pop("variant", None)
-    config = settings.get("quantization_config")
+    config: Any = settings.get("quantization_config")
     if _is_quantized(name, config):
         result["quantization_config"] = copy.copy(config)
         result["quantization_config"].components_to_quantize = None  # all of them
@@ -47,7 +47,7 @@ def settings_of_outer(
     variant, own = settings.get("variant"), [p for p in folder.iterdir() if p.is_dir() and p.name not in nested]
     if any(has_variant(folder / name, variant) for name in nested) and not any(has_variant(p, variant) for p in own):
         del result["variant"]
-    config = settings.get("quantization_config")
+    config: Any = settings.get("quantization_config")
     if config is not None:
         theirs = {*(shared or {}), *(name for name in nested if _is_quantized(name, config))}
         for name in nested:
@@ -77,7 +77,7 @@ def _quantizing(
     Returns:
         The config as it is if it names no components, `None` if it names others only.
     """
-    if not _quantized(config):
+    if config is None or not _quantized(config):
         return config
     names = {own_names[name]: name for name in _quantized(config) if name in own_names}
     if not names:
