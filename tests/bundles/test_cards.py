@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import subprocess
 import sys
@@ -236,12 +237,14 @@ def test_a_card_of_a_person_is_kept(build, tmp_path):
     assert readme.read_text() == "Mine."
 
 
-def test_the_pipeline_file_imports_the_class(tmp_path):
+def test_the_pipeline_file_imports_the_class(tmp_path, monkeypatch):
     file = tmp_path / f"{cards.PIPELINE_MODULE}.py"
     file.write_text(cards.pipeline_file(ImageEditR1Pipeline))
-    names: dict[str, object] = {}
-    exec(compile(file.read_text(), file, "exec"), names)
-    assert names["ImageEditR1Pipeline"] is ImageEditR1Pipeline
+    spec = importlib.util.spec_from_file_location(cards.PIPELINE_MODULE, file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, cards.PIPELINE_MODULE, module)  # the file enters itself there, for good
+    spec.loader.exec_module(module)
+    assert module.ImageEditR1Pipeline is ImageEditR1Pipeline
 
 
 def test_the_pipeline_file_says_what_to_install(tmp_path):

@@ -144,7 +144,7 @@ class Service:
         from ..editors import traits_of
 
         name = traits_of(self.pipe.editor).mask
-        if name is None:
+        if not name:
             raise Refused("This editor takes no mask.", param="mask")
         return name
 
