@@ -200,8 +200,9 @@ def _photo(
     return Example(instruction, tuple(Edit(*edit) for edit in edits), tuple(requests), reasoning)
 
 
-# For planners that were not trained for this: about photos that are not there, so that what counts is the form, and how
-# words that point at something are resolved.
+# For planners that were not trained for this: about photos that are not there, so that what counts is the form, how words
+# that point at something are resolved, that what is to be kept is no edit, and that one edit is enough. Four did better than
+# two where it was measured, see docs/planners.md.
 PHOTO_EXAMPLES = (
     _photo(
         "Make the jacket the colour of the bus and get rid of the guy behind her",
@@ -217,6 +218,18 @@ PHOTO_EXAMPLES = (
             ("replace", "floor lamp beside the sofa", "vase with tulips"),
         ],
         ["brighten the room to daylight", "replace the floor lamp beside the sofa with a vase of tulips"],
+    ),
+    _photo(
+        "Remove the power lines, keep the birds. And warmer colours please, thanks!!",
+        "Power lines with birds on them cross the sky above a street. The birds stay; thanks asks for nothing.",
+        [("remove", "power lines", "nothing"), ("adjust", "whole picture", "warmer colours")],
+        ["remove the power lines, with the birds left as they are", "make the colours of the whole picture warmer"],
+    ),
+    _photo(
+        "brighter",
+        "A dark photo. One edit, of the whole picture.",
+        [("lighting", "whole picture", "brighter")],
+        ["make the whole picture brighter"],
     ),
 )
 # From about this many parameters on, a model that was trained for something else does as worked examples show.
