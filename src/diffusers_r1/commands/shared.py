@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..belongings import belongings_in, not_made_for
@@ -262,11 +263,12 @@ def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, siz
         OSError: If there is no such model.
         ValueError: If a file is not what it should be; the message names it.
     """
+    folder_of = cache(partial(resolve, choose=only_configs))  # the Hub is asked about a bundle once, not for each part
     for name, used, index in (("planner", planning, "config.json"), ("editor", editing, PIPELINE_INDEX)):
         part = getattr(args, name, None)
         if not used or is_address(part):
             continue
-        folder = resolve(args.model or SCENES, only_configs) / name if part is None else resolve(part, only_configs)
+        folder = folder_of(args.model or SCENES) / name if part is None else folder_of(part)
         if words := not_made_for(name, belongings_in(folder / index).get("made_for", {}), [size]):
             return words
     return ""
