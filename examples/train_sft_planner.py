@@ -10,13 +10,14 @@ planner, the curves and a model card are in `output_dir` afterwards.
 from __future__ import annotations
 
 from accelerate import PartialState
-from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
+from trl import ModelConfig, SFTConfig, TrlParser
 
 from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
 from diffusers_r1.training.callbacks import show_progress
 from diffusers_r1.training.folders import run_folder
+from diffusers_r1.training.grouped_sft import GroupedSFTTrainer
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights
 from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
 
@@ -36,7 +37,7 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
         with PartialState().main_process_first():
             rows = as_prompts(rows, processor, prompts, script.image_size, answered=True)
 
-        trainer = SFTTrainer(
+        trainer = GroupedSFTTrainer(
             model=planner,
             processing_class=processor,
             args=training,

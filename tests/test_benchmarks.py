@@ -33,6 +33,7 @@ SMALL = {
     "picture_reward_speed.py": "--steps 1 --completions 16",
     "scenes_editing.py": "--tasks 2",
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
+    "sft_speed.py": "--rounds 1 --rows 2 --side 112",
     "stream.py": "--pictures 2 --rounds 1",
     "training_memory.py": "",
     "training_time.py": "",

@@ -1,4 +1,4 @@
-"""Completions behind one copy of their prompt: a row that a model reads once, where each pair of its own would read it again.
+"""Texts behind one copy of how they begin, such as completions behind their prompt: a row that a model reads once, where each pair of its own would read it again.
 
 A packed row is `[prompt][completion 1]...[completion k]`. Every completion goes on at the prompt's position, and sees the
 prompt and itself, nothing of the other completions. The prompt's last token, which has the first token of every completion
@@ -25,6 +25,30 @@ MASKED_ATTENTION = ("eager", "sdpa", "flex_attention")
 COUNTS = ("num_images", "num_tiles")
 # One value a token; the rest of what TRL hands on about pictures is one or more values a picture.
 TOKEN_TYPES = "mm_token_type_ids"
+
+
+@dataclass(frozen=True)
+class Branched:
+    """`n` packed rows of `length` tokens, made from a batch of `size` rows: `[beginning][rest 1]...[rest k]`.
+
+    Args:
+        rows, columns (`Tensor`): (n, length), where in the batch a token stands.
+        segments (`Tensor`): (n, length), 0 in the beginning, 1 and up in the rests, -1 in the padding at the end.
+        seen (`list` of `int`): For each packed row the row of the batch that its pictures are taken from.
+        places (`Tensor`): (size, batch length - 1), where in the flattened packed rows the batch's tokens are predicted,
+            from each row's second one on. Several rows have a place in common where they begin alike.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    segments: Tensor
+    seen: list[int]
+    places: Tensor
+
+    def labels(self, wanted: Tensor) -> Tensor:
+        """`wanted` (size, batch length - 1), -100 where nothing is predicted, as labels (n, length) of the packed rows."""
+        flat = torch.full((self.segments.numel(),), -100, device=wanted.device)
+        return flat.scatter_reduce(0, self.places.flatten(), wanted.flatten(), "amax").view(self.segments.shape)
 
 
 @dataclass(frozen=True)
@@ -181,6 +205,69 @@ def _work(rows: int, length: int, width: int) -> int:
     return rows * length * (13 * width + 2 * length)
 
 
+def branch(ids: Tensor, mask: Tensor, firsts: Sequence[int], begin: Sequence[int], width: int) -> Branched | None:
+    """Put rows of a batch behind one copy of how they begin; `None` where the batch is read as fast as it is.
+
+    Args:
+        ids, mask (`Tensor`): (size, length), padded on the right.
+        firsts (`Sequence[int]`): For each row the first row with the same pictures, see [`equal_prompts`].
+        begin (`Sequence[int]`): How many tokens of each row hold all of its pictures. Rows that differ before are not put
+            together.
+        width (`int`): How many numbers the model has for a token.
+    """
+    texts = [row[on].tolist() for row, on in zip(ids, mask.bool())]
+    together: dict[int, list[int]] = {}
+    for row, first in enumerate(firsts):
+        together.setdefault(first, []).append(row)
+    groups: list[tuple[int, list[int]]] = []  # how many tokens the rows have in common, and the rows
+    for rows in together.values():
+        common = _common([texts[row] for row in rows])
+        alike = len(rows) > 1 and common > max(begin[row] for row in rows)
+        groups += [(common, rows)] if alike else [(len(texts[row]), [row]) for row in rows]
+
+    def size(way: list[tuple[int, list[int]]]) -> tuple[int, int]:
+        return len(way), max(common - 1 + sum(len(texts[row]) - common for row in rows) for common, rows in way)
+
+    most = max(len(rows) for _, rows in groups)
+    ways = [
+        [(common, rows[start : start + part]) for common, rows in groups for start in range(0, len(rows), part)]
+        for part in dict.fromkeys(-(-most // cut) for cut in range(1, most + 1))
+    ]
+    chosen = min(ways, key=lambda way: _work(*size(way), width))
+    if len(chosen) == len(texts):
+        return None
+
+    shape = size(chosen)
+    rows, columns = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    segments = torch.full(shape, -1)
+    places = torch.zeros(len(ids), ids.shape[1] - 1, dtype=torch.long)
+    for number, (common, group) in enumerate(chosen):
+        # The last token in common has the first of each rest to predict, so it stands at the head of each of them. The
+        # last token of a rest has none.
+        end = common - 1
+        rows[number, :end], columns[number, :end], segments[number, :end] = group[0], torch.arange(end), 0
+        for segment, row in enumerate(group, start=1):
+            length = len(texts[row]) - common
+            place = slice(end, end + length)
+            rows[number, place], segments[number, place] = row, segment
+            columns[number, place] = torch.arange(common - 1, common - 1 + length)
+            start = number * shape[1]
+            places[row, : common - 1] = start + torch.arange(common - 1)
+            places[row, common - 1 : common - 1 + length] = start + torch.arange(end, end + length)
+            end += length
+    on_device = (tensor.to(ids.device) for tensor in (rows, columns, segments))
+    return Branched(*on_device, seen=[group[0] for _, group in chosen], places=places.to(ids.device))
+
+
+def _common(texts: Sequence[list[int]]) -> int:
+    """How many tokens all of these begin with."""
+    shortest, longest = min(texts), max(texts)  # in the order of a dictionary, between which all others lie
+    return next(
+        (place for place, (one, other) in enumerate(zip(shortest, longest)) if one != other),
+        min(len(shortest), len(longest)),
+    )
+
+
 def packed_inputs(model: PreTrainedModel, packed: Packed, prompt_mask: Tensor, pictures: Mapping[str, Any]) -> dict:
     """What the model's `forward` takes: tokens, positions, a mask with four dimensions, each row's pictures once.
 
@@ -200,7 +287,7 @@ def packed_inputs(model: PreTrainedModel, packed: Packed, prompt_mask: Tensor, p
             prompt = given[: len(on)][on][:-1]
             types[row, : len(prompt)] = prompt
         inputs[TOKEN_TYPES] = types
-    inputs["attention_mask"] = _mask(model, packed.segments)
+    inputs["attention_mask"] = packed_mask(model, packed.segments)
     return inputs
 
 
@@ -228,8 +315,8 @@ def _positions(model: PreTrainedModel, packed: Packed, prompt_mask: Tensor, rows
     return positions if len(positions) > 1 else positions[0]
 
 
-def _mask(model: PreTrainedModel, segments: Tensor) -> Any:
-    """Causal, and blind between completions; in the form that the model's attention function takes."""
+def packed_mask(model: PreTrainedModel, segments: Tensor) -> Any:
+    """Causal, and blind between segments but for the first; in the form that the model's attention function takes."""
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (segments[batch, key] == 0) | (segments[batch, key] == segments[batch, query])
