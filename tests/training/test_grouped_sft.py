@@ -110,7 +110,7 @@ PLANNERS = {
 COMBINATIONS = {
     "completions": {},
     "whole texts": {"completion_only_loss": False},
-    "adapter": {"peft_config": LoraConfig(r=4, target_modules="all-linear", exclude_modules=".*visual.*")},
+    "adapter": {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"])},
     "dft": {"loss_type": "dft"},
     "gradient checkpointing": {"gradient_checkpointing": True},
 }
