@@ -13,9 +13,8 @@ machine does not count. The whole step is generation, rewards, log-probabilities
 is forward and backward alone. What bounds the ratio is the share of the prompt in what is read: with a picture of 1,000
 tokens and 8 answers of 100 it is 9,300 tokens against 1,860.
 
-A micro-batch holds what a user would let it hold: as many completions as fit into 8 GB. What fills the memory is what each
-layer keeps of each token for the way back, about 0.8 MB in all. Of the 8 rows of 1,160 tokens of a bare `photo` step that
-is more than 7 GB beside the rest, so the bare trainer takes two micro-batches of 4. A packed group is one row.
+The bare trainer takes a step of `photo` in two micro-batches of 4 completions, since 8 rows of 1,160 tokens each keep too much
+for the way back; the other takes a whole group, which is one packed row.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from diffusers_r1.training.models import vision_towers, without_control_tokens
 
 TRAINERS = {"bare": GRPOTrainer, "grouped": GroupedGRPOTrainer}
 GROUP = 8
-# Completions in a micro-batch where not all of a step fit into 8 GB.
+# Completions in a micro-batch where that is not all of a step.
 MICRO_BATCH = {("photo", "bare"): 4}
 
 
