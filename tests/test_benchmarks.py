@@ -30,7 +30,6 @@ SMALL = {
     "reflect.py": "--tasks 2",
     "remote_planning.py": "speed --latency 0.01 --pictures 2",
     "picture_hacks.py": "--tasks 2",
-    "picture_reward_speed.py": "--steps 1 --completions 16",
     "scenes_editing.py": "--tasks 2",
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
     "sft_speed.py": "--rounds 1 --rows 2 --side 112",
@@ -63,6 +62,13 @@ def test_plans_of_two_pictures_beside_what_one_allows():
     lines = run("scenes_planner.py", "imageedit-r1-scenes --tasks 2 --samples 0 --kinds reference").splitlines()
     assert sum("another second one" in line for line in lines) >= 1
     assert lines[-1].startswith("The first picture alone allows 0.1")
+
+
+@pytest.mark.parametrize("case", ["scenes --small --completions 16", "picture --small --completions 16"])
+def test_grpo_speed_of_the_shipped_planner(case):
+    row, other = json.loads(run("grpo_speed.py", f"{case} --steps 1").splitlines()[-1])["rows"]
+    assert row["whole, times as fast"] == row["update, times as fast"] == row["memory, share"] == 1.0
+    assert row["whole, s"] > row["update, s"] > 0 and other["whole, s"] > other["rewards, s"] > 0
 
 
 def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small
