@@ -207,7 +207,9 @@ def run_tests(tests: list[str], *plugins: Any) -> int:
 
     random.seed()  # not the state of the sampling
     os.chdir(ROOT)
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], plugins=list(plugins)))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that what is loaded already has imported
+    return int(pytest.main([*options, *tests], plugins=list(plugins)))
 
 
 class Watch:

@@ -531,6 +531,18 @@ def test_sentences_and_a_file_of_rows_in_turn(tmp_path):
     assert "no bin please" not in held_out["instruction"][:]
 
 
+def test_training_draws_on_all_rows_of_a_file(tmp_path):
+    """The data set without end that training reads, as well as the one of so many rows."""
+    edit = {"action": "remove", "subject": "bin", "goal": "nothing"}
+    rows = [{"instruction": f"no {n}", "edits": [edit], "requests": ["go"], "reasoning": "hm"} for n in range(5)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drawn = list(islice(load_rows("sentences:file=1", path=file), 10))
+    assert [row["instruction"] for row in drawn] == [f"no {n}" for n in range(5)] * 2
+    assert drawn[0]["requests"] == ["go"] and drawn[0]["reasoning"] == "hm"
+    assert load_rows("sentences:file=1", path=file, limit=10)["instruction"][:] == [row["instruction"] for row in drawn]
+
+
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [

@@ -420,7 +420,7 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
         features = Features({**{k: v for k, v in features.items() if k != "image"}, "requests": List(Value("string"))})
     made_from: dict[str, Any] = {"first_seed": first, "kinds": kinds}
     if path is not None and split == "train":
-        made_from["read"] = _rows_of_file(path)
+        made_from["read"] = tuple(_rows_of_file(path))  # `datasets` would take a list for shards, one after the other
     elif path is not None:  # what is measured has to be new
         made_from["kinds"] = {kind: share for kind, share in (kinds or {}).items() if kind != FILE} or None
     if limit is None:
@@ -491,7 +491,7 @@ def _rows_of_file(path: str | Path) -> list[dict[str, Any]]:
             row = {"instruction": line["instruction"], **_edit_columns([Edit(**edit) for edit in line["edits"]])}
         except (KeyError, TypeError) as error:
             raise ValueError(f"Row {number} of {path} has no `instruction` and `edits`: {error}.") from error
-        rows.append({**row, "reasoning": None, "requests": line.get("requests")})
+        rows.append({**row, "reasoning": line.get("reasoning"), "requests": line.get("requests")})
     if not rows:
         raise ValueError(f"{path} has no rows.")
     return rows

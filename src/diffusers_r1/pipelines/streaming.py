@@ -179,7 +179,7 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
                     return
                 results.put((work(item), None))
             results.put((None, StopIteration()))
-        except BaseException as error:  # noqa: B036: raised again in the caller's thread
+        except BaseException as error:  # noqa: B036 (raised again in the caller's thread)
             results.put((None, error))
 
     thread = threading.Thread(target=run, daemon=True, name="plans-ahead")

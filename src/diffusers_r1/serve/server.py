@@ -172,7 +172,7 @@ class Service:
                 def run() -> None:
                     try:
                         result, fault = work(), None
-                    except BaseException as error:  # noqa: BLE001: raised again where it is waited for
+                    except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
                         result, fault = None, error
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(_settle, future, result, fault)
