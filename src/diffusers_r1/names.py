@@ -27,7 +27,7 @@ _SHIPPED_INDEXES = (
     "config.json",
     ADAPTER_INDEX,
 )  # of a whole pipeline, a planner, a planner's adapter
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # no path such as ./name
 
 
 def shipped() -> list[str]:
@@ -50,13 +50,8 @@ def is_address(name: str | os.PathLike | None) -> TypeGuard[str]:
     return str(name).lower().startswith(ADDRESS)
 
 
-def only_indexes(folder: Path, files: list[str]) -> list[str]:
-    """For `resolve`: of a repository nothing but what says which classes its parts have, without weights."""
-    return [file for file in files if file.rpartition("/")[2] == PIPELINE_INDEX]
-
-
 def only_configs(folder: Path, files: list[str]) -> list[str]:
-    """For `resolve`: of a repository nothing but what its parts say of themselves, without weights."""
+    """For `resolve`: of a repository nothing but what it and its parts say of themselves, without weights."""
     return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, "config.json")]
 
 
@@ -89,7 +84,7 @@ def resolve(
     if not _HUB_NAME.fullmatch(text):
         raise OSError(
             f"{text!r} is neither a folder nor a bundle that comes with diffusers-r1 ({', '.join(shipped())})."
-            ' A name on the Hub has the form "org/name".'
+            ' A name on the Hub has the form "org/name", and an address begins with http://.'
         )
     return _download(text, choose or planner_files, user_agent, {key: hub[key] for key in HUB_SETTINGS if key in hub})
 

@@ -6,7 +6,7 @@ from colour_profiles import ADOBE_RGB, rgb_profile
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.commands import edit
+from diffusers_r1.commands import edit, plan
 from diffusers_r1.commands.shared import load_pipeline
 from diffusers_r1.images.colour import srgb_profile
 from diffusers_r1.judging import ScenesCritic
@@ -138,6 +138,7 @@ def test_what_a_photographer_expects_is_kept(run, bundle, tmp_path, plan_file):
     [
         (["missing.png", "make it blue"], "missing.png"),
         (["{photo}"], "either INSTRUCTION or --plan"),
+        (["{photo}", "--output", "x", "make it blue"], "--output x: no picture is written as"),
         (["{photo}", "make it blue", "--plan", "{plan}"], "either INSTRUCTION or --plan"),
         (["{photo}", "--plan", "missing.json"], "missing.json"),
         (["{photo}", "--plan", "{photo}"], "UTF-8"),
@@ -148,6 +149,7 @@ def test_what_a_photographer_expects_is_kept(run, bundle, tmp_path, plan_file):
         (["{photo}", "make it blue", "--device", "abacus"], "abacus"),
         (["{photo}", "make it blue", "--model", "no-such-bundle"], "'no-such-bundle' is neither a folder nor"),
         (["{photo}", "make it blue", "--model", "a/b/c"], "a/b/c"),
+        (["{photo}", "make it blue", "--model", "imageedit-r1-smollm2"], "looks like a planner"),
         (["{photo}", " "], "empty"),
         (["{photo}", "make it blue", "--num_images_per_prompt", "0"], "1 or more"),
         (["{photo}", "make it blue", "--set", "strength=1"], "takes no `strength`. It takes: "),
@@ -167,6 +169,24 @@ def test_bad_use_says_what_is_wrong_and_writes_nothing(
     assert (code, printed) == (2, "")
     assert line.startswith("diffusers-r1 edit: error: ") and said in line
     assert list(tmp_path.iterdir()) == [plan_file]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["edit", ""],
+        ["edit", "make it blue", "--num_images_per_prompt", "0"],
+        ["edit", "make it blue", "--max_new_tokens", "-1"],
+        ["plan", " "],
+        ["plan", "make it blue", "--max_new_tokens", "0"],
+        ["plan", "make it blue", "--do_sample", "--temperature", "0"],
+    ],
+)
+def test_what_no_model_could_make_right_is_refused_before_one_loads(run, photo, monkeypatch, words):
+    monkeypatch.setattr(edit, "load_pipeline", None)
+    monkeypatch.setattr(plan, "load_pipeline", None)
+    code, printed, error = run(words[0], photo, *words[1:])
+    assert (code, printed, error.count("\n")) == (2, "", 1), error
 
 
 def test_a_hub_that_cannot_be_reached_is_a_failure(run, photo, monkeypatch, tmp_path):

@@ -129,6 +129,7 @@ def test_one_plan_for_all(run, bundle, photos, tmp_path):
         (["{photos}/rows.csv", "make it blue", "--output", "out"], "leave out INSTRUCTION"),
         (["{photos}/rows.csv", "--output", "out"], "row 2: no `instruction` for beach.jpg"),
         (["{empty}", "make it blue", "--output", "out"], "holds no picture"),
+        (["{photos}", " ", "--output", "out"], "its text is empty"),
     ],
 )
 def test_bad_use_says_what_to_type(run, bundle, photos, tmp_path, monkeypatch, words, said):
@@ -149,6 +150,13 @@ def test_a_folder_belongs_to_one_run(run, bundle, photos, tmp_path):
     assert run(*words)[0] == 1
     code, _, error = run(*words[:2], "make it red", *words[3:])
     assert code == 2 and "instruction was 'make it blue', not 'make it red'" in error.splitlines()[-1]
+
+
+def test_a_name_that_was_mistyped_begins_no_run(run, bundle, photos, tmp_path):
+    words = ("edit", photos, "make it blue", "--output", tmp_path / "out", *SHORT)
+    code, _, error = run(*words, "--planner", "localhost:8000", "--editor", bundle)
+    assert code == 2 and "an address begins with http://" in error.splitlines()[-1]
+    assert run(*words, "--model", bundle)[0] == 1 and len(edited(tmp_path / "out")) == 2
 
 
 def test_stopped_and_gone_on_with(bundle, photos, tmp_path, run):

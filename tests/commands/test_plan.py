@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
@@ -32,6 +34,10 @@ def test_the_shipped_bundle_says_what_it_was_made_for(run, photo, tmp_path, capl
         (["plan", "make it blue", "--model", "{other}", "--planner", "imageedit-r1-scenes-sft"], "planner"),
         (["edit", "--plan", "{plan}"], "editor"),
         (["edit", "make it blue", "--model", "imageedit-r1-scenes", "--planner", "{other}"], "editor"),
+        (["edit", "make it blue", "--editor", "imageedit-r1-scenes", "--planner", "none"], "editor"),
+        (["plan", "make it blue", "--planner", "imageedit-r1-scenes"], "planner"),
+        (["edit-many", "make it blue", "--output", "{out}"], "planner"),
+        (["edit-table", "--output", "{out}", "--model", "imageedit-r1-scenes", "--planner", "none"], "editor"),
     ],
 )
 def test_it_says_so_before_a_model_loads(monkeypatch, run, bundle, photo, tmp_path, caplog, words, component):
@@ -43,10 +49,17 @@ def test_it_says_so_before_a_model_loads(monkeypatch, run, bundle, photo, tmp_pa
 
     monkeypatch.setattr(ImageEditR1Pipeline, "from_pretrained", loading)
     monkeypatch.setattr("diffusers_r1.bundles.planners.load_planner", loading)
+    monkeypatch.setattr("diffusers_r1.pipelines.nested.loading.load_editor", loading)
     plan = tmp_path / "plan.json"
     plan.write_text(EditPlan("make it blue", (), ("make it blue",)).to_json(), encoding="utf-8")
-    verb, *rest = (word.format(plan=plan, other=bundle) for word in words)
-    assert run(verb, photo, *rest)[0] == 2
+    photos, table = tmp_path / "photos", tmp_path / "photos.csv"
+    photos.mkdir()
+    shutil.copy(photo, photos)
+    sample_task(4).image.save(photos / "a-scene.png")  # the first, and it fits
+    table.write_text(f"file,instruction\n{photo},make it blue\nhttp://localhost:1/a.png,make it red\n")
+    verb, *rest = (word.format(plan=plan, other=bundle, out=tmp_path / "out") for word in words)
+    verb, _, many = verb.partition("-")
+    assert run(verb, {"": photo, "many": photos, "table": table}[many], *rest)[0] == 2
     assert [f"The {component} was made for pictures of coloured shapes" in text for text in seen] == [True]
 
 
@@ -74,10 +87,14 @@ def test_sampling_follows_the_seed(run, bundle, photo):
         (["{photo}", ""], "empty"),
         (["{photo}", "make it blue", "--temperature", "2"], "--temperature does nothing without --do_sample"),
         (["{photo}", "make it blue", "--model", "no-such-bundle"], "no-such-bundle"),
+        (["{photo}", "make it blue", "--planner", "./no-such-folder"], "is neither a folder nor a bundle"),
+        (["{photo}", "make it blue", "--planner", "localhost:8000"], "an address begins with http://"),
+        (["{photo}", "make it blue", "--planner", "{folder}"], "has no config.json, so it is no planner"),
     ],
 )
-def test_bad_use_says_what_is_wrong(run, bundle, photo, words, said):
-    code, printed, error = run("plan", "--model", bundle, *(word.format(photo=photo) for word in words))
+def test_bad_use_says_what_is_wrong(run, bundle, photo, tmp_path, words, said):
+    words = [word.format(photo=photo, folder=tmp_path) for word in words]
+    code, printed, error = run("plan", "--model", bundle, *words)
     line = error.splitlines()[-1]
     assert (code, printed) == (2, "")
     assert line.startswith("diffusers-r1 plan: error: ") and said in line

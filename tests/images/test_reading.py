@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
-from diffusers_r1.images import load_picture, load_pictures
+from diffusers_r1.images import load_picture, load_pictures, picture_sizes
 
 
 RNG = np.random.default_rng(0)
@@ -287,3 +287,15 @@ def test_a_fault_among_many_is_named():
 def test_importing_it_stays_light():
     program = "import sys, diffusers_r1.images; sys.exit(bool({'torch', 'diffusers'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_sizes_are_upright_and_leave_out_what_is_no_picture(tmp_path):
+    picture = Image.new("RGB", (6, 4))
+    picture.save(tmp_path / "plain.png")
+    turned = picture.getexif()
+    turned[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "turned.jpg", exif=turned)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8no picture")
+    names = ("plain.png", "missing.png", "broken.jpg", "turned.jpg")
+    sources = ["http://localhost:1/a.png", *(tmp_path / name for name in names)]
+    assert list(picture_sizes(sources)) == [(6, 4), (4, 6)] == [(6, 4), load_picture(sources[-1]).size]

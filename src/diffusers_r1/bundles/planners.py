@@ -131,6 +131,8 @@ def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompt
 
     from ..planners.families import ATTENTION
 
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{str(folder)!r} has no config.json, so it is no planner.")
     # A model whose config is not known to see is loaded as one that does not, and its processor is its tokenizer.
     with naming(folder):
         kind = AutoConfig.from_pretrained(folder).model_type

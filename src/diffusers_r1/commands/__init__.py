@@ -1,4 +1,4 @@
-"""The command line `diffusers-r1`: a file per verb, each a thin coat over one public call."""
+"""The command line `diffusers-r1`: a file per verb, each of which makes one public call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from .shared import UsageError
@@ -27,9 +27,18 @@ VERBS = {
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of Python 3.12.7: before, an instruction that may be left out was read only right after its picture."""
+        parsed, left = self.parse_known_args(args, namespace)
+        if getattr(parsed, "instruction", "") is None and len(left) == 1 and not left[0].startswith("-"):
+            parsed.instruction = left.pop()
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: ") and not message.partition(": ")[2].startswith("-"):
-            message += "; text of several words, such as an instruction, stands in quotes, and an instruction right after its picture"
+            message += "; text of several words, such as an instruction, stands in quotes"
         # argparse puts the usage before it, of several lines; here an error is one.
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 

@@ -1,4 +1,4 @@
-"""Edit a shipped picture of coloured shapes with the shipped bundle; print where the pictures and the plan lie."""
+"""Edit a shipped picture of coloured shapes with the shipped bundle; print the paths of the pictures and the plan."""
 
 from __future__ import annotations
 

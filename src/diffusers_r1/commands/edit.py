@@ -1,4 +1,4 @@
-"""Edit a picture, or all pictures of a folder or a table, and print where the results lie. Progress is shown on stderr."""
+"""Edit a picture, or all pictures of a folder or a table, and print the paths of the results. Progress is shown on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from PIL import Image
 
 from .. import schema
-from ..images import Metadata, check_writable, load_with_metadata, write_picture
+from ..images import Metadata, check_writable, load_with_metadata, picture_sizes, write_picture
+from ..pipelines.checks import check_count, check_generation, check_texts
 from ..plan import EditPlan, Turns
 from .progress import Progress, add_log_arguments, follow, stoppable
 from .shared import (
@@ -106,13 +107,14 @@ def edit_one(args: argparse.Namespace) -> int:
         _check_output(output)
         picture, metadata = load_with_metadata(args.image)
         _check_output(output, picture.size)
+        _check_numbers_and_words(args)
         plan = _plan_of(args, args.instruction)
     looks = find_looks(args)
     progress = Progress(args.quiet, args.turns, args.num_images_per_prompt)
 
     # 2. Load, and check against what was loaded
     with redirect_stdout(sys.stderr):
-        pipe = load_pipeline(args, planning=plan is None, picture=picture)
+        pipe = load_pipeline(args, planning=plan is None, sizes=[picture.size])
         pipe = with_turns(pipe) if looks else pipe
         told = follow(pipe, progress)
         with checking():
@@ -158,6 +160,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
     if not source.is_dir() and args.instruction is not None:
         raise UsageError(f"{source} has an instruction for each picture; leave out INSTRUCTION")
     with checking():
+        _check_numbers_and_words(args)
         plan = None if args.plan is None else read_plan(args.plan)
         if source.is_dir():
             rows = rows_of_folder(source, args.instruction or "", args.output)
@@ -171,7 +174,8 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
 
     # 2. Load, once it is known that there is something to do
     def load() -> tuple[Callable[[FileRow], Edited], int]:
-        pipe = load_pipeline(args, planning=plan is None and args.planner != NO_PLANNER)
+        planning = plan is None and args.planner != NO_PLANNER
+        pipe = load_pipeline(args, planning, sizes=picture_sizes(row.source for row in rows))
         pipe = with_turns(pipe) if looks else pipe
         remote = isinstance(pipe, RemotePipeline)
         told = {} if remote else follow(pipe, progress)
@@ -205,7 +209,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
         try:
             done = edit_files(rows, args.output, identity, load, args.retry_failed, report)
         except KeyboardInterrupt:
-            progress.say(f"Stopped. What is done lies in {args.output}; the same command goes on with the rest.")
+            progress.say(f"Stopped. What is done is in {args.output}; the same command goes on with the rest.")
             raise
         except (BlockingIOError, ValueError) as error:  # the folder is another run's, or of another one
             raise UsageError(str(error)) from error
@@ -215,6 +219,13 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
     for file, error in done.failed:
         print(f"failed: {file}: {error}", file=sys.stderr)
     return int(done.edited < len(rows))
+
+
+def _check_numbers_and_words(args: argparse.Namespace) -> None:
+    check_count("num_images_per_prompt", args.num_images_per_prompt)
+    check_generation(args.max_new_tokens, None)
+    if args.instruction is not None:
+        check_texts(args.instruction)
 
 
 def read_plan(path: str) -> EditPlan:
@@ -279,4 +290,4 @@ def _write(path: Path, image: Image.Image, metadata: Metadata) -> None:
     except OSError as error:
         rescued = Path(tempfile.mkdtemp(prefix="diffusers-r1-")) / path.name
         write_picture(rescued, image, metadata)
-        raise OSError(f"{path} cannot be written: {error}. The picture lies at {rescued}") from error
+        raise OSError(f"{path} cannot be written: {error}. The picture is at {rescued}") from error

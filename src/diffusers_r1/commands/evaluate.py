@@ -1,4 +1,4 @@
-"""Measure methods on benchmarks and print where the report lies. The same command again goes on where it stopped."""
+"""Measure methods on benchmarks and print the report's path. The same command again goes on where it stopped."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def find_device(name: str | None) -> torch.device:
     import torch
     from diffusers.utils.torch_utils import get_device
 
-    device = torch.device(name or get_device())
     try:
+        device = torch.device(name or get_device())
         torch.empty(0, device=device)
     # A build of torch without CUDA answers with an AssertionError, others in their own ways.
     except (AssertionError, NotImplementedError, RuntimeError) as error:

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..images import load_picture
+from ..pipelines.checks import check_generation, check_texts
 from .progress import add_log_arguments
 from .shared import UsageError, add_model_arguments, checking, load_pipeline, pipe_seed, seed
 
@@ -27,9 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     sampling = _sampling(args)
     with checking():
+        check_texts(args.instruction)
+        check_generation(args.max_new_tokens, sampling)
         picture = load_picture(args.image)
     with redirect_stdout(sys.stderr):
-        pipe = load_pipeline(args, editing=False, picture=picture)
+        pipe = load_pipeline(args, editing=False, sizes=[picture.size])
         with checking():
             seeded = pipe_seed(pipe, args.seed)
             call = pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling, **seeded)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import schema
 from ..installing import install_line
-from ..names import PIPELINE_INDEX, only_indexes, resolve
+from ..names import PIPELINE_INDEX, only_configs, resolve
 
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def of_editor(kind: str | None, name: str, dtype: torch.dtype | None) -> dict[st
     """What an editor, or the editor of a bundle, is loaded with for it."""
     if kind is None:
         return {}
-    folder = resolve(name, only_indexes)
+    folder = resolve(name, only_configs)
     nested = folder / "editor"
     return _mapping(_denoisers(nested if nested.is_dir() else folder, kind, dtype))
 
@@ -67,7 +67,7 @@ def of_bundle(kind: str | None, name: str, dtype: torch.dtype | None, own: set[s
     """
     if kind is None:
         return {}
-    folder = resolve(name, only_indexes)
+    folder = resolve(name, only_configs)
     parts = {}
     if "editor" in own:
         denoisers = _denoisers(folder / "editor", kind, dtype)

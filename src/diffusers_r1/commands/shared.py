@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from .progress import set_log_level
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from ..judging import Critic
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -207,14 +206,15 @@ def is_scenes(args: argparse.Namespace) -> bool:
 
 
 def load_pipeline(
-    args: argparse.Namespace, planning: bool = True, editing: bool = True, picture: Image.Image | None = None
+    args: argparse.Namespace, planning: bool = True, editing: bool = True, sizes: Iterable[tuple[int, int]] = ()
 ) -> ImageEditR1Pipeline | RemotePipeline:
     """The pipeline that `add_model_arguments` asks for. Without torch, where all that it needs is behind addresses.
 
     Args:
         args (`argparse.Namespace`): Parsed.
         planning, editing (`bool`): What it is for; other parts are neither downloaded nor loaded.
-        picture (`PIL.Image.Image`, *optional*): Where models were made for others, that is said before they are loaded.
+        sizes (iterable of `tuple`): Width and height of the pictures: where models were made for others, that is said before
+            they are loaded.
 
     Raises:
         UsageError: If there is no such device, pipeline or part.
@@ -239,7 +239,7 @@ def load_pipeline(
         placing.check_placing(args, device)
         quantizing.check_quantizing(_quantize(args), device)
     with naming():
-        warning = "" if picture is None else _other_pictures(args, planning, editing, picture.size)
+        warning = _other_pictures(args, planning, editing, sizes)
     if warning:
         logger.warning(warning)
     dtype = placing.find_dtype(args.dtype, device)
@@ -256,22 +256,25 @@ def load_pipeline(
     return placing.place(pipe, args, device)
 
 
-def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, size: tuple[int, int]) -> str:
-    """What is to be said of a picture of this size, read from the models' configs alone; empty where it fits.
+def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, sizes: Iterable[tuple[int, int]]) -> str:
+    """What is to be said of the first picture that does not fit, read from the models' configs alone; empty where all do.
 
     Raises:
         OSError: If there is no such model.
         ValueError: If a file is not what it should be; the message names it.
     """
     folder_of = cache(partial(resolve, choose=only_configs))  # the Hub is asked about a bundle once, not for each part
+    made_for = {}
     for name, used, index in (("planner", planning, "config.json"), ("editor", editing, PIPELINE_INDEX)):
         part = getattr(args, name, None)
         if not used or is_address(part):
             continue
-        folder = folder_of(args.model or SCENES) / name if part is None else folder_of(part)
-        if words := not_made_for(name, belongings_in(folder / index).get("made_for", {}), [size]):
-            return words
-    return ""
+        folder = folder_of(part or args.model or SCENES)
+        nested = folder / name  # of a bundle
+        made_for[name] = belongings_in((nested if nested.is_dir() else folder) / index).get("made_for")
+    known = {name: pictures for name, pictures in made_for.items() if pictures}
+    told = (not_made_for(name, known[name], [size]) for size in (sizes if known else ()) for name in known)
+    return next(filter(None, told), "")
 
 
 def with_turns(pipe: ImageEditR1Pipeline | RemotePipeline) -> ImageEditR1Pipeline:

@@ -14,7 +14,7 @@ from ..bundles import AGENTS
 from ..endpoints import Endpoint, check_address
 from ..installing import install_line
 from ..judging import ScenesCritic, find_critic
-from ..names import is_address, local, only_indexes, resolve
+from ..names import is_address, local, only_configs, resolve
 from ..plan import TURNS, Turns
 from ..records import only_one_in
 from ..remote_editor import RemoteEditor
@@ -376,7 +376,7 @@ def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, 
     if repeated := sorted({source for source in sources if sources.count(source) > 1}):
         raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
     for source in sources:
-        folder = resolve(source, only_indexes)
+        folder = resolve(source, only_configs)
         config: Any = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
         kind = getattr(diffusers, str(config["_class_name"]), None)
         if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):

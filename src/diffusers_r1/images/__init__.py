@@ -11,6 +11,7 @@ from .reading import (
     load_samples,
     load_with_metadata,
     pair,
+    picture_sizes,
 )
 from .writing import SUFFIXES, check_writable, to_png, write_picture
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_samples",
     "load_with_metadata",
     "pair",
+    "picture_sizes",
     "to_png",
     "write_picture",
 ]

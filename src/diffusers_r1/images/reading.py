@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from .colour import to_srgb
 from .metadata import Metadata, metadata_of
@@ -21,6 +22,7 @@ MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
 _HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _TAKEN = "a PIL picture, a numpy array, a torch tensor, a path, a URL or an open binary file"
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF that make the height the width
 _TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
 
 
@@ -136,6 +138,20 @@ def load_samples(value: Any) -> tuple[list[Image.Image], list[list[Image.Image]]
         raise ValueError(f"Picture {samples.index([])} of {len(samples)} is an empty list.")
     pictures = load_pictures([picture for picture, *_ in samples])
     return pictures, [load_pictures(references) if references else [] for _, *references in samples]
+
+
+def picture_sizes(sources: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
+    """Width and height of pictures in files, upright, without decoding them. Those on the web, and what is no picture, are left out."""
+    for source in sources:
+        if is_url(str(source)):
+            continue
+        try:
+            with _file(source) as file, _opened(file) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        except Exception:  # of whatever kind Pillow raises: who loads the picture is told
+            continue
+        yield (height, width) if turned else (width, height)
 
 
 def pair(images: list[Any], given: Any) -> tuple[list[Any], list]:

@@ -24,7 +24,7 @@ from ..endpoints import map_concurrently
 from ..images import SUFFIXES, Metadata, check_writable, is_url, write_picture
 from ..plan import EditPlan
 from ..records import Failure
-from .folder import FAILED, begin
+from .folder import FAILED, begin, check_begun
 
 
 EDITED = "edited.jsonl"
@@ -161,11 +161,12 @@ def edit_files(
         BlockingIOError: If another run is at work in it.
         Exception: What ended the run early.
     """
-    begin(folder, identity)
+    check_begun(folder, identity)
     with records.only_one_in(folder):
         left = _left(rows, folder, retry_failed)
         if left:
             edit, at_once = load()
+            begin(folder, identity)  # not before: a name that was mistyped is no run
             for row, result in records.patiently(_results(edit, left, at_once)):
                 named = {"file": row.file, INSTRUCTION: row.instruction, "output": row.output}
                 if isinstance(result, FileFailed):

@@ -76,8 +76,14 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If it was begun otherwise, or holds something else.
     """
+    check_begun(folder, identity)
     folder.mkdir(parents=True, exist_ok=True)
-    if not is_ours(folder):
+    records.write_whole(folder / RUN, json.dumps(dict(identity), indent=2))
+
+
+def check_begun(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder that [`begin`] would refuse, and leave it as it is."""
+    if folder.exists() and not is_ours(folder):
         raise ValueError(f"{folder} is there and holds something else.")
     if (folder / RUN).exists():
         before = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -88,7 +94,6 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
         ]
         if changed:
             raise ValueError(f"{folder} was begun otherwise: {'; '.join(changed)}. Take the same, or another folder.")
-    records.write_whole(folder / RUN, json.dumps(dict(identity), indent=2))
 
 
 def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:

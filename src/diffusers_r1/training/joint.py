@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from ..editors import as_large_as
 from ..endpoints import map_in_order
 from ..judging import PictureJudge, PictureMarks
-from ..names import is_address, only_indexes, resolve
+from ..names import is_address, only_configs, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
@@ -115,7 +115,7 @@ def check_joint(arguments: JointArguments, processes: int = 1) -> None:
         raise ValueError("An editor behind an address cannot be trained: name a folder, a bundle or a Hub pipeline.")
     if processes > 1:
         raise ValueError("Planner and editor are trained in one process; `accelerate launch` with --num_processes 1.")
-    folder = resolve(name, only_indexes)
+    folder = resolve(name, only_configs)
     index = read_index(folder)
     if index["_class_name"][-1] == ImageEditR1Pipeline.__name__:
         index = read_index(Path(folder) / "editor")

@@ -19,7 +19,7 @@ from ..bundles.planners import load_planner
 from ..editors import check_editor
 from ..endpoints import check_address, map_in_order
 from ..judging import PictureJudge, PictureMarks
-from ..names import is_address, only_indexes, resolve
+from ..names import is_address, only_configs, resolve
 from ..pipelines.nested.loading import load_editor
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -76,7 +76,7 @@ class Renderer:
             check_address(self.editor)
             check_remote_editor(self.arguments)
         else:
-            read_index(resolve(self.editor, only_indexes))
+            read_index(resolve(self.editor, only_configs))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_loaded"}
@@ -101,7 +101,7 @@ class Renderer:
             pipe = ImageEditR1Pipeline(
                 None, None, RemoteEditor(self.editor, self.editor_model, max_retries=FEW_RETRIES)
             )
-        elif read_index(resolve(self.editor, only_indexes))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
+        elif read_index(resolve(self.editor, only_configs))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
             pipe = ImageEditR1Pipeline.from_pretrained(self.editor, planner=None, processor=None, **settings)
         else:
             pipe = ImageEditR1Pipeline(None, None, load_editor(self.editor, **settings))

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import base_of, load_planner, save_planner
-from ..names import only_indexes, resolve
+from ..names import only_configs, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.adapters import has_adapter
@@ -98,7 +98,7 @@ def check_editor_name(name: str | None) -> None:
         OSError: If no pipeline of that name can be found.
     """
     if name is not None:
-        read_index(resolve(name, only_indexes))
+        read_index(resolve(name, only_configs))
 
 
 def save_bundle(folder: Path, editor_name: str, base: str) -> None:
@@ -108,7 +108,7 @@ def save_bundle(folder: Path, editor_name: str, base: str) -> None:
     comes from a shipped bundle that has one, that bundle's.
     """
     planner, processor, _ = load_planner(folder, dtype="auto")
-    if read_index(resolve(editor_name, only_indexes))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
+    if read_index(resolve(editor_name, only_configs))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
         pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=None, processor=None)
         pipeline.register_modules(planner=planner, processor=processor)
     else:

@@ -20,7 +20,7 @@ from ...names import (
     files_to_load,
     is_address,
     local,
-    only_indexes,
+    only_configs,
     resolve,
 )
 from .adapters import adapter_layers
@@ -171,7 +171,7 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
     """
     kwargs = {"dtype": torch.float32, **kwargs}
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-    folder = resolve(name, only_indexes, **hub)
+    folder = resolve(name, only_configs, **hub)
     index = read_index(folder)
     if "editor" not in index:
         source = str(name) if local(name) is None else str(folder)

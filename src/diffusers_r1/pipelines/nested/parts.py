@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, ModularPipeline
 
 from ... import schema
-from ...names import MODULAR_INDEX, PIPELINE_INDEX
+from ...names import ADAPTER_INDEX, MODULAR_INDEX, PIPELINE_INDEX
 
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def read_index(folder: Path, components: Iterable[str] = ()) -> dict[str, Any]:
     """
     path = folder / PIPELINE_INDEX
     if not path.is_file():
-        raise OSError(f"{str(folder)!r} has no {PIPELINE_INDEX}, so it is no pipeline.")
+        planner = any((folder / file).is_file() for file in ("config.json", ADAPTER_INDEX))
+        hint = " It looks like a planner, which `load_planner` and --planner take." if planner else ""
+        raise OSError(f"{str(folder)!r} has no {PIPELINE_INDEX}, so it is no pipeline.{hint}")
     index = schema.read_file(path, dict[str, Any])
     names = [name for name, entry in index.items() if isinstance(entry, list) or name in components]
     read = schema.read_fields(
