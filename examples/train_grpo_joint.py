@@ -67,7 +67,9 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             learner=learner,
             editor_learning_rate=script.editor_learning_rate,
             samples_every=script.samples_every,
+            max_pictures=script.max_pictures,
             bare_member=script.picture_bare_member,
+            constrained=script.constrained,
             model=planner,
             processing_class=processor,
             args=training,
@@ -77,7 +79,13 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             callbacks=[VarianceWatch(), LearningWatch()],
         )
         show_progress(
-            trainer, prompts, held_out, script.image_size, script.validation_steps, training.max_completion_length
+            trainer,
+            prompts,
+            held_out,
+            script.image_size,
+            script.validation_steps,
+            training.max_completion_length,
+            script.constrained,
         )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.picture_editor))
@@ -92,6 +100,7 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             "completions a step": training.generation_batch_size,
             "generations a prompt": training.num_generations,
             "pictures a plan": script.pictures_per_plan,
+            "pictures in all": rewards[place].rendered,
             "learning rate": training.learning_rate,
             "beta": training.beta,
             "temperature": training.temperature,

@@ -58,9 +58,16 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             peft_config=lora_settings(model, planner, script.freeze_vision),
             callbacks=[VarianceWatch(), LearningWatch()],
             bare_member=script.picture_bare_member,
+            constrained=script.constrained,
         )
         show_progress(
-            trainer, prompts, held_out, script.image_size, script.validation_steps, training.max_completion_length
+            trainer,
+            prompts,
+            held_out,
+            script.image_size,
+            script.validation_steps,
+            training.max_completion_length,
+            script.constrained,
         )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))

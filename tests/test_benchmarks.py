@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from diffusers_r1.names import resolve
 
 
 pytestmark = pytest.mark.tiny
@@ -19,6 +22,7 @@ SMALL = {
     "first_hour.py": "--only key",
     "grpo_speed.py": "photo --small",
     "import_time.py": "",
+    "joint.py": "--editor imageedit-r1-scenes --tasks 2 --swap_tasks 2",
     "large_photo.py": "--size 600 400",
     "memory_table.py": "",
     "page_load.py": "--clients 3 --seconds 5",
@@ -69,6 +73,26 @@ def test_grpo_speed_of_the_shipped_planner(case):
     row, other = json.loads(run("grpo_speed.py", f"{case} --steps 1").splitlines()[-1])["rows"]
     assert row["whole, times as fast"] == row["update, times as fast"] == row["memory, share"] == 1.0
     assert row["whole, s"] > row["update, s"] > 0 and other["whole, s"] > other["rewards, s"] > 0
+
+
+def test_the_swap_table_of_joint_training(tmp_path):
+    for name in ("planner", "editor", "joint"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bundle").symlink_to(resolve("imageedit-r1-scenes"))
+    asked = f"--editor imageedit-r1-scenes --runs {tmp_path} --tasks 3 --swap_tasks 2 --kept {tmp_path / 'marks.json'}"
+    printed = run("joint.py", asked)
+    assert len(json.loads((tmp_path / "marks.json").read_text())) == 3 * 2 + 3 * 3
+    assert run("joint.py", asked) == printed
+    rows = json.loads(printed.splitlines()[-1])["rows"]
+    pairs = [(row["planner"], row["editor"]) for row in rows if row["planner"] != "true plans"]
+    assert sorted(pairs) == sorted(product(("start", "planner", "joint"), ("start", "editor", "joint")))
+    assert {
+        row["n"] for row in rows if (row["planner"], row["editor"]) in (("start", "start"), ("joint", "joint"))
+    } == {3}
+    assert {
+        row["n"] for row in rows if row["planner"] == "true plans" or row["editor"] != row["planner"] == "joint"
+    } == {2}
+    assert all(row["joint ahead"] == "+0.000 (+0.000 to +0.000)" for row in rows if row["planner"] == "joint")
 
 
 def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small

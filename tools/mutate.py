@@ -208,7 +208,10 @@ def run_tests(tests: list[str], *plugins: Any) -> int:
     random.seed()  # not the state of the sampling
     os.chdir(ROOT)
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that what is loaded already has imported
+    options += [
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]  # of plugins that what is loaded already has imported
     return int(pytest.main([*options, *tests], plugins=list(plugins)))
 
 

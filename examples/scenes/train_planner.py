@@ -9,6 +9,9 @@ over in other words. `compose`: many of those. `habit`: the rows of `point` from
 indirect requests as they were said in `--literal` of the cases, as annotators do. Several values of `--literal` share the
 first three stages; 0 is the control that never had anything but a faultless teacher.
 
+A stage before these, `form`, is left out unless `--form_steps` asks for it: the form and the words of plans, each of another row.
+With no steps of the others it makes a planner to which nobody has said what a plan is for.
+
 The run writes its loss to `sight.csv`, `shared.csv` and `literal-<value>.csv`, goes on where it stopped when started again
 with the same folder, and leaves `output_dir/literal-<value>`: model, processor and prompts. Three hours on one CPU core.
 """
@@ -94,6 +97,9 @@ class Stage:
     steps: int
     learning_rates: tuple[float, float]
     both_turns: bool
+    unrelated: bool = (
+        False  # each row's answer is that of another row: the form and the words of plans, and nothing of which
+    )
 
 
 INDIRECT_KINDS = {"indirect": 0.55, "chained": 0.17, "simple": 0.06, "background": 0.12, "complex": 0.1}
@@ -107,6 +113,12 @@ def parse_args() -> argparse.Namespace:
         "--literal", type=float, nargs="+", default=[0.6, 0.0], help="habits of the last stage's teacher"
     )
     parser.add_argument("--sight_steps", type=int, default=500, help="of the vision tower alone")
+    parser.add_argument(
+        "--form_steps",
+        type=int,
+        default=0,
+        help="before all others: plans in due form that have nothing to do with the rows",
+    )
     parser.add_argument("--read_steps", type=int, default=1400)
     parser.add_argument("--point_steps", type=int, default=7400)
     parser.add_argument("--compose_steps", type=int, default=7400)
@@ -308,12 +320,12 @@ def sample_rows(stage: Stage, size: int, step: int, seed: int) -> list[Task]:
 
 
 def make_batch(
-    processor: Qwen2_5_VLProcessor, tasks: list[Task], both_turns: bool, literal: float, random: np.random.Generator
+    processor: Qwen2_5_VLProcessor, tasks: list[Task], stage: Stage, literal: float, random: np.random.Generator
 ) -> dict[str, torch.Tensor]:
     """Model inputs with `labels`: -100 wherever the assistant does not speak."""
-    texts = []
-    for task in tasks:
-        decomposition, sequence = answers(task, random, literal)
+    texts, both_turns = [], stage.both_turns
+    for row, task in enumerate(tasks):
+        decomposition, sequence = answers(tasks[row - 1] if stage.unrelated else task, random, literal)
         messages = PROMPTS.first_turn(task.instruction, task.image)
         if both_turns:
             messages = PROMPTS.second_turn(messages, decomposition)
@@ -350,7 +362,7 @@ def train(
         stage, stage_step = schedule[step]
         random = np.random.default_rng([args.seed, step, 5])
         tasks = sample_rows(stage, args.batch_size, args.seed * 1_000_000 + step, args.seed)
-        batch = make_batch(processor, tasks, stage.both_turns, literal if stage.name == "habit" else 0.0, random)
+        batch = make_batch(processor, tasks, stage, literal if stage.name == "habit" else 0.0, random)
         output = planner(**batch)
         first, last = stage.learning_rates
         warmup = min(1.0, (stage_step + 1) / 100)
@@ -384,6 +396,7 @@ def main() -> None:
     teach_to_see(planner, processor, args)
     explicit = {"chained": 0.6, "simple": 0.25, "background": 0.15}
     shared = [
+        Stage("form", explicit, args.form_steps, (1e-3, 1e-3), both_turns=False, unrelated=True),
         Stage("read", explicit, args.read_steps, (1e-3, 8e-4), both_turns=False),
         Stage("point", INDIRECT_KINDS, args.point_steps, (8e-4, 3e-4), both_turns=True),
         Stage("compose", COMPOSED_KINDS, args.compose_steps, (8e-4, 5e-5), both_turns=True),

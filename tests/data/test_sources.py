@@ -540,7 +540,9 @@ def test_training_draws_on_all_rows_of_a_file(tmp_path):
     drawn = list(islice(load_rows("sentences:file=1", path=file), 10))
     assert [row["instruction"] for row in drawn] == [f"no {n}" for n in range(5)] * 2
     assert drawn[0]["requests"] == ["go"] and drawn[0]["reasoning"] == "hm"
-    assert load_rows("sentences:file=1", path=file, limit=10)["instruction"][:] == [row["instruction"] for row in drawn]
+    assert load_rows("sentences:file=1", path=file, limit=10)["instruction"][:] == [
+        row["instruction"] for row in drawn
+    ]
 
 
 @pytest.mark.parametrize(

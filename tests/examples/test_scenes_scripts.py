@@ -13,6 +13,7 @@ import torch
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import read_decomposition
 
 
 pytestmark = pytest.mark.tiny
@@ -39,9 +40,22 @@ def trained(tmp_path_factory):
     run("train_editor.py", "--output_dir", editor, *short, "--steps", 2)
     assert steps(editor / "unet_training") == 2
     run("train_editor.py", "--output_dir", editor, *short, "--steps", 50)
-    few = ["--sight_steps", 2, "--read_steps", 2, "--point_steps", 1, "--habit_steps", 1, "--batch_size", 2]
+    few = [
+        "--sight_steps",
+        2,
+        "--form_steps",
+        1,
+        "--read_steps",
+        2,
+        "--point_steps",
+        1,
+        "--habit_steps",
+        1,
+        "--batch_size",
+        2,
+    ]
     run("train_planner.py", "--output_dir", planner, *few, "--literal", 0.6, 0, "--compose_steps", 1)
-    assert steps(planner / "shared") == 4
+    assert steps(planner / "shared") == 5
     run("train_planner.py", "--output_dir", planner, *few, "--literal", 0.6, 0, "--compose_steps", 2)
     return editor, planner
 
@@ -49,7 +63,7 @@ def trained(tmp_path_factory):
 def test_a_run_goes_on_where_it_stopped(trained):
     editor, planner = trained
     assert steps(editor / "unet_training") == 50 and steps(editor / "vae_training") == 2
-    assert steps(planner / "shared") == 5
+    assert steps(planner / "shared") == 6
     logged = [int(row["step"]) for row in csv.DictReader((editor / "unet.csv").read_text().splitlines())]
     assert logged == [50]
 
@@ -70,11 +84,27 @@ def test_the_parts_make_a_bundle(trained, tmp_path):
     assert out.images[0].size == (64, 64)
 
 
-def test_a_relabelled_task_is_the_same_task_in_other_words(monkeypatch):
+@pytest.fixture
+def train_planner(monkeypatch):
     spec = importlib.util.spec_from_file_location("train_planner", SCRIPTS / "train_planner.py")
-    train_planner = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_planner", train_planner)  # its dataclass looks itself up there
-    spec.loader.exec_module(train_planner)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "train_planner", module)  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_form_is_learnt_from_answers_of_other_rows(train_planner):
+    processor = train_planner.make_processor(0)
+    tasks = [sample_task(seed, "simple") for seed in range(3)]
+    stage = train_planner.Stage("form", {}, 1, (0.0, 0.0), both_turns=False, unrelated=True)
+    batch = train_planner.make_batch(processor, tasks, stage, 0.0, np.random.default_rng(0))
+    for row, (ids, labels) in enumerate(zip(batch["input_ids"], batch["labels"])):
+        answer = processor.tokenizer.decode(labels[labels != -100], skip_special_tokens=True)
+        assert read_decomposition(answer).edits == tasks[row - 1].edits
+        assert tasks[row].instruction in processor.tokenizer.decode(ids)
+
+
+def test_a_relabelled_task_is_the_same_task_in_other_words(train_planner):
     changed = 0
     for seed in range(200):
         task = sample_task(seed, "complex")

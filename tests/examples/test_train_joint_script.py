@@ -1,6 +1,7 @@
 """The script that trains planner and editor together, run for a few steps: what it leaves, how it goes on, who learns."""
 
 import csv
+import json
 import runpy
 from pathlib import Path
 
@@ -91,6 +92,20 @@ def test_what_is_left_says_what_happened(joint):
     for step in (0, 1):
         with Image.open(joint / "samples" / f"step-{step:05d}.png") as sheet:
             assert sheet.format == "PNG"
+
+
+def test_training_ends_with_the_pictures(joint, tmp_path):
+    """Of a run that goes on, those that were made before its checkpoint count."""
+    made = json.loads((joint / "checkpoint-1" / "pictures.json").read_text())
+    assert 0 < made < json.loads((joint / "checkpoint-2" / "pictures.json").read_text())
+    once = train(output_dir=tmp_path / "once", max_pictures=1)
+    assert "| steps | 1 |" in (once / "README.md").read_text()
+    assert f"| pictures in all | {made} |" in (once / "README.md").read_text()
+    twice = {"max_pictures": made + 1, "max_steps": 4}
+    again = train(
+        output_dir=tmp_path / "twice", resume_from_checkpoint=joint / "checkpoint-1", allow_changes=True, **twice
+    )
+    assert "| steps | 2 |" in (again / "README.md").read_text()
 
 
 def test_going_on_is_exact(joint, tmp_path):

@@ -19,7 +19,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.prompts import Prompts
+from diffusers_r1.rewards import answer_text
 from diffusers_r1.scenes import sample_task
+from diffusers_r1.tags import read_decomposition
 from diffusers_r1.training.grouped import GroupedGRPOTrainer, shuffle_groups
 
 
@@ -56,6 +58,7 @@ def make(cls, model, processor, folder, data=None, **settings) -> GRPOTrainer:
     getattr(processor, "tokenizer", processor).padding_side = "left"
     peft = settings.pop("peft_config", None)
     frozen = settings.pop("frozen", True)
+    own = {"constrained": settings.pop("constrained")} if "constrained" in settings else {}
     tower = getattr(model.base_model, "visual", None)
     if tower is not None:
         tower.requires_grad_(not frozen)
@@ -80,6 +83,7 @@ def make(cls, model, processor, folder, data=None, **settings) -> GRPOTrainer:
         train_dataset=rows() if data is None else data,
         reward_funcs=[chance],
         peft_config=peft,
+        **own,
     )
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.model.train()
@@ -446,3 +450,29 @@ def test_what_is_overridden_is_as_it_was(name):
     assert found == OVERRIDDEN[name], (
         f"TRL has changed `GRPOTrainer.{name}`: see that `GroupedGRPOTrainer` still fits it"
     )
+
+
+def test_a_planner_that_knows_nothing_is_held_to_the_format(saved, tmp_path):
+    """In stages, with rows that end at different tokens; and every answer is complete within its tokens."""
+    model, processor = saved
+    settings = {"max_completion_length": 400, "temperature": 1.0}
+    trainer = make(GroupedGRPOTrainer, model, processor, tmp_path, constrained=True, **settings)
+    torch.manual_seed(0)
+    trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(GROUP)])
+    said = [answer_text(completion) for completion in trainer._logs["completion"]]
+    assert len(set(said)) > GROUP
+    assert not [fault for text in said for fault in read_decomposition(text).faults]
+
+
+def test_constrained_is_refused_where_it_could_not_hold(saved, tmp_path):
+    with pytest.raises(ValueError, match="no room|tokens"):
+        make(GroupedGRPOTrainer, *saved, tmp_path, constrained=True)
+    with pytest.raises(ValueError, match="from one reading"):
+        make(
+            GroupedGRPOTrainer,
+            *saved,
+            tmp_path,
+            constrained=True,
+            max_completion_length=400,
+            cache_implementation="static",
+        )

@@ -28,6 +28,7 @@ GIVEN = {"dataset_name": "scenes", "picture_editor": EDITOR, "picture_judge": "s
         ({"pictures_per_plan": 1}, "`pictures_per_plan` is at least 2"),
         ({"pictures_per_plan": 0, "train": "planner"}, "are at least 1"),
         ({"samples_every": 0}, "are at least 1"),
+        ({"max_pictures": 0}, "`max_pictures` is at least 1"),
         ({"editor_lora_r": 0}, "`editor_lora_r`"),
         ({"editor_learning_rate": 0.0}, "`editor_learning_rate`"),
         ({"bundle_editor": EDITOR}, "leave out `bundle_editor`"),
@@ -112,6 +113,7 @@ def test_a_plan_earns_the_mean_of_its_pictures():
         ("do nothing", 0.0, 1),
     ]
     assert logged["picture/rendered"] == 4 and logged["picture/judge_failed"] == 0
+    assert reward.rendered == 4
     assert logged["picture/spread"] == pytest.approx((0.2 + 0.5) / 2)
     assert all(one.source.size == one.edited.size == (64, 64) for one in reward.judged)
     pixels = [picture.tobytes() for picture in judge.seen]

@@ -120,6 +120,10 @@ class RewardArguments(DataArguments):
             "choices": REWARDS,
         },
     )
+    constrained: bool = field(
+        default=False,
+        metadata={"help": "let the planner write nothing but the declared format while it trains; needs llguidance"},
+    )
     action_synonyms: str | None = field(
         default=None, metadata={"help": 'a JSON file of further names of actions: {"zap": "remove"}'}
     )

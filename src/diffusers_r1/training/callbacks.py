@@ -142,6 +142,7 @@ class GreedyValidation(TrainerCallback):
         steps (`int`): How often.
         max_new_tokens (`int`): The most tokens an answer may have.
         batch_size (`int`, defaults to 50): Rows in one generate call.
+        constrained (`bool`, defaults to `False`): Let the planner write nothing but the declared format.
     """
 
     def __init__(
@@ -153,10 +154,11 @@ class GreedyValidation(TrainerCallback):
         steps: int,
         max_new_tokens: int,
         batch_size: int = 50,
+        constrained: bool = False,
     ):
         self.trainer, self.prompts, self.rows, self.steps = trainer, prompts, rows, steps
         self.image_size = image_size
-        self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "constrained": constrained}
         lists: Any = rows.select_columns(list(EDIT_COLUMNS))  # no picture is opened
         self.truths = [true_edits(row) for row in lists]
 
@@ -213,13 +215,15 @@ def show_progress(
     image_size: int | None,
     steps: int,
     max_new_tokens: int,
+    constrained: bool = False,
 ) -> None:
     """Have a run validate on held-out rows, where there are some, and show a bar with what it earns, where bars are shown.
 
     The arguments are those of [`GreedyValidation`].
     """
     if held_out is not None:
-        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, image_size, steps, max_new_tokens))
+        settings = {"max_new_tokens": max_new_tokens, "constrained": constrained}
+        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, image_size, steps, **settings))
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RewardBar())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 
@@ -69,6 +69,7 @@ def generate_from_one_reading(
     settings: GenerationConfig,
     ends: Collection[int],
     in_stages: bool = True,
+    bound_by: LogitsProcessor | None = None,
 ) -> list[list[int]]:
     """Completions, each with the token that ended it, if one did.
 
@@ -80,7 +81,10 @@ def generate_from_one_reading(
         ends (collection of `int`): The tokens that end a completion.
         in_stages (`bool`, defaults to `True`): Drop what has ended every 32 tokens. A batch otherwise takes as long as
             if all of its completions were as long as the longest.
+        bound_by (`LogitsProcessor`, *optional*): What the completions are held to, such as a
+            [`~grammar.GrammarProcessor`]. It sees rows move up when others have ended.
     """
+    processors = LogitsProcessorList([] if bound_by is None else [bound_by])
     said: list[list[int]] = [[] for _ in again]
     unfinished = list(range(len(again)))
     name, cache = _read(model, inputs, again, settings)
@@ -89,7 +93,13 @@ def generate_from_one_reading(
     while unfinished and left:
         stage = deepcopy(settings)
         stage.max_new_tokens = min(left, STAGE) if in_stages else left
-        grown = model.generate(input_ids=ids, attention_mask=mask, **{name: cache}, generation_config=stage)
+        grown = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            **{name: cache},
+            generation_config=stage,
+            logits_processor=processors,
+        )
         going_on = []
         for place, (row, new) in enumerate(zip(unfinished, grown[:, ids.shape[1] :].tolist())):
             stop = next((number for number, token in enumerate(new, 1) if token in ends), None)

@@ -17,6 +17,7 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from ..grammar import GrammarProcessor, decomposition_grammar
 from .generation import WHOLE, generate_from_one_reading
 from .packing import equal_prompts, pack, packed_inputs, pick, why_unpackable
 
@@ -43,10 +44,21 @@ class GroupedGRPOTrainer(GRPOTrainer):
     Losses, their normalisation, all other metrics and all arguments are TRL's. What cannot be packed (layers with a
     sliding window or a state, flash attention, tools, a mixture of experts with a balancing loss) is computed as TRL does
     it. The log says so and why, once.
+
+    Args:
+        constrained (`bool`, defaults to `False`): Let the planner write nothing but the declared format while it trains, see
+            [`~grammar.decomposition_grammar`]. What is learned is the planner without the grammar: a token that the grammar
+            forced counts as one that was chosen, so that a planner that is paid learns the format as well.
+
+    Raises:
+        ImportError: If `constrained`, and llguidance is not installed.
+        ValueError: If `constrained`, and an answer of `max_completion_length` tokens has no room for the format, or
+            completions are not made from one reading.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, constrained: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.constrained = constrained
         self.reads_once, self._tried = True, False
         self._readings: list[int] = []
         self._left_out: Tensor | None = None
@@ -56,6 +68,15 @@ class GroupedGRPOTrainer(GRPOTrainer):
             self._read_anew("its experts are balanced over all tokens, the prompt's each time")
         elif why := why_unpackable(self._bare(self.model)):
             self._read_anew(why)
+        self._form()
+
+    def _form(self) -> GrammarProcessor | None:
+        """What holds the completions of one batch to the format, where something does."""
+        if not self.constrained:
+            return None
+        if not self._generates_from_one_reading:
+            raise ValueError("`constrained` is for completions that are made here from one reading of their prompt.")
+        return GrammarProcessor(decomposition_grammar(self.args.max_completion_length), self._tokenizer)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """As TRL does it, but for the order: groups are shuffled, not their completions."""
@@ -91,6 +112,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
         """As TRL does it, but from one reading of each prompt."""
+        form = self._form()
         if not self._generates_from_one_reading:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -119,6 +141,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
                 in_stages=not (
                     self.is_deepspeed_enabled or self.is_fsdp_enabled or set(self.generation_kwargs) & set(WHOLE)
                 ),
+                bound_by=form,
             ), None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -32,6 +32,7 @@ from .pictures import PictureReward, Renderer, as_marks, picture_keys, print_of
 
 JOINT, PLANNER, EDITOR = "joint", "planner", "editor"
 EDITOR_STATE = "editor.pt"  # in a checkpoint
+PICTURE_COUNT = "pictures.json"  # there as well: how many have been made
 SAMPLES = "samples"
 SHEET_ROWS = 8
 SHEET_SIDE = 128
@@ -50,6 +51,13 @@ class JointArguments(RewardArguments):
     )
     pictures_per_plan: int = field(
         default=4, metadata={"help": "pictures of each different plan: a group of the editor"}
+    )
+    max_pictures: int | None = field(
+        default=None,
+        metadata={
+            "help": "stop after the step in which so many have been made in all: runs that learn different things differ in "
+            "pictures a step"
+        },
     )
     editor_learning_rate: float = field(
         default=1e-4, metadata={"help": "of the editor, times what the schedule makes of the planner's"}
@@ -75,6 +83,8 @@ class JointArguments(RewardArguments):
             raise ValueError("The pictures pay: `picture` is among the `rewards`.")
         if min(self.pictures_per_plan, self.samples_every) < 1:
             raise ValueError("`pictures_per_plan` and `samples_every` are at least 1.")
+        if self.max_pictures is not None and self.max_pictures < 1:
+            raise ValueError("`max_pictures` is at least 1.")
         if self.train != PLANNER and self.pictures_per_plan < 2:
             raise ValueError("An editor learns from what differs: `pictures_per_plan` is at least 2.")
         if self.editor_lora_r is not None and self.editor_lora_r < 1:
@@ -151,7 +161,7 @@ class JointReward(PictureReward):
     def __init__(self, renderer: Renderer, judge: PictureJudge, pictures_per_plan: int, seed: int = 0):
         super().__init__(renderer, judge, seed)
         self.pictures_per_plan = pictures_per_plan
-        self.step = 0
+        self.step = self.rendered = 0
         self.learner: EditorLearner | None = None
         self.judged: list[JudgedPicture] = []
 
@@ -173,6 +183,7 @@ class JointReward(PictureReward):
         pictures = self._made(
             [rows[place]["image"] for place in repeated], [plans[place] for place in repeated], seeds
         )
+        self.rendered += len(pictures)
 
         def look(number: int) -> Any:
             source = rows[repeated[number]]["image"]
@@ -242,7 +253,7 @@ class JointGRPOTrainer(PictureGRPOTrainer):
     """[`PictureGRPOTrainer`] whose pictures also teach the editor that made them.
 
     The editor takes a step after each batch of completions is judged, before the planner's. Its learning rate follows the
-    planner's schedule. Its state is `editor.pt` in each checkpoint.
+    planner's schedule. Its state is `editor.pt` in each checkpoint, and `pictures.json` says how many pictures were made.
 
     Logged with each step: what [`EditorLearner.learn`] tells, under `editor/`.
 
@@ -251,6 +262,7 @@ class JointGRPOTrainer(PictureGRPOTrainer):
         learner ([`EditorLearner`], *optional*): Of the editor; not with `"planner"`.
         editor_learning_rate (`float`): Before the schedule.
         samples_every (`int`): Steps between two contact sheets in `samples/`.
+        max_pictures (`int`, *optional*): Training ends with the step in which so many pictures have been made in all.
     """
 
     def __init__(
@@ -260,9 +272,11 @@ class JointGRPOTrainer(PictureGRPOTrainer):
         learner: EditorLearner | None = None,
         editor_learning_rate: float = 1e-4,
         samples_every: int = 10,
+        max_pictures: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.max_pictures = max_pictures
         self.train_what, self.learner = train, learner
         self.editor_learning_rate, self.samples_every = editor_learning_rate, samples_every
         self.pictures = next(reward for reward in self.reward_funcs if isinstance(reward, JointReward))
@@ -273,6 +287,8 @@ class JointGRPOTrainer(PictureGRPOTrainer):
         scored = super()._generate_and_score_completions(inputs)
         if not self.model.training:
             return scored
+        if self.max_pictures is not None and self.pictures.rendered >= self.max_pictures:
+            self.control.should_training_stop = True
         if step % self.samples_every == 0:
             folder = Path(self.args.output_dir) / SAMPLES
             folder.mkdir(parents=True, exist_ok=True)
@@ -293,12 +309,16 @@ class JointGRPOTrainer(PictureGRPOTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        write_whole(Path(output_dir) / PICTURE_COUNT, json.dumps(self.pictures.rendered))
         if self.learner is not None:
             torch.save(self.learner.state_dict(), os.path.join(output_dir, EDITOR_STATE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.learner is not None and checkpoint is not None:
+        if checkpoint is None:
+            return
+        self.pictures.rendered = json.loads((Path(checkpoint) / PICTURE_COUNT).read_text(encoding="utf-8"))
+        if self.learner is not None:
             path = os.path.join(checkpoint, EDITOR_STATE)
             self.learner.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
 
