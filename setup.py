@@ -35,6 +35,7 @@ EXTRAS = {
         "openai>=3",
         "num2words",  # the processor of SmolVLM
         "gguf",  # writes the file that a test loads
+        *("scikit-image", "scikit-learn"),  # bring the photos that some hand-written instructions are about
         "torchao",  # a quantization that runs on a processor
         "bitsandbytes",  # another one, of which a test sees what it is asked for
         "build",  # makes the wheel that a test installs

@@ -561,6 +561,11 @@ def test_files_of_rows_that_cannot_be_read(name, line, message, tmp_path):
         load_rows(name, limit=1, path=file)
 
 
+def test_a_file_of_rows_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file .*rows.jsonl"):
+        load_rows("sentences:file=1", path=tmp_path / "rows.jsonl")
+
+
 def test_a_share_of_a_file_needs_the_file():
     with pytest.raises(ValueError, match="no `path` but sentences"):
         load_rows("sentences:file=1", limit=1)

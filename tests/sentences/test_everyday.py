@@ -1,4 +1,4 @@
-"""The everyday instructions: whole, within their conventions, and none of them twice."""
+"""The everyday instructions: whole, within their conventions, none of them twice, and those to train on apart from the rest."""
 
 import json
 import re
@@ -7,10 +7,13 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import skimage.data
+import sklearn.datasets
 
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "src" / "diffusers_r1" / "sentences" / "data"
+TRAIN = ROOT / "examples" / "smollm2" / "everyday_train.jsonl"
 WORDINGS = ROOT / "tests" / "data_files" / "wordings.jsonl"
 PAGE = ROOT / "docs" / "everyday.md"
 
@@ -22,7 +25,7 @@ TRADES = {
     *("retouching", "product", "interior", "portrait", "real estate"),
     *("food", "meme", "document", "travel", "restoration"),
 }
-COUNTS = {"everyday_dev": 150, "everyday_test": 250, "paraphrases": 100}
+COUNTS = {"everyday_dev": 150, "everyday_test": 250, "paraphrases": 100, "everyday_train": 4000}
 SEEN = {"everyday_dev": 24, "everyday_test": 36}
 PICTURE = re.compile(r"skimage\.data\.\w+|sklearn\.datasets\.load_sample_image:(china|flower)\.jpg")
 NOT_A_NAME = {"the", "a", "an", "it", "its", "his", "her", "their", "this", "that"}
@@ -41,8 +44,13 @@ def squeezed(text):
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-ROWS = {name: read(DATA / f"{name}.jsonl") for name in COUNTS}
-EVERYDAY = [row for name in SEEN for row in ROWS[name]]
+def triples(text):
+    words = squeezed(text).split()
+    return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+
+
+ROWS = {name: read(TRAIN if name == TRAIN.stem else DATA / f"{name}.jsonl") for name in COUNTS}
+EVERYDAY = [row for name in (*SEEN, TRAIN.stem) for row in ROWS[name]]
 ALL = [row for rows in ROWS.values() for row in rows]
 
 
@@ -50,7 +58,8 @@ ALL = [row for rows in ROWS.values() for row in rows]
 def test_as_many_rows_as_promised_in_equal_parts_of_the_trades(name):
     rows = ROWS[name]
     assert len(rows) == COUNTS[name]
-    assert [row["id"] for row in rows] == [f"{rows[0]['id'][:-4]}-{number:03d}" for number in range(len(rows))]
+    start, digits = rows[0]["id"].rsplit("-", 1)
+    assert [row["id"] for row in rows] == [f"{start}-{number:0{len(digits)}d}" for number in range(len(rows))]
     assert Counter(row["trade"] for row in rows) == dict.fromkeys(TRADES, len(rows) // len(TRADES))
 
 
@@ -67,7 +76,9 @@ def test_no_instruction_is_there_twice():
 def test_the_keys_of_a_row():
     for row in EVERYDAY:
         assert {"id", "trade", "instruction", "edits", "requests"} <= set(row), row["id"]
-        assert set(row) <= {"id", "trade", "picture", "instruction", "edits", "requests", "before"}, row["id"]
+        assert set(row) <= {"id", "trade", "picture", "instruction", "edits", "requests", "before", "reasoning"}, row[
+            "id"
+        ]
         assert len(row["requests"]) == len(row["edits"]), row["id"]
     for row in ROWS["paraphrases"]:
         assert set(row) - {"before"} == {"id", "trade", "wordings", "edits"}, row["id"]
@@ -75,10 +86,10 @@ def test_the_keys_of_a_row():
 
 
 def test_one_to_ten_edits_mostly_two_to_four():
-    sizes = Counter(len(row["edits"]) for row in EVERYDAY)
+    sizes = Counter(len(row["edits"]) for name in SEEN for row in ROWS[name])
     assert min(sizes) == 1
     assert max(sizes) == 10
-    assert sum(sizes[size] for size in (2, 3, 4)) > 0.75 * len(EVERYDAY)
+    assert sum(sizes[size] for size in (2, 3, 4)) > 0.75 * sizes.total()
 
 
 def test_edits_keep_to_the_conventions():
@@ -97,9 +108,34 @@ def test_edits_keep_to_the_conventions():
             assert subject.split()[0].casefold() not in NOT_A_NAME, where
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", [*SEEN, TRAIN.stem])
 def test_every_action_is_there(name):
     assert {edit["action"] for row in ROWS[name] for edit in row["edits"]} == ACTIONS
+
+
+def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with_any_other_row():
+    others = [
+        triples(instruction)
+        for name in COUNTS
+        if name != TRAIN.stem
+        for row in ROWS[name]
+        for instruction in instructions(row)
+    ]
+    having = {}
+    for place, other in enumerate(others):
+        for triple in other:
+            having.setdefault(triple, []).append(place)
+    for row in ROWS[TRAIN.stem]:
+        own = triples(row["instruction"])
+        shared = Counter(place for triple in own for place in having.get(triple, ()))
+        close = [place for place, count in shared.items() if count >= 0.2 * len(own | others[place])]
+        assert close == [], row["id"]
+
+
+def test_the_reasoning_to_train_on_is_the_requests():
+    for row in ROWS[TRAIN.stem]:
+        clauses = [request[0].lower() + request[1:].rstrip(".") for request in row["requests"]]
+        assert row["reasoning"] == " | ".join(clauses), row["id"]
 
 
 def test_requests_are_sentences():
@@ -133,13 +169,11 @@ def test_rows_about_pictures_name_one_that_can_be_had(name):
 
 
 def test_the_pictures_are_in_the_packages():
-    data = pytest.importorskip("skimage.data")
-    datasets = pytest.importorskip("sklearn.datasets")
     for picture in {row["picture"] for row in EVERYDAY if "picture" in row}:
         if picture.startswith("skimage"):
-            assert callable(getattr(data, picture.removeprefix("skimage.data."))), picture
+            assert callable(getattr(skimage.data, picture.removeprefix("skimage.data."))), picture
         else:
-            assert datasets.load_sample_image(picture.split(":")[1]).ndim == 3, picture
+            assert sklearn.datasets.load_sample_image(picture.split(":")[1]).ndim == 3, picture
 
 
 def test_the_page_explains_every_action_and_trade():

@@ -485,6 +485,8 @@ def _sentence_rows(
 
 
 def _rows_of_file(path: str | Path) -> list[dict[str, Any]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
     rows = []
     for number, line in enumerate(records.read(path)):
         try:
