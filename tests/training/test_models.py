@@ -99,6 +99,21 @@ def test_an_adapter_is_trained_on(text_planner, tmp_path, prompts):
         load_trainable(ModelConfig(start, use_peft=True), settings(tmp_path), True)
 
 
+def test_dropout_is_that_of_the_run_and_not_of_the_adapter(text_planner, tmp_path, prompts):
+    """Neither a dropout that the adapter was trained with stays, nor does none."""
+    save_planner(tmp_path / "base", *text_planner, Prompts())
+    base, _, _ = load_planner(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], lora_dropout=0.3))
+    adapted.save_pretrained(tmp_path / "adapter")
+    prompts.save(tmp_path / "adapter")
+    for asked in (0.0, 0.1):
+        model = ModelConfig(str(tmp_path / "adapter"), dtype="bfloat16", lora_dropout=asked)
+        planner, _, _ = load_trainable(model, settings(tmp_path), True)
+        dropouts = [each for name, each in planner.named_modules() if name.endswith("lora_dropout.default")]
+        assert {getattr(each, "p", 0.0) for each in dropouts} == {asked}
+        assert any(weight.requires_grad for weight in planner.parameters())
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [

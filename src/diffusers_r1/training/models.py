@@ -29,7 +29,7 @@ def load_trainable(
 
     Args:
         model ([`~trl.ModelConfig`]): The name is one that [`load_planner`] takes. An adapter is trained on: it stays one
-            adapter of its base.
+            adapter of its base, of its rank, with the dropout that is asked for now.
         training ([`~trl.GRPOConfig`] or [`~trl.SFTConfig`]): Its `model_init_kwargs` are passed on.
         freeze_vision (`bool`): Whether the vision tower stays as it is.
     """
@@ -53,10 +53,14 @@ def load_trainable(
     planner, processor, _ = load_planner(base, **given)
     prompts = prompts_of(planner, examples=())  # what training teaches need not be shown with every question
     if is_adapter:
-        from peft import PeftModel
+        from peft import LoraConfig, PeftConfig, PeftModel
 
-        planner = PeftModel.from_pretrained(planner, resolve(model.model_name_or_path), is_trainable=True)
-        prompts = Prompts.load(resolve(model.model_name_or_path))
+        adapter = resolve(model.model_name_or_path)
+        settings = PeftConfig.from_pretrained(adapter)
+        if isinstance(settings, LoraConfig):  # how it is trained, not what it is
+            settings.lora_dropout = model.lora_dropout
+        planner = PeftModel.from_pretrained(planner, adapter, is_trainable=True, config=settings)
+        prompts = Prompts.load(adapter)
     if freeze_vision and hasattr(processor, "image_processor"):
         for tower in vision_towers(planner).values():
             tower.requires_grad_(False)
