@@ -290,6 +290,22 @@ REASONER = {
 }
 
 
+@pytest.mark.parametrize("fault", ["failing", "page of HTML"])
+def test_that_a_server_is_asked_again_is_said_once(server, endpoint, caplog, fault):
+    bad, good = PASSING_FAULTS[fault], (200, said("Hi"), {})
+    server.replies = [bad, bad, good, bad, good]
+    assert [endpoint.chat(HELLO)[0].text for _ in range(2)] == ["Hi", "Hi"]
+    [record] = [record for record in caplog.records if "asked again" in record.message]
+    assert server.url in record.message and "up to 5 times" in record.message
+
+
+def test_a_page_of_html_is_its_title_and_no_model_is_none(server):
+    page = b"<!DOCTYPE HTML><html><head><title>Nothing\nhere</title><style>p {}</style></head><body>404</body></html>"
+    server.replies = [(404, page, {"Content-Type": "text/html"})]
+    with pytest.raises(EndpointError, match=r"/v1/chat/completions: 404 Not Found: Nothing here Check the address"):
+        Endpoint(server.url, "").chat(HELLO)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_models_that_reason(server, endpoint, caplog, named):
     """They name one field after the other, and the next call knows them all."""

@@ -155,6 +155,11 @@ def test_arguments_that_no_request_can_hold(arguments, message):
         check_remote_editor(arguments)
 
 
+def test_a_number_that_json_has_not():
+    with pytest.raises(ValueError, match="`guidance_scale` must be a finite number, not nan"):
+        check_remote_editor({"guidance_scale": float("nan")})
+
+
 def test_arguments_that_a_server_may_take():
     check_remote_editor(
         {"num_inference_steps": 4, "mask_image": PICTURES[0], "width": 64, "height": 64, "size": "auto"}

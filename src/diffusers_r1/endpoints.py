@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -64,6 +64,7 @@ OUTAGES = (408, 409, 425, 429)
 # not at all, in one more try.
 SUBSTITUTES = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None, "n": None}
 _NOT_TAKEN = re.compile(r"support|permit|allowed|unknown|unrecogni|unexpected|only the default|instead", re.IGNORECASE)
+_TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?\w+>")
 
 
@@ -348,15 +349,14 @@ class Endpoint:
 
         timeout = Timeout(self.timeout, connect=min(self.timeout, LONGEST_CONNECT))
         address = urlsplit(self.base_url)
+        hooks = [partial(_stay_at, self.base_url), partial(_tell_of_tries, self.base_url, self.max_retries)]
         client = OpenAI(
             api_key=self._key or "none",
             base_url=urlunsplit(address._replace(query="")),
             default_query=dict(parse_qsl(address.query)),
             max_retries=self.max_retries,
             timeout=timeout,
-            http_client=DefaultHttpxClient(
-                timeout=timeout, event_hooks={"request": [partial(_stay_at, self.base_url)]}
-            ),
+            http_client=DefaultHttpxClient(timeout=timeout, event_hooks={"request": hooks}),
         )
         # A component is never told that it is not needed any more.
         weakref.finalize(self, client.close).atexit = False
@@ -415,6 +415,7 @@ class Endpoint:
                 raise final
             if failed >= self.max_retries:
                 raise self._error(route, f"{fault} (after {_tries(failed + 1)})")
+            _say_that_it_failed(self.base_url, self.max_retries)
             sleep(min(FIRST_WAIT * 2**failed, LONGEST_WAIT) * random.uniform(0.75, 1))
             failed += 1
 
@@ -464,7 +465,8 @@ class Endpoint:
         return self._error(route, fault, kind, status, _parameter(error.param, said) if status in (400, 422) else None)
 
     def _error(self, route: str, fault: str, kind: Failure = Failure.OUTAGE, *details: Any) -> EndpointError:
-        text = " ".join(f"{self.base_url}/{route}, model {self.model!r}: {fault}".split())
+        model = f", model {self.model!r}" if self.model else ""
+        text = " ".join(f"{self.base_url}/{route}{model}: {fault}".split())
         return EndpointError(text.replace(self._key, "***") if self._key else text, kind, *details)
 
 
@@ -629,6 +631,20 @@ def ask_in_order(
     return results
 
 
+def all_or_raise(results: Iterable[Result | EndpointError]) -> list[Result]:
+    """The results where all are needed.
+
+    Raises:
+        EndpointError: The first among them.
+    """
+    found: list[Result] = []
+    for result in results:
+        if isinstance(result, EndpointError):
+            raise result
+        found.append(result)
+    return found
+
+
 def _map_in_threads(function: Callable, items: Iterator, limit: int) -> Iterator[tuple[Any, Any]]:
     # Not by a `ThreadPoolExecutor`, whose threads a program waits for before it ends.
     waiting: SimpleQueue = SimpleQueue()
@@ -729,9 +745,11 @@ def _parameter(named: Any, said: str) -> str | None:
 
 
 def _message(body: Any) -> str:
-    """What the server says is wrong, in a line."""
+    """What the server says is wrong, in a line; of a page of HTML its title."""
     if isinstance(body, Mapping):
         body = body.get("message") or body.get("detail") or body
+    if isinstance(body, str) and (title := _TITLE.search(body)):
+        body = title[1]
     return _excerpt(body) if body else "no message."
 
 
@@ -748,6 +766,17 @@ def _stay_at(base_url: str, request: httpx2.Request) -> None:
     home, there = _origin(base_url), _origin(str(request.url))
     if there not in (home, ("https", home[1], 443)):
         raise EndpointError(f"{base_url} redirects to {there[0]}://{there[1]}:{there[2]}.", Failure.HOPELESS)
+
+
+def _tell_of_tries(base_url: str, tries: int, request: httpx2.Request) -> None:
+    if request.headers.get("x-stainless-retry-count", "0") != "0":
+        _say_that_it_failed(base_url, tries)
+
+
+@cache  # so that it is said once
+def _say_that_it_failed(base_url: str, tries: int) -> None:
+    """All tries take a minute, in which nothing else is heard."""
+    logger.warning("%s fails, or is busy: it is asked again, up to %d times.", base_url, tries)
 
 
 def _origin(url: str) -> tuple[str, str, int]:

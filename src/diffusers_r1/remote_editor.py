@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import EndpointError, RemoteModel, ask_in_order
+from .endpoints import EndpointError, RemoteModel, all_or_raise, ask_in_order
 from .plan import EditPlan, Turns
 
 
@@ -120,16 +120,19 @@ def check_remote_editor(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that no request can hold, before anything is sent. What a server makes of the others is its own.
 
     Raises:
-        TypeError
+        TypeError: If an argument is not the caller's to give, or no JSON.
+        ValueError: If a number is not finite.
     """
     for name, value in arguments.items():
         if name in GIVEN_BY_THE_PLAN:
             raise TypeError(f"`{name}` is not for the caller to give to the editor: plan and pipeline do.")
         if name != MASK:
             try:
-                json.dumps(value)
-            except (TypeError, ValueError):
+                json.dumps(value, allow_nan=False)
+            except TypeError:
                 raise TypeError(f"`{name}` cannot be sent to a server: it is a {type(value).__name__}.") from None
+            except ValueError:
+                raise ValueError(f"`{name}` must be a finite number, not {value!r}.") from None
     if (arguments.get("width") is None) != (arguments.get("height") is None):
         raise TypeError("`width` and `height` go together.")
 
@@ -178,12 +181,7 @@ def call_remote_editor(
     seeds = None
     if generators is not None:
         seeds = [g.initial_seed() + sum(h is g for h in generators[:row]) for row, g in enumerate(generators)]
-    edited: list[Image.Image] = []
-    for result in editor.edit_many(images, prompts, references, masks, seeds, each, **arguments):
-        if isinstance(result, EndpointError):
-            raise result
-        edited.append(result)
-    return edited
+    return all_or_raise(editor.edit_many(images, prompts, references, masks, seeds, each, **arguments))
 
 
 def _fields(arguments: Mapping[str, Any]) -> dict[str, Any]:

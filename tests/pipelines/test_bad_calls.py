@@ -122,6 +122,8 @@ def cases() -> list[tuple[str, dict]]:
         "not this editor's",
         *({name: 1} for name in ("nonsense", "true_cfg_scale", "strength", "height", "mask_image")),
     )
+    add("not finite", *({"guidance_scale": number} for number in (NAN, INF, -INF, np.float32(NAN))))
+    add("negative prompt", *({"negative_prompt": text} for text in (3, {"a": 1}, [3])))
     add("steps", *({"num_inference_steps": number} for number in (0, -1, 1.5, "2", True, {"a": 1})))
     add("text for a number", {"guidance_scale": "high"}, {"image_guidance_scale": {"a": 1}})
     add("values", {"guidance_scale": [1.5, 2.5]}, {"negative_prompt": ["a", "b"]}, {"guidance_scale": []})
@@ -403,3 +405,15 @@ def test_a_callback_that_gives_no_plan_is_refused_before_the_editor(pipe, monkey
     for answer in ({"requests": ["a"]}, "a", 3, []):
         with pytest.raises(TypeError, match="`callback_on_plan` gives an `EditPlan` or None"):
             pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan, answer=answer: answer)
+
+
+@pytest.mark.parametrize("component", ["planner", "processor", "editor", "sequencer"])
+def test_a_name_is_no_component(pipe, component):
+    parts = {"planner": None, "processor": None, "editor": None, component: "org/name"}
+    refused = f"`{component}` is loaded before it is given, and 'org/name' is a name"
+    with pytest.raises(TypeError, match=refused):
+        ImageEditR1Pipeline(**parts)
+    before = getattr(pipe, component)
+    with pytest.raises(TypeError, match=refused):
+        setattr(pipe, component, "org/name")
+    assert getattr(pipe, component) is before

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--mcp and --user do not go together: MCP clients would get in without the password")
     if args.mcp and find_spec("mcp") is None:
         raise UsageError(f"--mcp needs the package mcp: {install_line('mcp')}")
+    listen(args.host, args.port or 0).close()  # Gradio opens its own, once the models are there
     with redirect_stdout(sys.stderr):
         try:
             from ..app import page
@@ -61,7 +62,6 @@ def run(args: argparse.Namespace) -> None:
                 raise
             raise UsageError(f"the page needs Gradio: {install_line('app')}") from error
 
-        listen(args.host, args.port or 0).close()  # Gradio opens its own, once the models are there
         pipe = with_turns(load_pipeline(args))
         pipe.set_progress_bar_config(disable=True)
         with checking():

@@ -315,12 +315,11 @@ def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None =
         return dict.fromkeys(AGENTS)
     if getattr(args, "planner", None) is None:
         return {}
-    from ..bundles.planners import load_planner
+    from ..bundles.planners import load_agents
 
     here = not is_address(args.planner)
     settings = {**_dtype(dtype), **quantizing.of_planner(_quantize(args), dtype)} if here else {}
-    planner, processor, _ = load_planner(args.planner, args.planner_model, args.planner_base, **settings)
-    return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
+    return load_agents(args.planner, args.planner_model, args.planner_base, **settings)
 
 
 def _editor(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from diffusers import ModularPipeline
@@ -12,7 +13,7 @@ from PIL import Image
 from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
-from .signatures import arguments_of, hints_of, is_number
+from .signatures import arguments_of, hints_of, is_number, is_text
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
@@ -79,8 +80,8 @@ def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
         arguments (`Mapping`): As `share_out` gives them, with names that `check_editor` has let pass.
 
     Raises:
-        TypeError: If a value is text where a number belongs, or a callback cannot be called.
-        ValueError: If there are fewer than one step, or pixels.
+        TypeError: If a value is text where a number belongs, or the other way round, or a callback cannot be called.
+        ValueError: If a number is not finite, or there are fewer than one step, or pixels.
     """
     hints = hints_of(editor)
     for name, value in arguments.items():
@@ -88,6 +89,10 @@ def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
             continue
         if is_number(hints.get(name)) and isinstance(value, (str, bytes, Mapping)):
             raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not {type(value).__name__}.")
+        if is_text(hints.get(name)) and not isinstance(value, (str, list, tuple)):
+            raise TypeError(f"`{name}` of {type(editor).__name__} is text, not {type(value).__name__}.")
+        if isinstance(value, Real) and not isfinite(value):
+            raise ValueError(f"`{name}` must be a finite number, not {value!r}.")
         if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
         if name in CALLED and not callable(value):

@@ -28,7 +28,6 @@ from .folder import FAILED, begin, check_begun
 
 
 EDITED = "edited.jsonl"
-TABLES = (".csv", ".jsonl")
 FILE_COLUMNS = ("file", "file_name", "image")
 INSTRUCTION = "instruction"
 NOT_WRITTEN = (

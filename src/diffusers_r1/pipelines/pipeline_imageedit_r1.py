@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -143,7 +144,19 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
     def editor_defaults(self, defaults: Mapping[str, Any]) -> None:
         set_belongings(self.editor, defaults=dict(defaults))
 
+    def register_modules(self, **components: Any) -> None:
+        """As in diffusers; a component is refused where it is a name.
+
+        Raises:
+            TypeError: If it is one.
+        """
+        for name, component in components.items():
+            _refuse_name(name, component)
+        super().register_modules(**components)
+
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._optional_components:
+            _refuse_name(name, value)
         super().__setattr__(name, value)
         if name == "editor" and value is not None:
             set_belongings(value)  # what its folder says is noted now: a folder can go
@@ -580,3 +593,11 @@ def _with_components_required(method: Callable) -> None:
 
 
 _with_components_required(ImageEditR1Pipeline.__init__)
+
+
+def _refuse_name(component: str, value: Any) -> None:
+    if isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f"`{component}` is loaded before it is given, and {str(value)!r} is a name: `load_planner` loads a planner,"
+            " `DiffusionPipeline.from_pretrained` an editor."
+        )

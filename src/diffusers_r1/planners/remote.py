@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .. import grammar
-from ..endpoints import ChatCompletion, EndpointError, RemoteModel
+from ..endpoints import ChatCompletion, RemoteModel, all_or_raise
 from ..prompts import Prompts, plain_text
 from ..tags import EDIT_LISTS, REASONING
 
@@ -146,13 +146,8 @@ class RemoteConversation:
     ) -> list[str]:
         settings = request_fields({**generation, "max_new_tokens": max_new_tokens})
         structured = _structured(form) if form else None
-        answers: list[ChatCompletion] = []
-        for result in self.planner.endpoint.chat_many(
-            turns, n=times, seed=self.seed, structured=structured, **settings
-        ):
-            if isinstance(result, EndpointError):
-                raise result
-            answers += result
+        asked = {"n": times, "seed": self.seed, "structured": structured, **settings}
+        answers = [one for each in all_or_raise(self.planner.endpoint.chat_many(turns, **asked)) for one in each]
         self.usage += [answer.usage for answer in answers]
         if form:
             self._check_form(answers, form)
