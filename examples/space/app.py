@@ -19,7 +19,7 @@ SCENES = "imageedit-r1-scenes"
 
 
 def load() -> ImageEditR1Pipeline:
-    if "EDITOR" not in os.environ:
+    if "PLANNER" not in os.environ:  # EDITOR is many a shell's own
         return ImageEditR1Pipeline.from_pretrained(os.environ.get("MODEL", SCENES))
     planner, processor, _ = load_planner(os.environ["PLANNER"], os.environ.get("PLANNER_MODEL"))
     editor = RemoteEditor(os.environ["EDITOR"], os.environ["EDITOR_MODEL"])
