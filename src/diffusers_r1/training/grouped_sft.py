@@ -59,8 +59,8 @@ class GroupedSFTTrainer(SFTTrainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         most = min(self.args.train_batch_size, step // PICTURES)
-        shuffled = isinstance(sampler, RandomSampler) and isinstance(rows, Dataset)
-        if not (self.reads_once and shuffled and "image" in rows.column_names and most > 1):
+        shuffled = self.reads_once and isinstance(sampler, RandomSampler)
+        if not (shuffled and isinstance(rows, Dataset) and "image" in rows.column_names and most > 1):
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return SideBySide(_pictures(rows), most, seed)
@@ -218,5 +218,5 @@ def _pictures_of_rows(of_picture: Tensor, pictures: dict[str, Any]) -> list[int]
 
 def _pictures(rows: Dataset) -> list[Hashable]:
     """For each row what tells its picture from others, without decoding it."""
-    files = (row["image"] for row in rows.select_columns("image").cast_column("image", Image(decode=False)))
+    files: Any = rows.select_columns("image").cast_column("image", Image(decode=False))["image"]
     return [hashlib.md5(file["bytes"]).digest() if file["bytes"] else file["path"] for file in files]
