@@ -65,6 +65,8 @@ from transformers import (
     LlamaTokenizer,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    MistralConfig,
+    MistralForCausalLM,
     PixtralImageProcessor,
     PixtralProcessor,
     Qwen2_5_VLConfig,
@@ -235,6 +237,18 @@ def tiny_text_planner(seed: int = 0) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
         model = Qwen2ForCausalLM(config).eval()
     model.generation_config = _generation_config(tokenizer)
     return model, tokenizer
+
+
+def tiny_sliding_planner() -> tuple[MistralForCausalLM, Qwen2Tokenizer]:
+    """Return a language model whose attention has a sliding window, and its tokenizer."""
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = MistralConfig(
+        vocab_size=len(tokenizer), num_key_value_heads=1, sliding_window=8, head_dim=16, **sizes, **special
+    )
+    with _seeded(0):
+        return MistralForCausalLM(config), tokenizer
 
 
 # Editors

@@ -14,7 +14,6 @@ import tiny_models
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import MistralConfig, MistralForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import save_planner
@@ -277,15 +276,7 @@ def test_half_precision_is_as_near_as_it_can_be(saved, tmp_path):
 
 
 def test_a_sliding_window_is_read_as_trl_reads_it(tmp_path, caplog):
-    _, tokenizer = tiny_models.tiny_text_planner()
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = MistralConfig(
-        vocab_size=len(tokenizer), num_key_value_heads=1, sliding_window=8, head_dim=16, **sizes, **special
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MistralForCausalLM(config)
+    model, tokenizer = tiny_models.tiny_sliding_planner()
     data = rows(pictures=0)
     bare = make(GRPOTrainer, model, tokenizer, tmp_path, data=data)
     with caplog.at_level(logging.WARNING):

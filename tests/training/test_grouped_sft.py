@@ -11,7 +11,6 @@ import tiny_models
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import MistralConfig, MistralForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from diffusers_r1.scenes import sample_task
@@ -166,15 +165,7 @@ def test_pictures_of_their_own_are_read_as_they_are(tmp_path):
 
 
 def test_a_sliding_window_is_read_as_trl_reads_it(tmp_path, caplog):
-    _, tokenizer = tiny_models.tiny_text_planner()
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = MistralConfig(
-        vocab_size=len(tokenizer), num_key_value_heads=1, sliding_window=8, head_dim=16, **sizes, **special
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MistralForCausalLM(config)
+    model, tokenizer = tiny_models.tiny_sliding_planner()
     bare, ours = (make(cls, model, tokenizer, tmp_path, rows(False)) for cls in (SFTTrainer, GroupedSFTTrainer))
     assert not ours.reads_once
     assert [record.message for record in caplog.records if "beginning" in record.message] == [
