@@ -24,6 +24,7 @@ from diffusers_r1 import records
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "edit_dataset.py"
+CLOCK_TICK = 0.01  # seconds: two files made within one may bear the same time
 
 
 def pictures_a_second(editors: int, rows: int, shard_size: int, steps: int) -> float:
@@ -39,7 +40,7 @@ def pictures_a_second(editors: int, rows: int, shard_size: int, steps: int) -> f
             raise SystemExit(f"{rows} rows went in, and {listed} came out.")
         times = sorted((output_dir / "data" / line["file"]).stat().st_mtime for line in listed)
         # From when each editor has made its first file: the shards before that began with loading models.
-        return (rows - editors * shard_size) / (times[-1] - times[editors - 1])
+        return (rows - editors * shard_size) / max(times[-1] - times[editors - 1], CLOCK_TICK)
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_complexbench_edit_in_every_layout(layout, tmp_path):
             ("change background", "nothing", "nothing"),
             Edit("background", "background", ""),
         ),
-        ("change the style to anime", ("change style", "nothing", "nothing"), Edit("restyle", "photo", "")),
+        ("change the style to anime", ("change style", "nothing", "nothing"), Edit("restyle", "whole picture", "")),
         ("change the content of tv to a cartoon", ("content", "tv", "nothing"), Edit("replace", "tv", "")),
         ("change the content of tv to the text Hi", ("content", "tv", "nothing"), Edit("text", "tv", "")),
     ],

@@ -59,18 +59,21 @@ class Idea:
 
     @property
     def edit(self) -> Edit:
-        return Edit(FORMS[self.form][0], self.subject.name, self.goal)
+        action = FORMS[self.form][0]
+        return Edit(action, self.subject.name, f'"{self.goal}"' if action == "text" else self.goal)
 
     @property
     def request(self) -> str:
         """The edit as an image editor is asked for it, which has read nothing else."""
         new = self.form in ("add", "wear")
-        subject = with_article(self.subject.name) if new else definite(self.subject.name)
+        subject = with_article(self.subject.name) if new else definite(self.subject.name.removeprefix("whole "))
         goal = with_article(self.goal) if self.form == "replace" else self.goal
-        return FORMS[self.form][1].format(s=subject, g=goal)
+        return f"{FORMS[self.form][1].format(s=subject, g=goal)}."
 
 
-PHOTO = Thing("photo", tuple(f"the {name}" for name in things.PHOTO) + ("this photo", "my photo", "this"), "photo")
+PHOTO = Thing(
+    "whole picture", tuple(f"the {name}" for name in things.PHOTO) + ("this photo", "my photo", "this"), "photo"
+)
 BACKGROUND = Thing("background", ("the background",), "background")
 
 # Kind -> nouns, attributes, and whether a person or an animal.
@@ -309,7 +312,7 @@ class Muse:
         said, goal = subject.format_map(drawn), goal.format_map(drawn)
         name = _without_article(said)
         fills: dict[str, str | tuple[str, ...]] = dict(drawn)
-        if form == "text":
+        if form in ("text", "caption"):
             fills |= {"q": _quoted(goal), "at": f"at the {subject.split()[0]}"}
         elif form == "wear":
             goal = goal if goal == "her" or self.trade == "retouching" else definite(_without_article(goal))
@@ -321,11 +324,11 @@ class Muse:
         own = said != name or new or subject.startswith("{kin}")
         these = (f"those {name}", f"these {name}") if is_plural(name) else (f"that {name}", f"this {name}")
         ways_to_say = (said,) if own else (f"the {name}",) * 6 + (name,) * 4 + these + (f"my {name}",)
-        if name == "photo":
+        if name == PHOTO.name:
             thing = PHOTO
         else:
             pronoun, possessive = ("them", "their") if is_plural(name) else ("it", "its")
-            kind = "readable" if form == "text" else "animal" if form == "pose" else "object"
+            kind = "readable" if form in ("text", "caption") else "animal" if form == "pose" else "object"
             thing = Thing(name, ways_to_say, kind, pronoun, possessive)
         stays = form not in ("remove", "replace", "crop", "light", "restyle", "background") and thing is not PHOTO
         return Idea(
@@ -342,7 +345,7 @@ class Muse:
             fills = {"g": f"{preposition} {definite(near.name)}", "it": f"{preposition} {near.pronoun}"}
             return Idea("add", new, goal, ("add",), "there", fills, new)
         if self.dice.chance(0.3):
-            return Idea("add", new, "in the photo", ("add here",), left=new)
+            return Idea("add", new, "in the picture", ("add here",), left=new)
         goal, said = self._place()
         return Idea("add", new, goal, ("add",), fills={"g": said}, left=new)
 
@@ -565,8 +568,8 @@ class Muse:
             spot = self._unused(("top", "bottom", "top left corner", "bottom right corner", "center", "left side"))
             preposition = "in" if "corner" in spot or spot == "center" else "on" if "side" in spot else "at"
             at = (f"{preposition} the {spot}", f"{preposition} the {spot} of the photo")
-            subject = Thing(f"{spot} of the photo", (f"the {spot}",), "photo")
-            return Idea("text", subject, goal, ("text at",), fills={"at": at, "q": _quoted(goal)})
+            subject = Thing(f"{spot} of the picture", (f"the {spot}",), "photo")
+            return Idea("caption", subject, goal, ("text at",), fills={"at": at, "q": _quoted(goal)})
         if subject is None and self.dice.chance(0.2):
             subject = self._owned(
                 self._unused(("shirt", "t-shirt", "jersey", "hat", "cap", "jacket")), "clothes", "it", "its"
@@ -662,10 +665,11 @@ class Muse:
         if how in ("saturate", "contrast") and how not in self.forms:
             self.forms.add(how)
             goal = {"saturate": "more saturated colors", "contrast": "more contrast"}[how]
-            return Idea("look", PHOTO, goal, (how,))
+            return Idea("give", PHOTO, goal, (how,))
         if how == "hair":
             subject = self._owned(self._unused(("hair",)), "part", "it", "its")
-            return Idea("look", subject, self.dice.pick(things.HAIR_LOOKS), ("look",), left=subject)
+            goal = self.dice.pick(things.HAIR_LOOKS)
+            return Idea("resize" if goal in things.HAIR_LENGTHS else "restyle", subject, goal, ("look",), left=subject)
         if how in ("blur", "smooth", "whiten", "straighten", "sharpen"):
             nouns, goal = {
                 "blur": (("background", "license plate", "faces", "people in the background", "foreground", "kids' faces", "logo", "house number"), "blurred"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from ..plan import Edit
-from .ideas import PLAIN_WAYS, REFERRING_WAYS, Idea, Muse
+from .ideas import PHOTO, PLAIN_WAYS, REFERRING_WAYS, Idea, Muse
 from .trades import TRADES
 from .words import Dice
 from .writer import Manner, Writer
@@ -156,7 +156,7 @@ def _phase(idea: Idea) -> int:
         return 0
     if idea.form == "crop":
         return 3
-    return 2 if idea.subject.name == "photo" else 1
+    return 2 if idea.subject is PHOTO else 1
 
 
 def _before(ideas: tuple[Idea, ...]) -> tuple[tuple[int, int], ...]:

@@ -278,10 +278,11 @@ PHOTO_GIVEN = _words(
     " a shallow depth of field, motion blur, higher contrast, more detail, less grain, a soft blur, more clarity"
 )
 PART_LOOKS = _words(
-    "smoother, sharper, blurred, softer, clearer, greener, cleaner, more vivid, darker, less shiny, brighter, out of focus,"
+    "smoother, sharper, blurred, softer, clearer, greener, cleaner, more vivid, less shiny, out of focus,"
     " whiter, more saturated, less red, more visible, less wrinkled, more detailed, more even, crisper, in focus"
 )
-HAIR_LOOKS = _words("longer, shorter, curly, straight, wavier, fuller, messier, neater, shoulder length, thicker")
+HAIR_LENGTHS = _words("longer, shorter, fuller, shoulder length, thicker")
+HAIR_LOOKS = HAIR_LENGTHS + _words("curly, straight, wavier, messier, neater")
 SHAPES = _words(
     "a square, square, 16:9, 4:5, a vertical format, portrait format, landscape format, 1:1, passport size, a circle, a wide banner, 3:2, A4, a headshot, 9:16"
 )

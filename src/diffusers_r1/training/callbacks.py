@@ -184,6 +184,7 @@ class GreedyValidation(TrainerCallback):
         """The answers to all rows, on every process."""
         from trl.models import unwrap_model_for_generation
 
+        show_bar = self.trainer.is_world_process_zero() and not self.trainer.args.disable_tqdm
         accelerator, processor = self.trainer.accelerator, self.trainer.processing_class
         indices = list(range(len(self.rows)))
         with (
@@ -199,7 +200,14 @@ class GreedyValidation(TrainerCallback):
                 references = [[self._fitted(picture) for picture in pictures] for pictures in rows["references"]]
             instructions = list(rows["instruction"])
             answers = decompose_all(
-                model, processor, self.prompts, images, instructions, references=references, **self.generation
+                model,
+                processor,
+                self.prompts,
+                images,
+                instructions,
+                references=references,
+                show_bar=show_bar,
+                **self.generation,
             )
         by_index = dict(gather_object(list(zip(mine, answers))))
         return [by_index[index] for index in indices]

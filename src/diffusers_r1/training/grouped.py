@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
-from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
@@ -19,16 +17,10 @@ from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict
 
 from ..grammar import GrammarProcessor, decomposition_grammar
 from .generation import WHOLE, generate_from_one_reading
-from .packing import equal_prompts, pack, packed_inputs, pick, why_unpackable
+from .packing import PackingTrainer, equal_prompts, pack, packed_inputs, pick, why_unpackable
 
 
-logger = logging.getLogger(__name__)
-
-# How far log-probabilities of packed rows may be on average from those of rows of their own: in half precision, or not.
-ROUNDING = {True: 0.05, False: 1e-4}
-
-
-class GroupedGRPOTrainer(GRPOTrainer):
+class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
     """[`~trl.GRPOTrainer`] that reads every prompt once for all of its completions.
 
     A picture and its instruction are often ten times as long as an answer. TRL reads them anew for each of the
@@ -59,15 +51,14 @@ class GroupedGRPOTrainer(GRPOTrainer):
     def __init__(self, *args: Any, constrained: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.constrained = constrained
-        self.reads_once, self._tried = True, False
         self._readings: list[int] = []
         self._left_out: Tensor | None = None
         if self.tools:
-            self._read_anew("tools write into the completions")
+            self.read_anew("tools write into the completions")
         elif self.aux_loss_enabled:
-            self._read_anew("its experts are balanced over all tokens, the prompt's each time")
-        elif why := why_unpackable(self._bare(self.model)):
-            self._read_anew(why)
+            self.read_anew("its experts are balanced over all tokens, the prompt's each time")
+        elif why := why_unpackable(self.bare(self.model)):
+            self.read_anew(why)
         self._form()
 
     def _form(self) -> GrammarProcessor | None:
@@ -198,13 +189,13 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if left_out is not None and left_out.all() and not alone:
             left_out = torch.arange(len(ids), device=ids.device) > 0  # the processes wait for each other in the model
         firsts = equal_prompts(ids[:, :-length], mask[:, :-length], pictures)
-        width = self._bare(model).config.get_text_config().hidden_size
+        width = self.bare(model).config.get_text_config().hidden_size
         packed = pack(ids, mask, length, firsts, left_out, width)
         if not packed.prompts:
             if not alone:
                 return super()._get_per_token_logps_and_entropies(model, ids, mask, length, **pictures)[:2]
             return self._score_nothing(model, torch.zeros(len(ids), length, device=ids.device))
-        inputs = packed_inputs(self._bare(model), packed, mask[:, :-length], pictures)
+        inputs = packed_inputs(self.bare(model), packed, mask[:, :-length], pictures)
         with self.accelerator.autocast():
             outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
         logps = packed.unpack(outputs.log_probs)
@@ -237,15 +228,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         model.train(training)
         apart = (found.float() - expected.float())[mask[pair, -length:].bool()].abs().mean().nan_to_num(0)
         apart = self.accelerator.gather(apart.reshape(1)).max().item()
-        precision = self.args.bf16 or self.args.fp16 or found.dtype != torch.float32
-        if apart > ROUNDING[precision]:
-            self._read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
-
-    def _read_anew(self, why: str) -> None:
-        self.reads_once = False
-        if self.accelerator.is_main_process:
-            name = type(self._bare(self.model)).__name__
-            logger.warning("%s reads its prompt anew for every completion, as in TRL: %s.", name, why)
+        self.read_anew_if_apart(apart, found.dtype)
 
     @property
     def _generates_from_one_reading(self) -> bool:
@@ -271,11 +254,6 @@ class GroupedGRPOTrainer(GRPOTrainer):
             else torch.as_tensor(np.array(value) if isinstance(value, list) else value)
             for name, value in fields.items()
         }
-
-    def _bare(self, model: Any) -> PreTrainedModel:
-        """The model itself, out of accelerate's and PEFT's wrappers."""
-        model = self.accelerator.unwrap_model(model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def shuffle_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:

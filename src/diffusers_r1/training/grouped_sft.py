@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -17,11 +16,8 @@ from transformers import PreTrainedModel
 from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from .grouped import ROUNDING
-from .packing import TOKEN_TYPES, branch, equal_prompts, packed_mask, pick, why_unpackable
+from .packing import TOKEN_TYPES, PackingTrainer, branch, equal_prompts, packed_mask, pick, why_unpackable
 
-
-logger = logging.getLogger(__name__)
 
 # What a batch holds when its rows are not texts padded on the right, or when its pictures cannot be told apart by rows.
 OTHER_BATCHES = ("position_ids", "token_type_ids", "spatial_shapes", "num_tiles")
@@ -29,7 +25,7 @@ OTHER_BATCHES = ("position_ids", "token_type_ids", "spatial_shapes", "num_tiles"
 PICTURES = 4
 
 
-class GroupedSFTTrainer(SFTTrainer):
+class GroupedSFTTrainer(PackingTrainer, SFTTrainer):
     """[`~trl.SFTTrainer`] that reads once what rows of a micro-batch begin with in common.
 
     Several instructions about one picture begin with the picture, a thousand tokens of it, and all rows of a planner that
@@ -45,13 +41,12 @@ class GroupedSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.reads_once, self._tried = True, False
         if self.aux_loss_enabled:
-            self._read_anew("its experts are balanced over all tokens, the beginning's each time")
+            self.read_anew("its experts are balanced over all tokens, the beginning's each time")
         elif self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            self._read_anew("its weights are sharded")
-        elif why := why_unpackable(self._bare(self.model)):
-            self._read_anew(why)
+            self.read_anew("its weights are sharded")
+        elif why := why_unpackable(self.bare(self.model)):
+            self.read_anew(why)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """As in TRL, but for the order of rows that have a picture in common."""
@@ -77,7 +72,7 @@ class GroupedSFTTrainer(SFTTrainer):
 
     def _score(self, model: Any, **inputs: Any) -> FusedCausalLMOutput:
         """What `model(**inputs, fused_lm_head=True)` comes to."""
-        bare = self._bare(model)
+        bare = self.bare(model)
         packed = packed_batch(bare, inputs)
         if packed is None or not (self._tried or self._fits(bare, inputs, packed)):
             return model(**inputs)
@@ -103,21 +98,8 @@ class GroupedSFTTrainer(SFTTrainer):
         expected, found = bare(**inputs), self._unpacked(bare, inputs, packed)
         bare.train(training)
         apart = (found.log_probs.float() - expected.log_probs.float())[expected.label_mask].abs().mean().item()
-        precision = self.args.bf16 or self.args.fp16 or found.log_probs.dtype != torch.float32
-        if apart > ROUNDING[precision]:
-            self._read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
+        self.read_anew_if_apart(apart, found.log_probs.dtype)
         return self.reads_once
-
-    def _read_anew(self, why: str) -> None:
-        self.reads_once = False
-        if self.accelerator.is_main_process:
-            name = type(self._bare(self.model)).__name__
-            logger.warning("%s reads every row from its beginning, as in TRL: %s.", name, why)
-
-    def _bare(self, model: Any) -> PreTrainedModel:
-        """The model itself, out of accelerate's and PEFT's wrappers."""
-        model = self.accelerator.unwrap_model(model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class SideBySide(Sampler[int]):

@@ -8,17 +8,23 @@ to predict, stands at the head of each of them instead of at the prompt's end.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.masking_utils import create_causal_mask
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 
+logger = logging.getLogger(__name__)
+
+# How far log-probabilities of packed rows may be on average from those of rows of their own: in half precision, or not.
+ROUNDING = {True: 0.05, False: 1e-4}
 # The attention functions of transformers that take any mask. Flash attention takes none.
 MASKED_ATTENTION = ("eager", "sdpa", "flex_attention")
 # What TRL hands on about pictures that the model itself does not take.
@@ -76,6 +82,33 @@ class Packed:
     def unpack(self, values: Tensor) -> Tensor:
         """`values` (n, length) of the packed rows as (size, completion length) of the batch, 0 where nothing is scored."""
         return values.flatten()[self.places].masked_fill(~self.scored, 0)
+
+
+class PackingTrainer:
+    """What trainers that pack have in common: they read what rows share once, until something speaks against it."""
+
+    accelerator: Accelerator
+    args: TrainingArguments
+    model: Any
+    reads_once = True
+    _tried = False  # whether packed rows were compared with rows of their own
+
+    def read_anew(self, why: str) -> None:
+        """Train as TRL does from now on, and say so."""
+        self.reads_once = False
+        if self.accelerator.is_main_process:
+            name = type(self.bare(self.model)).__name__
+            logger.warning("%s reads every row from its beginning, as in TRL: %s.", name, why)
+
+    def read_anew_if_apart(self, apart: float, dtype: torch.dtype) -> None:
+        """The same if log-probabilities (of `dtype`, when packed) are further `apart` from the true ones than by rounding."""
+        if apart > ROUNDING[self.args.bf16 or self.args.fp16 or dtype != torch.float32]:
+            self.read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
+
+    def bare(self, model: Any) -> PreTrainedModel:
+        """The model itself, out of accelerate's and PEFT's wrappers."""
+        model = self.accelerator.unwrap_model(model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def why_unpackable(model: PreTrainedModel) -> str | None:

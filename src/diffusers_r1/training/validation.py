@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ..plan import Edit
 from ..planners.conversation import Conversation
@@ -25,16 +26,17 @@ def decompose_all(
     batch_size: int = 50,
     seed: int = 0,
     references: Sequence[Sequence[Image.Image]] | None = None,
+    show_bar: bool = False,
     **generation: Any,
 ) -> list[str]:
     """The decomposition agent's answers, greedy unless `generation` says otherwise, `batch_size` rows a call.
 
-    `references` are, for each picture, those that belong to it.
+    `references` are, for each picture, those that belong to it. The bar is gone when all are answered.
     """
     training = model.training
     model.eval()
     answers = []
-    with seeded(seed):
+    with seeded(seed), tqdm(total=len(images), desc="planning rows", leave=False, disable=not show_bar) as bar:
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             of_rows = references and references[rows]
@@ -42,6 +44,7 @@ def decompose_all(
                 model, processor, images[rows], instructions[rows], prompts, references=of_rows
             )
             answers += conversation.decompose(**generation)
+            bar.update(len(answers) - bar.n)
     model.train(training)
     return answers
 
