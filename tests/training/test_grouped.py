@@ -352,6 +352,7 @@ def test_a_group_stays_in_one_micro_batch(saved, tmp_path):
     packed = [labels for labels in read if labels is not None]
     assert len(packed[1:]) == 4  # the first is the comparison with rows of their own
     assert all(len(labels) == 1 for labels in packed[1:])
+    assert all(labels[0, 0] != -100 for labels in packed)  # the vocabulary is not asked about the prompt
 
 
 def test_groups_are_shuffled_whole():

@@ -48,6 +48,10 @@ class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
             completions are not made from one reading.
     """
 
+    args: Any  # a `GRPOConfig`, whose optional settings are filled in by now
+    num_generations: int
+    _tokenizer: Any
+
     def __init__(self, *args: Any, constrained: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.constrained = constrained
@@ -76,7 +80,7 @@ class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            parts = split_tensor_dict(shuffle_groups(batch, self.num_generations), steps)
+            parts: Any = split_tensor_dict(shuffle_groups(batch, self.num_generations), steps)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % steps]
 
@@ -109,7 +113,7 @@ class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         different = [prompt_ids[self._readings.index(one)] for one in range(self._readings[-1] + 1)]
-        inputs = self._prepare_input({**self._padded(different), **self._as_tensors(multimodal_fields)})
+        inputs: Any = self._prepare_input({**self._padded(different), **self._as_tensors(multimodal_fields)})
         with (
             profiling_context(self, "transformers.generate"),
             unwrap_model_for_generation(
@@ -197,7 +201,7 @@ class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
             return self._score_nothing(model, torch.zeros(len(ids), length, device=ids.device))
         inputs = packed_inputs(self.bare(model), packed, mask[:, :-length], pictures)
         with self.accelerator.autocast():
-            outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
+            outputs = self.score(model, inputs, packed.labels)
         logps = packed.unpack(outputs.log_probs)
         if outputs.entropy is None:  # the reference model has none
             return logps, None
@@ -227,8 +231,8 @@ class GroupedGRPOTrainer(PackingTrainer, GRPOTrainer):
             found = self._score(model, *part, shown)[0]
         model.train(training)
         apart = (found.float() - expected.float())[mask[pair, -length:].bool()].abs().mean().nan_to_num(0)
-        apart = self.accelerator.gather(apart.reshape(1)).max().item()
-        self.read_anew_if_apart(apart, found.dtype)
+        everywhere: Any = self.accelerator.gather(apart.reshape(1))
+        self.read_anew_if_apart(everywhere.max().item(), found.dtype)
 
     @property
     def _generates_from_one_reading(self) -> bool:

@@ -78,10 +78,10 @@ class GroupedSFTTrainer(PackingTrainer, SFTTrainer):
             return model(**inputs)
         return self._unpacked(model, inputs, packed)
 
-    def _unpacked(self, model: Any, inputs: dict[str, Any], packed: tuple[dict[str, Any], Tensor]) -> Any:
+    def _unpacked(self, model: Any, inputs: dict[str, Any], packed: tuple[dict[str, Any], Tensor, Tensor]) -> Any:
         """The outputs of a packed batch, each (size, length - 1), as those of the batch itself."""
-        given, places = packed
-        outputs = model(**given, use_cache=False, fused_lm_head=True)
+        given, labels, places = packed
+        outputs = self.score(model, given, labels)
         scored = inputs["labels"][:, 1:] != -100
         log_probs, entropy, is_top1 = (
             values.flatten()[places].masked_fill(~scored, 0)
@@ -90,7 +90,9 @@ class GroupedSFTTrainer(PackingTrainer, SFTTrainer):
         return FusedCausalLMOutput(log_probs=log_probs, entropy=entropy, is_top1=is_top1, label_mask=scored)
 
     @torch.no_grad()
-    def _fits(self, bare: PreTrainedModel, inputs: dict[str, Any], packed: tuple[dict[str, Any], Tensor]) -> bool:
+    def _fits(
+        self, bare: PreTrainedModel, inputs: dict[str, Any], packed: tuple[dict[str, Any], Tensor, Tensor]
+    ) -> bool:
         """Compare the first packed batch with rows of their own: a family may read in a way that no setting tells."""
         self._tried = True
         training = bare.training
@@ -137,16 +139,17 @@ class SideBySide(Sampler[int]):
         self.epoch = epoch
 
 
-def packed_batch(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor] | None:
-    """What the model's `forward` takes instead of a batch of TRL's, with labels that are shifted already.
+def packed_batch(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor] | None:
+    """What the model's `forward` takes instead of a batch of TRL's.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): The model itself, out of every wrapper.
         inputs (`dict`): `input_ids`, `labels` and `attention_mask`, each (size, length), padded on the right, and pictures.
 
     Returns:
-        Its inputs, and where in the flattened packed rows the batch's tokens are predicted, see [`Branched`]. `None` where
-        the batch is read as fast as it is, or it cannot be told which row a picture belongs to.
+        Its inputs, the labels, which are shifted already, and where in the flattened packed rows the batch's tokens are
+        predicted, see [`Branched`]. `None` where the batch is read as fast as it is, or it cannot be told which row a
+        picture belongs to.
     """
     texts = ("input_ids", "labels", "attention_mask", TOKEN_TYPES, "use_cache", "fused_lm_head")
     pictures = {name: value for name, value in inputs.items() if name not in texts and value is not None}
@@ -178,11 +181,10 @@ def packed_batch(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict[s
         input_ids=taken(ids),
         position_ids=taken(positions),
         attention_mask=packed_mask(model, branched.segments),
-        shift_labels=branched.labels(inputs["labels"][:, 1:]),
     )
     if inputs.get(TOKEN_TYPES) is not None:
         given[TOKEN_TYPES] = taken(inputs[TOKEN_TYPES])
-    return given, branched.places
+    return given, branched.labels(inputs["labels"][:, 1:]), branched.places
 
 
 def _pictures_of_rows(of_picture: Tensor, pictures: dict[str, Any]) -> list[int] | None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.masking_utils import create_causal_mask
-from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+from trl.trainer.utils import FusedCausalLMOutput, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,30 @@ class PackingTrainer:
         """The same if log-probabilities (of `dtype`, when packed) are further `apart` from the true ones than by rounding."""
         if apart > ROUNDING[self.args.bf16 or self.args.fp16 or dtype != torch.float32]:
             self.read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
+
+    def score(self, model: Any, inputs: Mapping[str, Any], labels: Tensor) -> FusedCausalLMOutput:
+        """What TRL's fused head says of packed rows, each value as `labels` (n, length).
+
+        Without Triton the head projects every place it is given onto the vocabulary. So it is given those from the first
+        one on that predicts something: not the prompt, which is the larger part of a row.
+        """
+        begin = int((labels != -100).any(0).int().argmax())
+
+        def cut(module: Any, args: Any, outputs: Any) -> None:
+            outputs.last_hidden_state = outputs.last_hidden_state[:, begin:]
+
+        hook = self.bare(model).base_model.register_forward_hook(cut)
+        try:
+            outputs = model(**inputs, shift_labels=labels[:, begin:], use_cache=False, fused_lm_head=True)
+        finally:
+            hook.remove()
+        return FusedCausalLMOutput(
+            **{
+                name: F.pad(value, (begin, 0))
+                for name, value in outputs.items()
+                if value.shape == labels[:, begin:].shape
+            }
+        )
 
     def bare(self, model: Any) -> PreTrainedModel:
         """The model itself, out of accelerate's and PEFT's wrappers."""
