@@ -16,10 +16,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from PIL import Image
 
 from .. import records
 from ..images import to_png
+from ..plan import EditPlan
 from .settings import Settings
 from .shards import RowState, generator_of
 
@@ -154,6 +157,7 @@ def file_name(rows: Sequence[int], instructions: Sequence[str | None]) -> str:
 
 
 def to_parquet(rows: Sequence[RowState], run_seed: int) -> bytes:
+    """The bytes of a file of rows that are edited."""
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
@@ -163,8 +167,8 @@ def to_parquet(rows: Sequence[RowState], run_seed: int) -> bytes:
         {
             "row": row.index,
             "instruction": row.instruction,
-            "edited_image": {"bytes": to_png(row.edited), "path": None},
-            "plan": json.dumps(row.plan.to_dict(), ensure_ascii=False),
+            "edited_image": {"bytes": to_png(cast(Image.Image, row.edited)), "path": None},
+            "plan": json.dumps(cast(EditPlan, row.plan).to_dict(), ensure_ascii=False),
             "seed": generator_of(row, run_seed).initial_seed(),
         }
         for row in rows

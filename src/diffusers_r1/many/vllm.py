@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -20,17 +20,18 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
     """Both questions asked of vLLM engines, `planners` of them for each question."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    prompts = Prompts.load(settings.vllm)
+    name, gpus = cast(str, settings.vllm), cast(float, settings.planner_gpus)
+    prompts = Prompts.load(name)
     engine = vLLMEngineProcessorConfig(
-        model_source=settings.vllm,
+        model_source=name,
         batch_size=settings.shard_size,
         concurrency=(settings.planners, settings.planners),
         prepare_multimodal_stage=True,
         engine_kwargs={
-            "gpu_memory_utilization": 0.9 * min(settings.planner_gpus, 1),
+            "gpu_memory_utilization": 0.9 * min(gpus, 1),
             "limit_mm_per_prompt": {"image": 1},
         },
-        placement_group_config={"bundle_per_worker": {"CPU": 1, "GPU": settings.planner_gpus}},
+        placement_group_config={"bundle_per_worker": {"CPU": 1, "GPU": gpus}},
     )
     sampling = {"temperature": 0, "max_tokens": settings.max_new_tokens}
 
@@ -62,4 +63,4 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
         postprocess=lambda cells: {"row": cells["row"], "decomposition": cells["generated_text"]},
     )
     sequence = build_processor(engine, preprocess=second_question, postprocess=read_plan)
-    return sequence(decompose(rows.map_batches(read)))
+    return sequence(decompose(rows.map_batches(cast(Any, read))))  # ray's types know only batches of arrays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -117,7 +117,7 @@ class RemotePipeline:
     def plan_checked(self, call: PlanCall) -> list[EditPlan]:
         """Plan what `check_planning` has checked; raises as `plan` does."""
         return make_plans(
-            self.planner,
+            cast(RemotePlanner, self.planner),
             None,
             call.images,
             call.instructions,
@@ -236,18 +236,19 @@ class RemotePipeline:
 
     def _turns(self, call: RemoteCall, plans: Sequence[EditPlan]) -> Iterator[tuple[int, Turn]]:
         """Turn by turn, each from the picture before, with the place of the picture that it is of in the output."""
+        editor = cast(RemoteEditor, self.editor)
         given = list(zip(call.images, call.references, plans))
         for number, (source, shown_too, plan) in enumerate(
             one for one in given for _ in range(call.num_images_per_prompt)
         ):
             size = remote_working_size(source.size)
-            arguments = {**belongings(self.editor).get("defaults", {}), **call.arguments}
+            arguments = {**belongings(editor).get("defaults", {}), **call.arguments}
             mask = call.mask and call.mask.resize(size, Image.Resampling.NEAREST)
             seed = None if call.seed is None else call.seed + number
             current = _resized(source, size)
             prompts = remote_prompts(plan, call.turns)
             for prompt in prompts:
-                answer = self.editor.edit(current, prompt, shown_too, mask, seed, **arguments)
+                answer = editor.edit(current, prompt, shown_too, mask, seed, **arguments)
                 yield number, Turn(prompt, size, answer.size, answer, (prompt,) if len(prompts) > 1 else plan.requests)
                 current = _resized(answer, size)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from accelerate import PartialState
 from transformers import ProcessorMixin
@@ -68,7 +68,7 @@ class DataArguments:
     dataset_seed: int | None = field(
         default=None, metadata={"help": "order of the rows; the first task of scenes and sentences"}
     )
-    on_bad_row: str = field(default="error", metadata={"help": "error or skip", "choices": ["error", "skip"]})
+    on_bad_row: Literal["error", "skip"] = field(default="error", metadata={"help": "error or skip"})
     image_size: int | None = field(
         default=None, metadata={"help": "pixels a side that all pictures are fitted to; as they are by default"}
     )
@@ -207,7 +207,8 @@ def load_validation_rows(arguments: DataArguments) -> Dataset | None:
     """The held-out rows, or `None` where no test split is named."""
     if arguments.dataset_test_split is None:
         return None
-    return _load(arguments, arguments.dataset_test_split, arguments.validation_rows, None, needs_truth=True)
+    rows = _load(arguments, arguments.dataset_test_split, arguments.validation_rows, None, needs_truth=True)
+    return cast("Dataset", rows)  # without an end are only scenes without a limit
 
 
 def as_prompts(
@@ -218,7 +219,7 @@ def as_prompts(
     answered: bool = False,
 ) -> Dataset | IterableDataset:
     """Rows as this planner is asked about them, see [`to_prompts`]. Sets the side on which TRL expects padding."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     sees = hasattr(processor, "image_processor")
     check_trainable(processor)
@@ -307,7 +308,7 @@ class SentenceSimilarity:
     """
 
     def __init__(self, name: str):
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports] # optional
 
         self.model = SentenceTransformer(name)
 

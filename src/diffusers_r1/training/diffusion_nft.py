@@ -258,10 +258,10 @@ class EditorLearner:
         self.family = family_of(editor)
         self.arguments = self.family.unguided(arguments or {})
         self.forward_process = ForwardProcess(editor.scheduler)
-        self.denoiser: torch.nn.Module = getattr(editor, self.family.denoiser)
+        self.denoiser: Any = getattr(editor, self.family.denoiser)
         self.is_lora = lora_rank is not None
         self.denoiser.requires_grad_(False)
-        if self.is_lora:
+        if lora_rank is not None:
             from peft import LoraConfig
 
             targets = list(self.family.lora_targets)
@@ -369,7 +369,7 @@ class EditorLearner:
             encoded = self._encoded([pictures[row] for row in rows])
             for level in range(count):
                 drawn = (values[rows, level] for values in (timesteps, signal, noise))
-                loss, penalty = self._losses(encoded, *drawn, optimal[rows], generator)
+                loss, penalty = self._losses(encoded, *drawn, optimal=optimal[rows], generator=generator)
                 ((loss + self.settings.penalty * penalty).sum() / total).backward()
                 losses, penalties = losses + loss.sum().item(), penalties + penalty.sum().item()
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.settings.max_grad_norm)

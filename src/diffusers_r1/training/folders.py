@@ -118,7 +118,7 @@ def run_folder(
         ValueError: In one line, if the folder holds another run's checkpoints or results; if what is resumed was started
             with other settings, another base or adapter; if a checkpoint that is named is not there or cut off.
     """
-    folder = Path(training.output_dir)
+    folder = Path(str(training.output_dir))
     state = PartialState()
     with only_one_in(folder) if state.is_main_process else nullcontext():
         with state.main_process_first():
@@ -143,7 +143,7 @@ def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
         if fault := what_is_missing(asked):
             raise ValueError(f"{asked} cannot be gone on from: {fault}.")
         return asked
-    for folder in reversed(_checkpoints(training.output_dir)):
+    for folder in reversed(_checkpoints(str(training.output_dir))):
         if not (fault := what_is_missing(folder)):
             return str(folder)
         logger.warning("%s is passed over: %s.", folder, fault)
@@ -201,7 +201,7 @@ def _settle(
 
 def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
     saved = _rank(checkpoint)
-    wanted = model.lora_r if model.use_peft else _rank(resolve(model.model_name_or_path))  # an adapter is trained on
+    wanted = model.lora_r if model.use_peft else _rank(resolve(str(model.model_name_or_path)))  # which is trained on
     if (saved is None) != (wanted is None):
         kinds = {True: "a whole model", False: "a LoRA adapter"}
         raise ValueError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 
@@ -35,16 +35,19 @@ class RoomyLayer(DynamicLayer):
     the time of a small model goes there.
 
     Args:
-        layer (`DynamicLayer`): What has been read, one row a prompt.
+        keys, values (`Tensor`): What has been read, one row a prompt.
         again (`Tensor`): For each row of this layer, the number of its prompt.
         room (`int`): How many tokens will be added.
     """
 
-    def __init__(self, layer: DynamicLayer, again: Tensor, room: int):
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, keys: Tensor, values: Tensor, again: Tensor, room: int):
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.all_keys, self.all_values = (_with_room(states, again, room) for states in (layer.keys, layer.values))
-        self._show(layer.keys.shape[-2])
+        self.lazy_initialization(keys, values)
+        self.all_keys, self.all_values = (_with_room(states, again, room) for states in (keys, values))
+        self._show(keys.shape[-2])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         start = self.keys.shape[-2]
@@ -69,7 +72,7 @@ def generate_from_one_reading(
     settings: GenerationConfig,
     ends: Collection[int],
     in_stages: bool = True,
-    bound_by: LogitsProcessor | None = None,
+    bound_by: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[list[int]]:
     """Completions, each with the token that ended it, if one did.
 
@@ -81,7 +84,7 @@ def generate_from_one_reading(
         ends (collection of `int`): The tokens that end a completion.
         in_stages (`bool`, defaults to `True`): Drop what has ended every 32 tokens. A batch otherwise takes as long as
             if all of its completions were as long as the longest.
-        bound_by (`LogitsProcessor`, *optional*): What the completions are held to, such as a
+        bound_by (a logits processor, *optional*): What the completions are held to, such as a
             [`~grammar.GrammarProcessor`]. It sees rows move up when others have ended.
     """
     processors = LogitsProcessorList([] if bound_by is None else [bound_by])
@@ -130,7 +133,7 @@ def _read(model: Any, inputs: dict[str, Tensor], again: Tensor, settings: Genera
     name = "cache" if "cache" in read else "past_key_values"  # the latter before transformers 5.24
     cache = read[name]
     cache.crop(-1)
-    cache.layers = [RoomyLayer(layer, again, settings.max_new_tokens) for layer in cache.layers]
+    cache.layers = [RoomyLayer(layer.keys, layer.values, again, settings.max_new_tokens) for layer in cache.layers]
     _select_positions(model, again)
     return name, cache
 

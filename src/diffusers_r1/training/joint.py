@@ -197,7 +197,7 @@ class JointReward(PictureReward):
         self.judged, spreads = [], []
         for group, key in enumerate(first):
             members = range(group * many, (group + 1) * many)
-            known = [(pictures[number], said[number]) for number in members if isinstance(said[number], PictureMarks)]
+            known = [(pictures[number], one) for number in members if isinstance(one := said[number], PictureMarks)]
             if known:
                 by_key[key] = _mean_marks([marks for _, marks in known])
                 spreads.append(float(np.std([marks.reward for _, marks in known])))
@@ -264,6 +264,8 @@ class JointGRPOTrainer(PictureGRPOTrainer):
         samples_every (`int`): Steps between two contact sheets in `samples/`.
         max_pictures (`int`, *optional*): Training ends with the step in which so many pictures have been made in all.
     """
+
+    lr_scheduler: Any  # once training has begun
 
     def __init__(
         self,

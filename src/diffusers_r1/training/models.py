@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -45,21 +45,22 @@ def load_trainable(
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
         "revision": model.model_revision,
+        "quantization_config": get_quantization_config(model),
+        **cast(dict, training.model_init_kwargs or {}),
     }
-    options["quantization_config"] = get_quantization_config(model)
-    options.update(training.model_init_kwargs or {})
     given = {name: value for name, value in options.items() if value is not None}
     training.model_init_kwargs = None  # the trainer gets a model, not a name
-    planner, processor, _ = load_planner(base, **given)
+    planner, processor, _ = cast(Any, load_planner(base, **given))
     prompts = prompts_of(planner, examples=())  # what training teaches need not be shown with every question
     if is_adapter:
         from peft import LoraConfig, PeftConfig, PeftModel
 
         adapter = resolve(model.model_name_or_path)
-        settings = PeftConfig.from_pretrained(adapter)
+        settings = PeftConfig.from_pretrained(str(adapter))
         if isinstance(settings, LoraConfig):  # how it is trained, not what it is
             settings.lora_dropout = model.lora_dropout
-        planner = PeftModel.from_pretrained(planner, adapter, is_trainable=True, config=settings)
+        adapted = PeftModel.from_pretrained(planner, adapter, is_trainable=True, config=settings)
+        planner = cast(PreTrainedModel, adapted)  # it has all that the planner has
         prompts = Prompts.load(adapter)
     if freeze_vision and hasattr(processor, "image_processor"):
         for tower in vision_towers(planner).values():
@@ -67,7 +68,7 @@ def load_trainable(
     return planner, processor, prompts
 
 
-def vision_towers(planner: PreTrainedModel) -> dict[str, torch.nn.Module]:
+def vision_towers(planner: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """By name, the modules that encode pictures: those that are built from the `vision_config` of the planner's settings.
 
     What lies between them and the language model, and is no part of them, is not among them.
@@ -96,7 +97,7 @@ def lora_settings(model: ModelConfig, planner: PreTrainedModel, freeze_vision: b
     """TRL's LoRA options, which leave the vision tower out where it is frozen; `None` without `--use_peft`."""
     from trl import get_peft_config
 
-    settings = get_peft_config(model)
+    settings = cast("LoraConfig | None", get_peft_config(model))
     if settings is not None and freeze_vision and hasattr(planner, "get_image_features"):
         settings.exclude_modules = "|".join(rf"{re.escape(name)}(\..*)?" for name in vision_towers(planner))
     return settings
@@ -106,7 +107,7 @@ def without_control_tokens(
     training: GRPOConfig, planner: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase
 ) -> None:
     """Let no completion hold a control token but those that end it: a picture's token would have no picture."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
     ends: Any = planner.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     suppressed = sorted(set(control_token_ids(processor)) - ends)
@@ -116,7 +117,7 @@ def without_control_tokens(
         if training.use_vllm
         else {"suppress_tokens": suppressed}
     )
-    training.generation_kwargs = {**guard, **(training.generation_kwargs or {})}
+    training.generation_kwargs = {**guard, **cast(dict, training.generation_kwargs or {})}
 
 
 def restore_weights(trainer: Trainer, checkpoint: str | None) -> None:
@@ -126,7 +127,8 @@ def restore_weights(trainer: Trainer, checkpoint: str | None) -> None:
     leave the model as it is, with a warning of missing keys and no more (transformers issue 43701). Adapters and
     sharded weights are read in other ways, which are right.
     """
-    if checkpoint is None or has_adapter(trainer.model) or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+    model: Any = trainer.model
+    if checkpoint is None or has_adapter(model) or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return
-    saved, _, _ = load_planner(checkpoint, dtype=trainer.model.dtype)
-    trainer.model.load_state_dict(saved.state_dict())
+    saved: Any = load_planner(checkpoint, dtype=model.dtype)[0]
+    model.load_state_dict(saved.state_dict())

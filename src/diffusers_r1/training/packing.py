@@ -106,7 +106,7 @@ class PackingTrainer:
         if apart > ROUNDING[self.args.bf16 or self.args.fp16 or dtype != torch.float32]:
             self.read_anew(f"packed, its log-probabilities are {apart:.2g} a token from what they should be")
 
-    def score(self, model: Any, inputs: Mapping[str, Any], labels: Tensor) -> FusedCausalLMOutput:
+    def score(self, model: Any, inputs: Mapping[str, Any], labels: Tensor) -> Any:
         """What TRL's fused head says of packed rows, each value as `labels` (n, length).
 
         Without Triton the head projects every place it is given onto the vocabulary. So it is given those from the first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather
@@ -39,15 +39,15 @@ class PictureGRPOTrainer(GroupedGRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        pictures = [number for number, reward in enumerate(self.reward_funcs) if isinstance(reward, PictureReward)]
-        unknown = rewards[:, pictures].isnan().any(dim=1)
+        pictures = {number: one for number, one in enumerate(self.reward_funcs) if isinstance(one, PictureReward)}
+        unknown = rewards[:, list(pictures)].isnan().any(dim=1)
         rewards = torch.where(unknown[:, None], torch.nan, rewards)
         if self.bare_member and self.model.training:
             bare = torch.ones(len(inputs), len(self.reward_funcs), device=rewards.device)
-            for number in pictures:
-                marks = self.reward_funcs[number].of_instructions(inputs)
+            for number, reward in pictures.items():
+                marks = reward.of_instructions(inputs)
                 bare[:, number] = torch.tensor([torch.nan if one is None else one.reward for one in marks])
-            self._members = rewards, gather(bare)
+            self._members = rewards, cast(Tensor, gather(bare))
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

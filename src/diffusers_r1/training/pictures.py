@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -119,7 +119,8 @@ class Renderer:
         _, sequencer, prompts = self._loaded
 
         def write(rows: list[int]) -> list[EditPlan]:
-            shown, asked, said = ([each[row] for row in rows] for each in (sources, instructions, decompositions))
+            shown, asked = [sources[row] for row in rows], [instructions[row] for row in rows]
+            said = [decompositions[row] for row in rows]
             return sequence_plans(*sequencer, shown, asked, said, prompts, max_new_tokens=self.max_new_tokens)
 
         return _in_batches(write, len(sources), self.batch_size)
@@ -131,13 +132,14 @@ class Renderer:
         pipe = self._loaded[0]
 
         def edit(rows: list[int]) -> list[Image.Image]:
-            return pipe(
+            made: Any = pipe(
                 [sources[row] for row in rows],
                 plan=[plans[row] for row in rows],
                 generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
                 max_batch=self.batch_size,
                 **self.arguments,
-            ).images
+            )
+            return made.images
 
         endpoint = getattr(pipe.editor, "endpoint", None)
         if endpoint is not None:  # each picture is a request of its own, and fails alone
@@ -249,13 +251,14 @@ class PictureReward:
         at = list(new.values())
         sources = [rows[place]["image"] for place in at]
         seeds = [(int.from_bytes(print_of(rows[place])[:4], "big") + self.seed) % 2**32 for place in at]
-        pictures = self.renderer.pictures(sources, [plans[place] for place in at], seeds) if at else []
-        made = [place for place, picture in enumerate(pictures) if isinstance(picture, Image.Image)]
+        sound = cast("list[EditPlan]", [plans[place] for place in at])  # what has a key is a plan
+        pictures = self.renderer.pictures(sources, sound, seeds) if at else []
+        made = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, Image.Image)}
 
         def look(place: int) -> PictureMarks | float | None:
-            return self.judge(sources[place], pictures[place], rows[at[place]])
+            return self.judge(sources[place], made[place], rows[at[place]])
 
-        said = [as_marks(each) for each in map_in_order(look, made, self.judge.concurrency)]
+        said = [as_marks(each) for each in map_in_order(look, list(made), self.judge.concurrency)]
         fresh = {list(new)[place]: each for place, each in zip(made, said) if isinstance(each, PictureMarks)}
         failed = [each for each in (*plans, *pictures) if isinstance(each, Exception)]
         self.warn("editor", failed)

@@ -52,17 +52,18 @@ def save_results(
         bundle_editor (`str`, *optional*): A Hub name or folder of a diffusers pipeline, or a shipped bundle, whose editor
             it then is.
     """
-    folder, base = Path(trainer.args.output_dir), base_of(base)
+    folder, base = Path(str(trainer.args.output_dir)), base_of(base)
+    model: Any = trainer.model
     summary = {**summary, **last_validation(trainer.state.log_history)}
-    if has_adapter(trainer.model):
-        trainer.model.peft_config["default"].base_model_name_or_path = base
+    if has_adapter(model):
+        model.peft_config["default"].base_model_name_or_path = base
         trainer.save_model(str(folder / ADAPTER))
     else:
-        setattr(trainer.model.config, TRAINING_KEY, summary)
+        setattr(model.config, TRAINING_KEY, summary)
         trainer.save_model(str(folder))
     if not trainer.is_world_process_zero():
         return
-    if has_adapter(trainer.model):
+    if has_adapter(model):
         prompts.save(folder / ADAPTER)
         save_merged(base, folder, trainer.processing_class, prompts, summary)
     prompts.save(folder)
@@ -73,7 +74,7 @@ def save_results(
     if trainer.args.push_to_hub:
         # Not by the trainer's own method, which would write a model card of its own over this one.
         upload_folder(
-            repo_id=trainer.hub_model_id,
+            repo_id=str(trainer.hub_model_id),
             folder_path=folder,
             commit_message="End of training",
             token=trainer.args.hub_token,
@@ -85,7 +86,7 @@ def save_merged(base: str, folder: Path, processor: Any, prompts: Prompts, summa
     """Merge `folder/adapter` into a fresh copy of the base model, which also works where training sharded or quantized."""
     from peft import PeftModel
 
-    planner, _, _ = load_planner(base, dtype="auto")
+    planner: Any = load_planner(base, dtype="auto")[0]
     merged = PeftModel.from_pretrained(planner, folder / ADAPTER).merge_and_unload()
     setattr(merged.config, TRAINING_KEY, summary)
     save_planner(folder, merged, processor, prompts)
@@ -126,7 +127,7 @@ def save_pair(trainer: Trainer, pipeline: ImageEditR1Pipeline, learner: EditorLe
     `bundle/` is the pipeline that made the pictures, its editor as it is now, with the planner in `output_dir`. It calls the
     editor as it was called in training. Where an adapter of the editor was trained, `editor_adapter/` holds it alone, for diffusers' `load_lora_weights`.
     """
-    folder = Path(trainer.args.output_dir)
+    folder = Path(str(trainer.args.output_dir))
     planner, processor, prompts = load_planner(folder, dtype="auto")
     pipeline.register_modules(planner=planner, processor=processor)
     pipeline.prompts = prompts
