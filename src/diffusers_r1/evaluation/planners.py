@@ -403,7 +403,7 @@ def split_by_rule(instruction: str) -> EditPlan:
             goal = [last]
         bare = re.sub(r"^(?:the|a|an|some|my) ", "", subject.strip().replace(";", ","))
         goal_said = "nothing" if action == "remove" else "".join(goal).replace(";", ",").strip()
-        edits.append(Edit(action, bare or "whole picture", goal_said or "changed"))
+        edits.append(Edit(action, bare or WHOLE["restyle"], goal_said or "changed"))
     if not edits:
         return EditPlan(instruction, (), (instruction,), fallback=True, reason="no clause")
     return EditPlan(instruction, tuple(edits), tuple(clauses))
