@@ -1,12 +1,11 @@
 """Every benchmark runs, as small as it can be asked to: what a figure in the docs was made with must not rot."""
 
 import json
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
+from warm_python import run_script
 
 from diffusers_r1.names import resolve
 
@@ -48,8 +47,7 @@ def test_all_of_them_are_here():
 
 
 def run(script: str, words: str) -> str:
-    command = [sys.executable, BENCHMARKS / script, *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(BENCHMARKS / script, *words.split())
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

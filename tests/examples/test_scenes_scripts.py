@@ -3,13 +3,13 @@
 import csv
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from warm_python import run_script
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.scenes import sample_task
@@ -22,8 +22,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "scenes"
 
 
 def run(script: str, *options) -> str:
-    command = [sys.executable, str(SCRIPTS / script), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(SCRIPTS / script, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

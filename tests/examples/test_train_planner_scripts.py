@@ -20,6 +20,7 @@ from openai_server import serving
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
+from warm_python import run_script
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import base_of, load_planner, save_planner
@@ -71,19 +72,25 @@ SFT_FEW = {
 }
 
 
-def command(script: Path, launcher: str | None, **options) -> list[str]:
-    """The command line; `launcher` names an accelerate config, without one Python runs the script itself."""
-    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", LAUNCHERS / f"{launcher}.yaml"]
-    flags = [
-        part
+def words_of(options: dict) -> list[str]:
+    return [
+        str(part)
         for name, value in options.items()
         for part in (f"--{name}", *(value if isinstance(value, list) else [value]))
     ]
-    return list(map(str, [sys.executable, *(launch if launcher else []), script, *flags]))
+
+
+def command(script: Path, launcher: str | None, **options) -> list[str]:
+    """The command line; `launcher` names an accelerate config, without one Python runs the script itself."""
+    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", LAUNCHERS / f"{launcher}.yaml"]
+    return [*map(str, [sys.executable, *(launch if launcher else []), script]), *words_of(options)]
 
 
 def run(script: Path, launcher: str | None = None, **options) -> Path:
-    done = subprocess.run(command(script, launcher, **options), capture_output=True, text=True, env=OFFLINE)
+    if launcher:
+        done = subprocess.run(command(script, launcher, **options), capture_output=True, text=True, env=OFFLINE)
+    else:
+        done = run_script(script, *words_of(options), env=OFFLINE)
     assert done.returncode == 0, done.stderr[-3000:]
     return Path(options["output_dir"])
 

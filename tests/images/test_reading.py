@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from diffusers_r1.images import load_picture, load_pictures, picture_sizes
+from diffusers_r1.images import MAX_PIXELS, MAX_UPLOAD_PIXELS, load_picture, load_pictures, picture_sizes
 
 
 RNG = np.random.default_rng(0)
@@ -170,6 +170,10 @@ def test_the_longest_pictures():
             load_picture(Image.new("RGB", size))
 
 
+def test_a_cameras_photo_fits_and_nothing_that_pillow_warns_of():
+    assert 6000 * 4000 < MAX_UPLOAD_PIXELS < MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+
+
 def test_size_limit(file):
     path = file(png_bytes())
     assert load_picture(path, max_pixels=35).size == (7, 5)
@@ -299,3 +303,11 @@ def test_sizes_are_upright_and_leave_out_what_is_no_picture(tmp_path):
     names = ("plain.png", "missing.png", "broken.jpg", "turned.jpg")
     sources = ["http://localhost:1/a.png", *(tmp_path / name for name in names)]
     assert list(picture_sizes(sources)) == [(6, 4), (4, 6)] == [(6, 4), load_picture(sources[-1]).size]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_that_of_the_loaded_picture_however_it_lies(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (6, 4)).save(tmp_path / "photo.jpg", exif=exif)
+    assert list(picture_sizes([tmp_path / "photo.jpg"])) == [load_picture(tmp_path / "photo.jpg").size]

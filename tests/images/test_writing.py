@@ -156,11 +156,16 @@ def test_odd_metadata_never_cost_the_picture(tmp_path):
     assert opened > 20
 
 
-@pytest.mark.parametrize("dpi", [(0, 0), (float("nan"), 72), (1e9, 1e9), (-72, 72), 72, (None, None)])
+@pytest.mark.parametrize("dpi", [(0, 0), (float("nan"), 72), (65_536, 72), (-72, 72), 72, (None, None)])
 def test_a_resolution_that_is_none_is_left_out(dpi):
     picture = PICTURE.copy()
     picture.info["dpi"] = dpi
     assert load_with_metadata(picture)[1].dpi is None
+
+
+def test_the_highest_resolution_of_a_jpeg(tmp_path):
+    write_picture(tmp_path / "a.jpg", PICTURE, Metadata(dpi=(65_535, 1)))
+    assert load_with_metadata(tmp_path / "a.jpg")[1].dpi == (65_535, 1)
 
 
 def test_a_resolution_in_centimetres_is_turned_into_inches(tmp_path):
@@ -194,7 +199,7 @@ def test_what_stands_for_no_format_is_refused(tmp_path, name):
 
 def test_sizes_that_a_format_cannot_hold_are_refused(tmp_path):
     check_writable(tmp_path / "a.png", (80_000, 400))
-    for name, size in (("a.webp", (16_384, 100)), ("a.jpg", (400, 65_501))):
+    for name, size in (("a.webp", (16_384, 100)), ("a.jpg", (400, 65_501)), ("a.tif", (2**31, 1))):
         check_writable(tmp_path / name)
         with pytest.raises(ValueError, match="pixels along a side"):
             check_writable(tmp_path / name, size)

@@ -1,3 +1,4 @@
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from parse_broken_answers import broken
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.plan import Edit, EditPlan, FaultKind
@@ -40,6 +42,20 @@ def test_the_second_turn_says_the_same_with_and_without_the_shared_cache(agent, 
     shared = conversation.sequence(**printable(agent[1]))
     assert shared == Conversation(*agent, IMAGES, INSTRUCTIONS, prompts).sequence(answers, **printable(agent[1]))
     assert all(answers) and all(shared)
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_token_begins_no_turn_with_it(text_planner, prompts):
+    model, plain = text_planner
+    beginning = copy.deepcopy(plain)  # as those of Llama and Gemma
+    token = plain.eos_token
+    template = TemplateProcessing(single=f"{token} $A", special_tokens=[(token, plain.convert_tokens_to_ids(token))])
+    beginning.backend_tokenizer.post_processor = template
+    assert beginning("a")["input_ids"] == [plain.eos_token_id, *plain("a")["input_ids"]]
+    said = []
+    for tokenizer in (plain, beginning):
+        conversation = Conversation(model, tokenizer, IMAGES, INSTRUCTIONS, prompts)
+        said.append((conversation.decompose(**printable(plain)), conversation.sequence(**printable(plain))))
+    assert said[0] == said[1]
 
 
 def test_a_batch_says_what_its_rows_say_alone(agent, prompts):

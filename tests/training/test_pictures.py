@@ -7,13 +7,12 @@ import logging
 import pickle
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from openai_server import scripted
+from warm_python import run_script
 
 from diffusers_r1.judging import PictureMarks, ScenesJudge
 from diffusers_r1.scenes import reason, sample_task
@@ -48,8 +47,7 @@ def answer(task, edits=None, more=""):
 
 
 def run_benchmark(script, *words):
-    command = [sys.executable, BENCHMARKS / script, *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(BENCHMARKS / script, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
