@@ -44,13 +44,13 @@ upgrade:
 	mv build/constraints.txt constraints.txt
 
 # The oldest versions that setup.py allows. What only the tests need may be new. Compiled as it is installed: a module that is
-# compiled on the way may warn, and a warning fails a test. A newer torchao does not import with torch 2.6.
+# compiled on the way may warn, and a warning fails a test.
 test-oldest: OLDEST := build/oldest
 test-oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install uv
-	$(OLDEST)/bin/uv pip install --compile-bytecode --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[train,eval,app,mcp,serve,constrained,ray]"
-	$(OLDEST)/bin/uv pip install --compile-bytecode --python $(OLDEST)/bin/python -e ".[test]" "torchao<0.10"
+	$(OLDEST)/bin/uv pip install --compile-bytecode --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[train,eval,app,mcp,serve,constrained,quantize,languages,ray]"
+	$(OLDEST)/bin/uv pip install --compile-bytecode --python $(OLDEST)/bin/python -e ".[test,docs]" "setuptools>=77"
 	$(OLDEST)/bin/python $(TESTS)
 
 # A stamp says that the environment has what a target needs; it is made again when the requirements change.

@@ -11,15 +11,15 @@ INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 # `make test-oldest` runs the tests with the lower bounds; what has none is only for the tests and the site.
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
-    "train": ["trl>=1.16", "peft>=0.18", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.9"],
-    "lora": ["peft>=0.18"],  # planners that are adapters, such as imageedit-r1-smollm2
-    "remote": ["openai>=3"],  # planners, editors, judges and annotators behind an address
-    "eval": ["torchmetrics>=1.7", "matplotlib>=3.9", "datasets>=4.7", "scipy>=1.15", "openai>=3"],
-    "app": ["gradio>=6.6"],
-    "mcp": ["gradio>=6.6", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
-    "serve": ["starlette>=0.46", "uvicorn>=0.31.1", "python-multipart>=0.0.18"],
+    "train": ["trl>=1.16", "peft>=0.20", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.10.8"],
+    "lora": ["peft>=0.20"],  # planners that are adapters, such as imageedit-r1-smollm2
+    "remote": ["openai>=3.40"],  # planners, editors, judges and annotators behind an address
+    "eval": ["torchmetrics>=1.7", "matplotlib>=3.10.8", "datasets>=4.7", "scipy>=1.15", "openai>=3.40"],
+    "app": ["gradio>=6.20"],
+    "mcp": ["gradio>=6.20", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
+    "serve": ["starlette>=0.52", "uvicorn>=0.31.1", "python-multipart>=0.0.26"],
     "constrained": ["llguidance>=1.0"],
-    "quantize": ["torchao>=0.15", "bitsandbytes>=0.46.1"],  # smaller weights; the bounds are of transformers
+    "quantize": ["torchao>=0.17", "bitsandbytes>=0.46.1"],  # smaller weights
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
     "ray": ["ray[data]>=2.49", "datasets>=4.7"],
     "test": [
@@ -32,7 +32,7 @@ EXTRAS = {
         "nbclient",
         "ipykernel",
         "psutil",
-        "openai>=3",
+        "openai>=3.40",
         "num2words",  # the processor of SmolVLM
         "gguf",  # writes the file that a test loads
         *("scikit-image", "scikit-learn"),  # bring the photos that some hand-written instructions are about
@@ -86,13 +86,13 @@ setup(
         "accelerate>=1.10.1",  # what TRL asks for
         "diffusers>=0.42",
         "huggingface_hub>=1.32",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "pillow>=11.3",  # opens AVIF
         "requests>=2.32",
         "safetensors>=0.8",
-        "torch>=2.6",  # diffusers asks for `torch.accelerator`
-        "torchvision>=0.21",  # the processor of Qwen2.5-VL does not load without it
-        "transformers>=5.0",
+        "torch>=2.9",
+        "torchvision>=0.24",  # the processor of Qwen2.5-VL does not load without it
+        "transformers>=5.20",
         "urllib3>=2.2",  # under requests; the first that hands over what has come
     ],
     extras_require=EXTRAS,

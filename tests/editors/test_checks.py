@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_editors import CASES, MASK, editor_of
 
-from diffusers_r1.editors import check_editor, open_masks, traits_of
+from diffusers_r1.editors import check_editor, check_values, open_masks, traits_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,29 @@ from diffusers_r1.editors import check_editor, open_masks, traits_of
 def test_refused(name, arguments, error, message):
     with pytest.raises(error, match=message):
         check_editor(editor_of(name), arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_inference_steps": 0}, ValueError, "must be 1 or more, not 0"),
+        ({"height": -8}, ValueError, "must be 1 or more, not -8"),
+        ({"num_inference_steps": 2.5}, ValueError, "must be 1 or more, not 2.5"),
+        ({"num_inference_steps": True}, ValueError, "must be 1 or more, not True"),
+        ({"guidance_scale": float("nan")}, ValueError, "must be a finite number"),
+        ({"guidance_scale": "3"}, TypeError, "is a number, not str"),
+        ({"negative_prompt": 3}, TypeError, "is text, not int"),
+        ({"callback_on_step_end": 3}, TypeError, "is called; int cannot be"),
+    ],
+)
+def test_values_that_no_editor_can_use(arguments, error, message):
+    with pytest.raises(error, match=message):
+        check_values(editor_of("FluxKontextPipeline"), arguments)
+
+
+def test_values_that_an_editor_can_use():
+    given = {"num_inference_steps": np.int64(1), "width": None, "guidance_scale": 0, "negative_prompt": ["x"]}
+    check_values(editor_of("FluxKontextPipeline"), given)
 
 
 @pytest.mark.parametrize("name", CASES)
