@@ -13,7 +13,7 @@ import sklearn.datasets
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "src" / "diffusers_r1" / "sentences" / "data"
-TRAIN = ROOT / "examples" / "smollm2" / "everyday_train.jsonl"
+TO_TRAIN_ON = ROOT / "examples" / "smollm2"
 WORDINGS = ROOT / "tests" / "data_files" / "wordings.jsonl"
 PAGE = ROOT / "docs" / "everyday.md"
 
@@ -25,7 +25,13 @@ TRADES = {
     *("retouching", "product", "interior", "portrait", "real estate"),
     *("food", "meme", "document", "travel", "restoration"),
 }
-COUNTS = {"everyday_dev": 150, "everyday_test": 250, "paraphrases": 100, "everyday_train": 4000}
+COUNTS = {
+    "everyday_dev": 150,
+    "everyday_test": 250,
+    "paraphrases": 100,
+    "everyday_train": 4000,
+}  # in equal parts of the trades
+TRAIN = ("everyday_train", "everyday_train_2")
 SEEN = {"everyday_dev": 24, "everyday_test": 36}
 PICTURE = re.compile(r"skimage\.data\.\w+|sklearn\.datasets\.load_sample_image:(china|flower)\.jpg")
 NOT_A_NAME = {"the", "a", "an", "it", "its", "his", "her", "their", "this", "that"}
@@ -49,8 +55,11 @@ def triples(text):
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
-ROWS = {name: read(TRAIN if name == TRAIN.stem else DATA / f"{name}.jsonl") for name in COUNTS}
-EVERYDAY = [row for name in (*SEEN, TRAIN.stem) for row in ROWS[name]]
+ROWS = {
+    name: read((TO_TRAIN_ON if name in TRAIN else DATA) / f"{name}.jsonl")
+    for name in {**COUNTS, **dict.fromkeys(TRAIN)}
+}
+EVERYDAY = [row for name in (*SEEN, *TRAIN) for row in ROWS[name]]
 ALL = [row for rows in ROWS.values() for row in rows]
 
 
@@ -61,6 +70,12 @@ def test_as_many_rows_as_promised_in_equal_parts_of_the_trades(name):
     start, digits = rows[0]["id"].rsplit("-", 1)
     assert [row["id"] for row in rows] == [f"{start}-{number:0{len(digits)}d}" for number in range(len(rows))]
     assert Counter(row["trade"] for row in rows) == dict.fromkeys(TRADES, len(rows) // len(TRADES))
+
+
+def test_the_second_file_to_train_on_goes_on_after_the_first():
+    first, second = (ROWS[name] for name in TRAIN)
+    assert [row["id"] for row in second] == [f"everyday-train-{len(first) + number}" for number in range(len(second))]
+    assert {row["trade"] for row in second} == TRADES
 
 
 def test_no_id_is_there_twice():
@@ -108,7 +123,7 @@ def test_edits_keep_to_the_conventions():
             assert subject.split()[0].casefold() not in NOT_A_NAME, where
 
 
-@pytest.mark.parametrize("name", [*SEEN, TRAIN.stem])
+@pytest.mark.parametrize("name", [*SEEN, *TRAIN])
 def test_every_action_is_there(name):
     assert {edit["action"] for row in ROWS[name] for edit in row["edits"]} == ACTIONS
 
@@ -117,7 +132,7 @@ def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with
     others = [
         triples(instruction)
         for name in COUNTS
-        if name != TRAIN.stem
+        if name not in TRAIN
         for row in ROWS[name]
         for instruction in instructions(row)
     ]
@@ -125,7 +140,7 @@ def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with
     for place, other in enumerate(others):
         for triple in other:
             having.setdefault(triple, []).append(place)
-    for row in ROWS[TRAIN.stem]:
+    for row in [row for name in TRAIN for row in ROWS[name]]:
         own = triples(row["instruction"])
         shared = Counter(place for triple in own for place in having.get(triple, ()))
         close = [place for place, count in shared.items() if count >= 0.2 * len(own | others[place])]
@@ -133,7 +148,7 @@ def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with
 
 
 def test_the_reasoning_to_train_on_is_the_requests():
-    for row in ROWS[TRAIN.stem]:
+    for row in [row for name in TRAIN for row in ROWS[name]]:
         clauses = [request[0].lower() + request[1:].rstrip(".") for request in row["requests"]]
         assert row["reasoning"] == " | ".join(clauses), row["id"]
 
