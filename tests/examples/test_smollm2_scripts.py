@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from tiny_models import tiny_text_planner
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -158,3 +159,22 @@ def test_a_shared_adapter_plans_as_the_one_that_was_trained(tmp_path):
     assert words == prompts
     torch.testing.assert_close(said, expected, rtol=0, atol=0.02 * float((expected - without).abs().max()))
     assert subprocess.run(command, capture_output=True).returncode != 0  # nothing is written over
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_several_adapters_are_shared_as_their_mean(tmp_path):
+    planner, _ = tiny_text_planner()
+    settings = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(planner, settings)
+    for number in range(3):
+        for weight in adapted.parameters():
+            weight.data.fill_(float(number**2))
+        adapted.save_pretrained(tmp_path / str(number))
+        Prompts(decompose="{instruction}").save(tmp_path / str(number))
+    adapters = [tmp_path / str(number) for number in range(3)]
+    share_adapter = runpy.run_path(str(EXAMPLES / "share_adapter.py"))["main"]
+    share_adapter(adapters, tmp_path / "shared", "org/base")
+    mean = torch.tensor(5 / 3).bfloat16()
+    weights = load_file(tmp_path / "shared" / "adapter_model.safetensors")
+    assert weights.keys() == load_file(adapters[0] / "adapter_model.safetensors").keys()
+    assert all((value == mean).all() for value in weights.values())
