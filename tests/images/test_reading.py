@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from diffusers_r1.images import MAX_PIXELS, MAX_UPLOAD_PIXELS, load_picture, load_pictures, picture_sizes
+from diffusers_r1.images import MAX_PIXELS, MAX_UPLOAD_PIXELS, load_picture, load_pictures, load_samples, picture_sizes
 
 
 RNG = np.random.default_rng(0)
@@ -276,6 +276,16 @@ def test_one_many_or_a_batch(file):
     for batch in (np.stack([PIXELS, PIXELS]), torch.stack([CHW, CHW]) / 255):
         assert all((pixels(picture) == PIXELS).all() for picture in load_pictures(batch))
         assert len(load_pictures(batch)) == 2
+
+
+def test_pictures_with_their_references(file):
+    path = file(png_bytes())
+    assert load_samples(path) == ([load_picture(path)], [[]])
+    pictures, references = load_samples([path, [PIXELS, path, path], [CHW]])
+    assert [picture.size for picture in pictures] == [load_picture(source).size for source in (path, PIXELS, CHW)]
+    assert references == [[], [load_picture(path)] * 2, []]
+    with pytest.raises(ValueError, match="Picture 1 of 2 is an empty list"):
+        load_samples([path, []])
 
 
 def test_a_fault_among_many_is_named():

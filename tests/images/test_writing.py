@@ -1,6 +1,8 @@
 import io
 import os
+import shutil
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,13 +201,40 @@ def test_what_stands_for_no_format_is_refused(tmp_path, name):
 
 def test_sizes_that_a_format_cannot_hold_are_refused(tmp_path):
     check_writable(tmp_path / "a.png", (80_000, 400))
-    for name, size in (("a.webp", (16_384, 100)), ("a.jpg", (400, 65_501)), ("a.tif", (2**31, 1))):
+    for name, size in (("a.webp", (16_384, 100)), ("a.jpg", (400, 65_501))):
         check_writable(tmp_path / name)
         with pytest.raises(ValueError, match="pixels along a side"):
             check_writable(tmp_path / name, size)
     for name, size in (("a.webp", (16_383, 90)), ("a.jpg", (65_500, 330)), ("a.gif", (65_535, 330))):
         write_picture(tmp_path / name, Image.new("RGB", size))
         assert stored(tmp_path / name).size == size
+
+
+LONGEST = {
+    ".jpg": 65_500,
+    ".jpeg": 65_500,
+    ".jpe": 65_500,
+    ".jfif": 65_500,
+    ".webp": 16_383,
+    ".avif": 65_536,
+    ".gif": 65_535,
+}
+LONGEST |= dict.fromkeys((".png", ".tif", ".tiff", ".bmp", ".ppm"), 2**31 - 1)
+
+
+@pytest.mark.parametrize("suffix", LONGEST)
+def test_the_longest_side_of_each_format(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**40))
+    check_writable(tmp_path / f"a{suffix}", (1, LONGEST[suffix]))
+    with pytest.raises(ValueError, match=f"holds at most {LONGEST[suffix]} pixels along a side"):
+        check_writable(tmp_path / f"a{suffix}", (1, LONGEST[suffix] + 1))
+
+
+def test_a_disk_without_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 20 * 10))
+    check_writable(tmp_path / "a.png", (20, 10))
+    with pytest.raises(ValueError, match="has 600 bytes left, too few for 201 x 1 pixels"):
+        check_writable(tmp_path / "a.png", (201, 1))
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.ppm", "a.jpe", "a.jfif"])
