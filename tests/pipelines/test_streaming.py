@@ -30,6 +30,15 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(random.integers(0, 255, (40 + 8 * n, 64, 3), dtype=np.uint8)) for n in range(3)]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_planning():
+    """A plan that nobody waits for any more is made to its end, by a planner that the next test shares."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "plans-ahead":
+            thread.join(WAIT)
+
+
 def generators() -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(3)]
 
