@@ -92,6 +92,7 @@ def test_other_sources_make_jpegs_of_quality_95(tmp_path, source):
     buffer = io.BytesIO()
     PICTURE.save(buffer, "JPEG", quality=95)
     assert stored(tmp_path / "out.jpg").quantization == stored(buffer).quantization
+    assert JpegImagePlugin.get_sampling(stored(tmp_path / "out.jpg")) == 0  # of 4:4:4: each pixel has its own colour
     assert np.abs(np.asarray(load_picture(tmp_path / "out.jpg")).astype(int) - np.asarray(PICTURE)).mean() < 1
 
 
