@@ -11,8 +11,8 @@ INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 # `make test-oldest` runs the tests with the lower bounds; what has none is only for the tests and the site.
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
-    "train": ["trl>=1.16", "peft>=0.20", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.10.8"],
-    "lora": ["peft>=0.20"],  # planners that are adapters, such as imageedit-r1-smollm2
+    "train": ["trl>=1.16", "peft>=0.21", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.10.8"],
+    "lora": ["peft>=0.21"],  # planners that are adapters, such as imageedit-r1-smollm2
     "remote": ["openai>=3.40"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.10.8", "datasets>=4.7", "scipy>=1.15", "openai>=3.40"],
     "app": ["gradio>=6.20"],
@@ -87,7 +87,7 @@ setup(
         "diffusers>=0.42",
         "huggingface_hub>=1.32",
         "numpy>=2.0",
-        "pillow>=11.3",  # opens AVIF
+        "pillow>=12.0",  # older ones lose the transparency of palettes
         "requests>=2.32",
         "safetensors>=0.8",
         "torch>=2.9",
