@@ -42,7 +42,7 @@ def run_script(script: Path, *words: object, env: Mapping[str, str] | None = Non
             process.start()
         process.join()
         out, err = (stream.read_text(encoding="utf-8") for stream in streams)
-    return subprocess.CompletedProcess(command, process.exitcode or 0, out, err)
+    return subprocess.CompletedProcess(command, process.exitcode, out, err)
 
 
 def _run(command: list[str], env: dict[str, str], streams: list[Path]) -> None:

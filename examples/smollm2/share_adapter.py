@@ -3,7 +3,8 @@
     python examples/smollm2/share_adapter.py --adapter runs/smollm2-grpo/adapter --output imageedit-r1-smollm2
 
 The weights are rounded from float32 to bfloat16, as the base has them; of several adapters that went on from one another it is
-their mean (a model soup, arXiv 2203.05482). What the base brings along, such as the tokenizer, is left out. `load_planner` reads the folder, and so does `--planner` on the command line.
+their mean (a model soup, arXiv 2203.05482). What the base brings along, such as the tokenizer, is left out. `load_planner` reads
+the folder, and so does `--planner` on the command line.
 """
 
 from __future__ import annotations

@@ -25,12 +25,8 @@ TRADES = {
     *("retouching", "product", "interior", "portrait", "real estate"),
     *("food", "meme", "document", "travel", "restoration"),
 }
-COUNTS = {
-    "everyday_dev": 150,
-    "everyday_test": 250,
-    "paraphrases": 100,
-    "everyday_train": 4000,
-}  # in equal parts of the trades
+# Of the files that are in equal parts of the trades.
+COUNTS = {"everyday_dev": 150, "everyday_test": 250, "paraphrases": 100, "everyday_train": 4000}
 TRAIN = ("everyday_train", "everyday_train_2")
 SEEN = {"everyday_dev": 24, "everyday_test": 36}
 PICTURE = re.compile(r"skimage\.data\.\w+|sklearn\.datasets\.load_sample_image:(china|flower)\.jpg")
@@ -56,9 +52,9 @@ def triples(text):
 
 
 ROWS = {
-    name: read((TO_TRAIN_ON if name in TRAIN else DATA) / f"{name}.jsonl")
-    for name in {**COUNTS, **dict.fromkeys(TRAIN)}
+    name: read((TO_TRAIN_ON if name in TRAIN else DATA) / f"{name}.jsonl") for name in dict.fromkeys((*COUNTS, *TRAIN))
 }
+TRAINED_ON = [row for name in TRAIN for row in ROWS[name]]
 EVERYDAY = [row for name in (*SEEN, *TRAIN) for row in ROWS[name]]
 ALL = [row for rows in ROWS.values() for row in rows]
 
@@ -140,7 +136,7 @@ def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with
     for place, other in enumerate(others):
         for triple in other:
             having.setdefault(triple, []).append(place)
-    for row in [row for name in TRAIN for row in ROWS[name]]:
+    for row in TRAINED_ON:
         own = triples(row["instruction"])
         shared = Counter(place for triple in own for place in having.get(triple, ()))
         close = [place for place, count in shared.items() if count >= 0.2 * len(own | others[place])]
@@ -148,7 +144,7 @@ def test_what_is_trained_on_shares_less_than_a_fifth_of_its_words_in_threes_with
 
 
 def test_the_reasoning_to_train_on_is_the_requests():
-    for row in [row for name in TRAIN for row in ROWS[name]]:
+    for row in TRAINED_ON:
         clauses = [request[0].lower() + request[1:].rstrip(".") for request in row["requests"]]
         assert row["reasoning"] == " | ".join(clauses), row["id"]
 
