@@ -1,6 +1,7 @@
 """`--quantize`: by torchao, which computes on the CPU; bitsandbytes needs an accelerator, so of it only what is asked for is seen."""
 
 import importlib.util
+import json
 
 import pytest
 import tiny_models
@@ -12,6 +13,7 @@ from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.commands import edit, quantizing
 from diffusers_r1.commands.shared import load_pipeline
 from diffusers_r1.installing import install_line
+from diffusers_r1.planners.int8 import Int8Linear
 
 
 pytestmark = [
@@ -45,7 +47,11 @@ def loaded(monkeypatch):
 
 
 def quantized(model: torch.nn.Module) -> bool:
-    return any("torchao" in type(p.data).__module__ for p in model.parameters())
+    return any("torchao" in type(p.data).__module__ for p in model.parameters()) or has_int8(model)
+
+
+def has_int8(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, Int8Linear) for module in model.modules())
 
 
 @pytest.mark.parametrize(
@@ -64,8 +70,15 @@ def test_planner_and_denoiser_are_loaded_in_8_bits(run, photo, kontext, loaded, 
     code, printed, error = run("edit", photo, "make it blue", "--output", output, *words, *options, *small)
     assert (code, printed) == (0, f"{output}\n"), error
     (pipe,) = loaded
-    assert quantized(pipe.planner) and quantized(pipe.editor.transformer)
+    assert has_int8(pipe.planner) and quantized(pipe.editor.transformer)
     assert not quantized(pipe.editor.text_encoder) and not quantized(pipe.editor.vae)
+
+
+def test_planning_on_a_processor_takes_no_package(run, photo, kontext, monkeypatch):
+    monkeypatch.setattr(quantizing, "find_spec", lambda name: None)
+    words = ["plan", photo, "make it blue", "--planner", kontext / "planner", "--max_new_tokens", 4, "--device", "cpu"]
+    code, printed, error = run(*words, "--quantize", "int8")
+    assert code == 0 and json.loads(printed)["instruction"] == "make it blue", error
 
 
 def test_a_bundle_beside_an_editor_behind_an_address(photo, bundle, run):
@@ -78,7 +91,9 @@ def test_a_bundle_beside_an_editor_behind_an_address(photo, bundle, run):
 
 def test_4_bits_are_asked_of_the_libraries_in_their_own_words(kontext):
     pytest.importorskip("bitsandbytes")
-    config = quantizing.of_bundle("nf4", str(kontext / "bundle"), torch.bfloat16, {"planner", "editor"})
+    config = quantizing.of_bundle(
+        "nf4", str(kontext / "bundle"), torch.bfloat16, torch.device("cpu"), {"planner", "editor"}
+    )
     asked = config["quantization_config"].quant_mapping
     assert {name: type(one).__module__.split(".")[0] for name, one in asked.items()} == {
         "planner": "transformers",

@@ -12,8 +12,9 @@ from safetensors import safe_open
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import ADAPTER_FOLDER, load_planner
-from diffusers_r1.pipelines.nested.adapters import adapter_layers, adapters_taken_out
+from diffusers_r1.pipelines.nested.adapters import adapters_taken_out
 from diffusers_r1.pipelines.shared_planner import adapter_on
+from diffusers_r1.planners.adapters import adapter_layers
 from diffusers_r1.prompts import Prompts
 
 

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="measured on words alone: rule, truth, names on the Hub, folders, addresses; NAME+few-shot, NAME+constrained",
+        help="measured on words alone: rule, truth, names on the Hub, folders, addresses; NAME+few-shot, NAME+constrained, NAME+int8",
     )
     what.add_argument("--limit", type=int, metavar="N", help="samples of each benchmark (default: all; of scenes 500)")
     what.add_argument("--sample_seed", type=int, metavar="N", help="which samples these are (default: 260308059)")

@@ -1,4 +1,8 @@
-"""Smaller weights, as `--quantize` says: the models that plan, and the editor's denoiser. Its text encoders stay as they are."""
+"""Smaller weights, as `--quantize` says: the models that plan, and the editor's denoiser. Its text encoders stay as they are.
+
+On the CPU the models that plan are made so after they are loaded, see `planners/int8.py`: torchao's way is slower there than
+float32.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers.quantizers import PipelineQuantizationConfig
 
+    from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+
 PACKAGES = {"int8": "torchao", "nf4": "bitsandbytes"}  # by what each is done
 PLANNERS = ("planner", "sequencer")
 DENOISERS = ("transformer", "transformer_2", "unet")  # of an editor, by far the largest part beside its text encoder
@@ -29,21 +35,25 @@ def add_quantizing_argument(parser: argparse.ArgumentParser | argparse._Argument
     )
 
 
-def check_quantizing(kind: str | None, device: torch.device) -> None:
+def check_quantizing(kind: str | None, device: torch.device, editing: bool) -> None:
     """Refuse what this machine cannot do.
+
+    Args:
+        editing (`bool`): Whether an editor is loaded.
 
     Raises:
         ValueError: If the package is not installed, or needs an accelerator.
     """
-    if kind and find_spec(PACKAGES[kind]) is None:
+    needed = kind and (editing or not _after_loading(kind, device))
+    if needed and find_spec(PACKAGES[kind]) is None:
         raise ValueError(f"--quantize {kind} needs the package {PACKAGES[kind]}: {install_line('quantize')}")
     if kind == "nf4" and device.type == "cpu":
         raise ValueError("--quantize nf4 needs an accelerator, and the models are on the CPU; int8 does without")
 
 
-def of_planner(kind: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+def of_planner(kind: str | None, dtype: torch.dtype | None, device: torch.device) -> dict[str, Any]:
     """What a planner is loaded with for it."""
-    if kind is None:
+    if kind is None or _after_loading(kind, device):
         return {}
     import transformers
 
@@ -59,7 +69,9 @@ def of_editor(kind: str | None, name: str, dtype: torch.dtype | None) -> dict[st
     return _mapping(_denoisers(nested if nested.is_dir() else folder, kind, dtype))
 
 
-def of_bundle(kind: str | None, name: str, dtype: torch.dtype | None, own: set[str]) -> dict[str, Any]:
+def of_bundle(
+    kind: str | None, name: str, dtype: torch.dtype | None, device: torch.device, own: set[str]
+) -> dict[str, Any]:
     """What a bundle is loaded with for it.
 
     Args:
@@ -72,12 +84,29 @@ def of_bundle(kind: str | None, name: str, dtype: torch.dtype | None, own: set[s
     if "editor" in own:
         denoisers = _denoisers(folder / "editor", kind, dtype)
         parts = {f"editor.{part}": config for part, config in denoisers.items()}
-    if "planner" in own:
+    if "planner" in own and not _after_loading(kind, device):
         index = schema.read_file(folder / PIPELINE_INDEX, dict[str, Any])
         shared = index.get("_shared") or {}
         loaded = [name for name in PLANNERS if name in shared or (index.get(name) or [None])[0] == "transformers"]
-        parts |= {name: of_planner(kind, dtype)["quantization_config"] for name in loaded}
+        parts |= {name: of_planner(kind, dtype, device)["quantization_config"] for name in loaded}
     return _mapping(parts)
+
+
+def make_smaller(kind: str | None, pipe: ImageEditR1Pipeline, device: torch.device) -> None:
+    """What is left to do of it when the models are loaded."""
+    from transformers import PreTrainedModel
+
+    from ..planners.int8 import to_int8
+
+    if _after_loading(kind, device):
+        for name in PLANNERS:
+            model = getattr(pipe, name)
+            if isinstance(model, PreTrainedModel):
+                to_int8(model)
+
+
+def _after_loading(kind: str | None, device: torch.device) -> bool:
+    return kind == "int8" and device.type == "cpu"
 
 
 def _mapping(parts: dict[str, Any]) -> dict[str, PipelineQuantizationConfig]:

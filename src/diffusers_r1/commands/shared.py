@@ -237,21 +237,22 @@ def load_pipeline(
     with checking():
         device = placing.find_device(args.device)
         placing.check_placing(args, device)
-        quantizing.check_quantizing(_quantize(args), device)
+        quantizing.check_quantizing(_quantize(args), device, editing)
     with naming():
         warning = _other_pictures(args, planning, editing, sizes)
     if warning:
         logger.warning(warning)
     dtype = placing.find_dtype(args.dtype, device)
     with naming():
-        parts = {**_planner(args, planning, dtype), **_editor(args, editing, dtype)}
+        parts = {**_planner(args, planning, dtype, device), **_editor(args, editing, dtype)}
         own = {"planner", "editor"} - set(parts)
         if own:
             name = args.model or SCENES
-            smaller = quantizing.of_bundle(_quantize(args), name, dtype, own)
+            smaller = quantizing.of_bundle(_quantize(args), name, dtype, device, own)
             pipe = ImageEditR1Pipeline.from_pretrained(name, **_dtype(dtype), **smaller, **parts)
         else:
             pipe = ImageEditR1Pipeline(**parts)
+    quantizing.make_smaller(_quantize(args), pipe, device)
     pipe.warned.add(warning)
     return placing.place(pipe, args, device)
 
@@ -309,7 +310,12 @@ def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None
         raise ValueError(f"name the --{other} too, or {known}")
 
 
-def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
+def _planner(
+    args: argparse.Namespace,
+    wanted: bool,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
     """The components that plan, as far as they are not the bundle's."""
     if not wanted:
         return dict.fromkeys(AGENTS)
@@ -318,7 +324,7 @@ def _planner(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None =
     from ..bundles.planners import load_agents
 
     here = not is_address(args.planner)
-    settings = {**_dtype(dtype), **quantizing.of_planner(_quantize(args), dtype)} if here else {}
+    settings = {**_dtype(dtype), **quantizing.of_planner(_quantize(args), dtype, device)} if here else {}
     return load_agents(args.planner, args.planner_model, args.planner_base, **settings)
 
 

@@ -45,7 +45,7 @@ NAMES = (
 )  # fmt: skip
 SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
 WORDINGS = 5  # of each of the reworded sentences
-EXTRAS = ("few-shot", "constrained")  # NAME+few-shot
+EXTRAS = ("few-shot", "constrained", "int8")  # NAME+few-shot
 HAND_WRITTEN = {  # files of the package
     "everyday": "everyday_test.jsonl",
     "everyday-photos": "everyday_test.jsonl",
@@ -155,8 +155,9 @@ def evaluate_planners(
               Only their number is known.
         planners (sequence of `str`): Among `"rule"` (a splitter that knows commas and verbs), `"truth"`, and names that
             [`load_planner`] takes, addresses too: what is behind one is called by its model's name. `NAME+few-shot`
-            shows the worked examples that ship first, which others are asked without, `NAME+constrained` lets it write nothing but the declared format; both can be
-            put together.
+            shows the worked examples that ship first, which others are asked without, `NAME+constrained` lets it write
+            nothing but the declared format, and `NAME+int8`, on the CPU, gives it weights of 8 bits, see
+            [`~planners.int8.to_int8`]. They can be put together.
         limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
         max_new_tokens (`int`, defaults to 512): Of each answer.
@@ -176,7 +177,7 @@ def evaluate_planners(
     if not planners:
         raise ValueError("Name at least one planner: rule, truth, a folder, a name on the Hub or an address.")
     for name in planners:
-        _check_planner(name)
+        _check_planner(name, device)
     rows = [row for name in benchmarks for row in read_rows(name, limit, seed)]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,25 +185,27 @@ def evaluate_planners(
     called = []
     for name in planners:
         source, *extras = name.split("+")
-        few, bound = "few-shot" in extras, "constrained" in extras
+        few, bound, int8 = (extra in extras for extra in EXTRAS)
         if source in ("rule", "truth"):
             planner = by_rule() if source == "rule" else truth()
         elif is_address(source):
             model = RemotePlanner(source, planner_model, concurrency=concurrency)
             planner = served("+".join([model.model, *extras]), model, few, bound, max_new_tokens)
         else:
-            planner = local(name, source, planner_base, few, bound, max_new_tokens, batch_size, device, dtype)
+            planner = local(name, source, planner_base, few, bound, int8, max_new_tokens, batch_size, device, dtype)
         called.append(planner.name)
         _answer(folder, planner, rows)
     return write_planner_report(folder, [row.key for row in rows], called)
 
 
-def _check_planner(name: str) -> None:
+def _check_planner(name: str, device: str | torch.device | None) -> None:
     source, *extras = name.split("+")
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"A planner can be NAME+{' or NAME+'.join(EXTRAS)}, not +{', +'.join(sorted(unknown))}.")
     if is_address(source):
         check_address(source)
+    if "int8" in extras and (is_address(source) or not str(device or "cpu").startswith("cpu")):
+        raise ValueError(f"{name}: +int8 is for a planner that is loaded here, on the CPU.")
 
 
 # Rows
@@ -415,6 +418,7 @@ def local(
     base: str | None = None,
     few_shot: bool = False,
     constrained: bool = False,
+    int8: bool = False,
     max_new_tokens: int = 512,
     batch_size: int = 8,
     device: str | torch.device | None = None,
@@ -425,18 +429,21 @@ def local(
     Args:
         name (`str`): In tables.
         source, base (`str`): What [`load_planner`] takes.
-        few_shot, constrained, max_new_tokens, batch_size, device, dtype: See [`evaluate_planners`].
+        few_shot, constrained, int8, max_new_tokens, batch_size, device, dtype: See [`evaluate_planners`].
     """
 
     def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int]]:
         import torch
 
         from ..bundles.planners import load_planner
+        from ..planners.int8 import to_int8
         from ..planners.plans import make_plans
 
         loaded: Any = load_planner(source, base=base, dtype=dtype or torch.float32)
         model, processor, _ = loaded
         model.to(device or "cpu")
+        if int8:
+            to_int8(model)
         tokenizer = getattr(processor, "tokenizer", processor)
         sees = hasattr(processor, "image_processor")
         prompts = prompts_of(model, examples=())
@@ -462,6 +469,7 @@ def local(
 
     settings = {"source": fingerprint(source), "few_shot": few_shot, "constrained": constrained}
     settings |= {} if base is None else {"base": fingerprint(base)}
+    settings |= {"int8": True} if int8 else {}  # a run from before goes on
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens, "dtype": str(dtype)})
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel, ProcessorMixin
 
-from .nested.adapters import adapter_layers
+from ..planners.adapters import adapter_layers
 from .nested.loading import add_quiet_adapter
 from .nested.parts import Mixin, shared_parts
 

@@ -19,6 +19,7 @@ import torch
 
 from ... import schema
 from ...bundles.planners import naming
+from ...planners.adapters import adapter_layers
 from .parts import models_of
 
 
@@ -48,15 +49,6 @@ class SavedAdapter:
     def __post_init__(self):
         if Path(self.folder).name != self.folder:
             raise ValueError(f"`folder` must be the name of a folder beside the file, not {self.folder!r}")
-
-
-def adapter_layers(model: torch.nn.Module) -> dict[str, Any]:
-    """The layers in a model that hold an adapter, each in place of the layer that it adapts, by name."""
-    if not (hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False)):
-        return {}
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ...names import (
     only_configs,
     resolve,
 )
-from .adapters import adapter_layers
+from ...planners.adapters import adapter_layers
 from .modular import load_nested
 from .parts import SHARED, Mixin, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote

@@ -17,7 +17,8 @@ from huggingface_hub import create_repo
 from ...bundles import cards
 from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
-from .adapters import adapted_models, adapter_layers, adapters_taken_out, save_adapters
+from ...planners.adapters import adapter_layers
+from .adapters import adapted_models, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
 from .modular import check_blocks, save_modular_part
 from .parts import SHARED, Mixin, models_of, nested_pipelines, shared_parts, write_index
