@@ -11,17 +11,17 @@ INIT = HERE / "src" / "diffusers_r1" / "__init__.py"
 # `make test-oldest` runs the tests with the lower bounds; what has none is only for the tests and the site.
 EXTRAS = {
     # transformers 5.24 saves LoRA adapters with PEFT 0.22 only, which is not published yet.
-    "train": ["trl>=1.16", "peft>=0.21", "transformers<5.24", "datasets>=4.7", "scipy>=1.15", "matplotlib>=3.10.8"],
+    "train": ["trl>=1.16", "peft>=0.21", "transformers<5.24", "datasets>=5.2", "scipy>=1.15", "matplotlib>=3.10.8"],
     "lora": ["peft>=0.21"],  # planners that are adapters, such as imageedit-r1-smollm2
     "remote": ["openai>=3.40"],  # planners, editors, judges and annotators behind an address
-    "eval": ["torchmetrics>=1.7", "matplotlib>=3.10.8", "datasets>=4.7", "scipy>=1.15", "openai>=3.40"],
+    "eval": ["torchmetrics>=1.7", "matplotlib>=3.10.8", "datasets>=5.2", "scipy>=1.15", "openai>=3.40"],
     "app": ["gradio>=6.20"],
     "mcp": ["gradio>=6.20", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
     "serve": ["starlette>=0.52", "uvicorn>=0.31.1", "python-multipart>=0.0.26"],
     "constrained": ["llguidance>=1.0"],
     "quantize": ["torchao>=0.17", "bitsandbytes>=0.46.1"],  # smaller weights
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
-    "ray": ["ray[data]>=2.49", "datasets>=4.7"],
+    "ray": ["ray[data]>=2.49", "datasets>=5.2"],
     "test": [
         "pytest",
         "pytest-timeout",

@@ -280,7 +280,13 @@ def test_supervised_training_learns_its_rows(sft):
 
 
 def test_two_processes_draw_as_many_completions(tmp_path):
-    two = {"max_steps": 2, "per_device_train_batch_size": 4, "validation_rows": 3, "bundle_editor": START}
+    two = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "validation_rows": 3,
+        "bundle_editor": START,
+        "temperature": 2.0,
+    }
     output = run(GRPO, "two_processes_cpu", output_dir=tmp_path / "two", **{**GRPO_FEW, **two})
     drawn = completions(output)
     assert {step: len(texts) for step, texts in drawn.items()} == {1: 8, 2: 8}

@@ -44,8 +44,9 @@ def check_quantizing(kind: str | None, device: torch.device, editing: bool) -> N
     Raises:
         ValueError: If the package is not installed, or needs an accelerator.
     """
-    needed = kind and (editing or not _after_loading(kind, device))
-    if needed and find_spec(PACKAGES[kind]) is None:
+    if kind is None:
+        return
+    if (editing or not _after_loading(kind, device)) and find_spec(PACKAGES[kind]) is None:
         raise ValueError(f"--quantize {kind} needs the package {PACKAGES[kind]}: {install_line('quantize')}")
     if kind == "nf4" and device.type == "cpu":
         raise ValueError("--quantize nf4 needs an accelerator, and the models are on the CPU; int8 does without")

@@ -228,7 +228,7 @@ def load_pipeline(
         if idle := next((name for name in ("offload", "quantize") if getattr(args, name)), None):
             raise UsageError(f"--{idle} is for models that are loaded here, and these are behind addresses")
         set_log_level(args)
-        parts = {**_planner(args, planning), **_editor(args, editing)}
+        parts = {**_planner(args, planning, {}), **_editor(args, editing)}
         return RemotePipeline(parts.get("planner"), parts.get("editor"))
 
     from .. import ImageEditR1Pipeline
@@ -244,7 +244,8 @@ def load_pipeline(
         logger.warning(warning)
     dtype = placing.find_dtype(args.dtype, device)
     with naming():
-        parts = {**_planner(args, planning, dtype, device), **_editor(args, editing, dtype)}
+        smaller = quantizing.of_planner(_quantize(args), dtype, device)
+        parts = {**_planner(args, planning, {**_dtype(dtype), **smaller}), **_editor(args, editing, dtype)}
         own = {"planner", "editor"} - set(parts)
         if own:
             name = args.model or SCENES
@@ -310,13 +311,8 @@ def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None
         raise ValueError(f"name the --{other} too, or {known}")
 
 
-def _planner(
-    args: argparse.Namespace,
-    wanted: bool,
-    dtype: torch.dtype | None = None,
-    device: torch.device | None = None,
-) -> dict[str, Any]:
-    """The components that plan, as far as they are not the bundle's."""
+def _planner(args: argparse.Namespace, wanted: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The components that plan, as far as they are not the bundle's; `settings` are for one that is loaded here."""
     if not wanted:
         return dict.fromkeys(AGENTS)
     if getattr(args, "planner", None) is None:
@@ -324,8 +320,7 @@ def _planner(
     from ..bundles.planners import load_agents
 
     here = not is_address(args.planner)
-    settings = {**_dtype(dtype), **quantizing.of_planner(_quantize(args), dtype, device)} if here else {}
-    return load_agents(args.planner, args.planner_model, args.planner_base, **settings)
+    return load_agents(args.planner, args.planner_model, args.planner_base, **(settings if here else {}))
 
 
 def _editor(args: argparse.Namespace, wanted: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:

@@ -62,7 +62,12 @@ def to_int8(model: PreTrainedModel) -> PreTrainedModel:
             module.merge()
             model.set_submodule(name, module.get_base_layer())
     for name, module in list(model.named_modules()):
-        own = type(module) is torch.nn.Linear and ".lora_" not in name
-        if own and not (module.in_features % STEP or module.out_features % STEP):
+        if type(module) is torch.nn.Linear and ".lora_" not in name and fits(module):
             model.set_submodule(name, Int8Linear(module))
-    return model.to(torch.bfloat16)
+    torch.nn.Module.to(model, torch.bfloat16)
+    return model
+
+
+def fits(linear: torch.nn.Linear) -> bool:
+    """Whether torch's kernel reads the layer's weights and nothing beyond them."""
+    return not (linear.in_features % STEP or linear.out_features % STEP)
