@@ -123,6 +123,12 @@ def test_rows_to_train_on_and_to_measure_on_do_not_overlap(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and rows[1]["edits"] == [{"action": "remove", "subject": "dog", "goal": "nothing"}] * 2
     assert "dog 2" in rows[1]["instruction"]
+    beside = EXAMPLES / "everyday_train_2.jsonl"
+    subprocess.run([*command, "--beside", beside, "--skip", "1980", "--each", "2"], check=True, capture_output=True)
+    mixed = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    by_hand = {json.loads(line)["instruction"] for line in beside.read_text(encoding="utf-8").splitlines()[1980:]}
+    assert [row["instruction"] in by_hand for row in mixed] == [True, True, False] * 3
+    assert {row["instruction"] for row in mixed} >= by_hand and all(row in rows for row in mixed[2::3])
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's way of asking
