@@ -569,6 +569,7 @@ FAMILIES: dict[str, Callable[[int], tuple[PreTrainedModel, ProcessorMixin]]] = {
     "paligemma": paligemma,
     "phi4_multimodal": phi4_multimodal,
 }
+REQUIRED = ("qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "smolvlm")  # those that must do everything
 
 
 def build(family: str, seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from planner_cells import CELLS, WORDS, pictures, printable, read_plainly
-from tiny_planners import FAMILIES, build
+from tiny_planners import FAMILIES, REQUIRED, build
 
 from diffusers_r1.plan import Edit
 from diffusers_r1.planners.conversation import Conversation
@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning"),
 ]
 
-REQUIRED = ("qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "smolvlm")
 PAGE = Path(__file__).parents[2] / "docs" / "planners.md"
 
 

@@ -6,6 +6,7 @@ import pytest
 import tiny_models
 import torch
 from planner_cells import pictures
+from tiny_planners import REQUIRED, build
 
 from diffusers_r1.belongings import set_belongings
 from diffusers_r1.bundles.planners import load_planner
@@ -64,10 +65,11 @@ def test_a_planner_says_nearly_what_it_said(text_planner):
     assert type(layers["self_attn.k_proj"]) is torch.nn.Linear  # to 16 outputs, which the kernel would overrun
 
 
-def test_one_that_sees_still_plans(planner, prompts):
-    model, processor = copy.deepcopy(planner[0]), planner[1]
+@pytest.mark.parametrize("family", REQUIRED)
+def test_one_that_sees_still_plans(family, prompts):
+    model, processor = build(family)
     to_int8(model)
-    assert any(isinstance(module, Int8Linear) for module in model.model.visual.modules())
+    assert any(isinstance(module, Int8Linear) for module in model.modules())
     (plan,) = make_plans(model, processor, pictures(1), ["make it blue"], prompts, max_new_tokens=4)
     assert len(plan.raw) == 2
 

@@ -11,7 +11,7 @@ from .adapters import adapter_layers
 
 
 STEP = 32  # both sides of a matrix that torch's kernel reads whole; of others it would read what lies behind them
-FEW_ROWS = 16  # from here on, one large product of unpacked weights is faster
+FEW_ROWS = 16  # beyond them, one large product of unpacked weights is faster
 
 
 class Int8Linear(torch.nn.Module):
@@ -33,7 +33,7 @@ class Int8Linear(torch.nn.Module):
         self.register_buffer("scale", scale.to(torch.bfloat16))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        rows = inputs.reshape(-1, self.in_features)
+        rows = inputs.reshape(-1, self.in_features).to(self.scale.dtype)  # some models pass float32 on here and there
         if len(rows) <= FEW_ROWS:
             outputs = torch._weight_int8pack_mm(rows.contiguous(), self.weight, self.scale)
         else:
