@@ -245,6 +245,8 @@ class Watch:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        if report.failed:
+            LOG.write_text(f"{report.nodeid}\n{report.longreprtext}", encoding="utf-8")
 
     def pytest_sessionfinish(self) -> None:
         sys.settrace(None)
@@ -256,10 +258,10 @@ def watched(room: str, paths: list[Path], tests: list[str]) -> dict[str, Any]:
     """What the tests of a room come by; they have to pass."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "watched.json"
+        LOG.write_text("", encoding="utf-8")
         code = in_fork(lambda: run_tests(tests, Watch(paths, result)), 7200)
         if code != 0:
-            said = LOG.read_text(encoding="utf-8") if code == BROKEN else f"code {code}"
-            raise SystemExit(f"{room}: its tests do not pass as they are: {said}")
+            raise SystemExit(f"{room}: its tests do not pass as they are: {code}, {LOG.read_text(encoding='utf-8')}")
         return json.loads(result.read_text(encoding="utf-8"))
 
 

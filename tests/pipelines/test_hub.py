@@ -258,10 +258,11 @@ def blocks() -> dict[str, object]:
 
     own = pipe(task.image, task.instruction, generator=seeded(), **settings)
     state = loaded(image=task.image, instruction=task.instruction, generator=seeded(), **settings)
+    pixels = [np.asarray(image, dtype=int) for image in (own.images[0], state.get("images")[0])]
     return {
         "plans": [own.plans[0].to_dict(), state.get("plan").to_dict()],
         "right": own.plans[0].requests == task.sub_requests,
-        "same pixels": bool(np.array_equal(np.asarray(own.images[0]), np.asarray(state.get("images")[0]))),
+        "apart": int(abs(pixels[0] - pixels[1]).max()),
     }
 
 
@@ -583,7 +584,10 @@ def test_modular_blocks_come_back_from_a_repository(hub, client):
     assert b"somebody/blocks" in files["README.md"] and b"somebody/blocks" in files["modular_model_index.json"]
     assert str(client.folder).encode() not in b"".join(data for name, data in files.items() if name.endswith(".json"))
     own, loaded = found["plans"]
-    assert own == loaded and found["right"] and found["same pixels"]
+    assert own == loaded and found["right"]
+    assert (
+        found["apart"] <= 1
+    )  # of 255: weights that lie elsewhere in memory are added up in another order on some processors
 
 
 # By which name

