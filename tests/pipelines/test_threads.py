@@ -329,7 +329,8 @@ def test_an_iterator_is_opened_two_pictures_ahead_at_most(pipe):
 # Run in a process of its own: a planner that is slow while the editor waits for it. Python then takes what time it needs to
 # give torch's memory back, as it does at the end of any program; what ends here says so before that.
 SLOW = """
-import atexit, sys, time
+import atexit, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell is born deaf to it
 sys.path.insert(0, sys.argv[1])
 import tiny_models
 from PIL import Image
