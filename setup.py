@@ -21,7 +21,7 @@ EXTRAS = {
     "constrained": ["llguidance>=1.0"],
     "quantize": ["torchao>=0.17", "bitsandbytes>=0.46.1"],  # smaller weights
     "languages": ["simplemma>=2.0"],  # inflected verbs of other languages than English in rewards and marks
-    "ray": ["ray[data]>=2.49", "datasets>=5.2"],
+    "ray": ["ray[data]>=2.55", "datasets>=5.2"],
     "test": [
         "pytest",
         "pytest-timeout",
