@@ -23,6 +23,7 @@ from diffusers_r1.evaluation.planners import (
 )
 from diffusers_r1.images.reading import load_picture
 from diffusers_r1.plan import Edit, EditPlan
+from diffusers_r1.planners import int8
 from diffusers_r1.planners.plans import make_plans
 from diffusers_r1.sentences import KINDS, TEST_SEEDS
 from diffusers_r1.tags import write_decomposition, write_sequence
@@ -322,6 +323,7 @@ def test_rows_of_another_truth_under_one_name_are_refused(tmp_path):
         ([], "at least one"),
         (["x+fast"], r"not \+fast"),
         (["rule", "http://me:secret@host/v1"], "holds no names, keys"),
+        (["http://host/v1+int8"], "loaded here, on the CPU"),
     ],
 )
 def test_planners_that_cannot_be(planners, message, tmp_path):
@@ -332,12 +334,15 @@ def test_planners_that_cannot_be(planners, message, tmp_path):
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("sees", [False, True])
-def test_a_model_is_measured_whether_or_not_it_sees(sees, tmp_path, prompts):
+def test_a_model_is_measured_whether_or_not_it_sees(sees, tmp_path, prompts, monkeypatch):
     model, processor = tiny_models.tiny_planner() if sees else tiny_models.tiny_text_planner()
     save_planner(tmp_path / "tiny", model, processor, prompts)
     name = str(tmp_path / "tiny")
-    planners = [name, f"{name}+few-shot+constrained"]
+    planners = [name, f"{name}+few-shot+constrained", f"{name}+int8"]
+    made_smaller, to_int8 = [], int8.to_int8
+    monkeypatch.setattr(int8, "to_int8", lambda model: made_smaller.append(model) or to_int8(model))
     evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=2, max_new_tokens=330)
+    assert len(made_smaller) == 1 and any(isinstance(part, int8.Int8Linear) for part in made_smaller[0].modules())
     tables = json.loads((tmp_path / "run" / "planners.json").read_text())["sentences"]
     assert tables[name]["figures"]["format"]["mean"] == 0.0
     assert tables[planners[1]]["figures"]["format"]["mean"] == 1.0
