@@ -15,8 +15,8 @@ EXTRAS = {
     "lora": ["peft>=0.21"],  # planners that are adapters, such as imageedit-r1-smollm2
     "remote": ["openai>=3.40"],  # planners, editors, judges and annotators behind an address
     "eval": ["torchmetrics>=1.7", "matplotlib>=3.10.8", "datasets>=5.2", "scipy>=1.15", "openai>=3.40"],
-    "app": ["gradio>=6.20"],
-    "mcp": ["gradio>=6.20", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
+    "app": ["gradio>=6.31"],
+    "mcp": ["gradio>=6.31", "mcp>=1.24,<2"],  # the page as tools; Gradio takes no mcp 2
     "serve": ["starlette>=0.52", "uvicorn>=0.31.1", "python-multipart>=0.0.26"],
     "constrained": ["llguidance>=1.0"],
     "quantize": ["torchao>=0.17", "bitsandbytes>=0.46.1"],  # smaller weights
