@@ -95,15 +95,16 @@ def of_bundle(
 
 def make_smaller(kind: str | None, pipe: ImageEditR1Pipeline, device: torch.device) -> None:
     """What is left to do of it when the models are loaded."""
+    if not _after_loading(kind, device):
+        return
     from transformers import PreTrainedModel
 
     from ..planners.int8 import to_int8
 
-    if _after_loading(kind, device):
-        for name in PLANNERS:
-            model = getattr(pipe, name)
-            if isinstance(model, PreTrainedModel):
-                to_int8(model)
+    for name in PLANNERS:
+        model = getattr(pipe, name)
+        if isinstance(model, PreTrainedModel):
+            to_int8(model)
 
 
 def _after_loading(kind: str | None, device: torch.device) -> bool:
