@@ -21,7 +21,7 @@ from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.planners.adapters import adapters_off
 from diffusers_r1.planners.control_tokens import control_tokens
 from diffusers_r1.planners.conversation import Conversation
-from diffusers_r1.planners.encoded import encode_pictures_once, with_pictures_encoded
+from diffusers_r1.planners.encoded import with_pictures_encoded
 from diffusers_r1.planners.plans import make_plans
 from diffusers_r1.planners.templates import check_trainable
 from diffusers_r1.prompts import Prompts
@@ -263,8 +263,7 @@ def grpo_step(model: Any, processor: Any, folder: Path) -> None:
         train_dataset=rows,
         reward_funcs=[lambda completions, **_: [float(len(set(str(one)))) for one in completions]],
     )
-    with encode_pictures_once(trainer.model):
-        trainer.train()
+    trainer.train()
     assert not torch.equal(before, _first_weight(model))
 
 

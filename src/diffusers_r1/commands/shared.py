@@ -200,11 +200,6 @@ def editor_argument(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def is_scenes(args: argparse.Namespace) -> bool:
-    """Whether the shipped bundle of scenes is meant, whole."""
-    return args.model in (None, SCENES) and args.planner is None and args.editor is None
-
-
 def load_pipeline(
     args: argparse.Namespace, planning: bool = True, editing: bool = True, sizes: Iterable[tuple[int, int]] = ()
 ) -> ImageEditR1Pipeline | RemotePipeline:

@@ -16,7 +16,6 @@ CONTROL_TOO = (
 VARIATION = "it makes a new picture after the idea of the one that it is given, whose pixels it does not see"
 ENLARGES = "it enlarges a picture or adds detail, and is not made to change what is in it"
 CASCADE = "it works at 64 pixels a side, as the first stage of a cascade"
-TEXT_TO_IMAGE = "its blocks make pictures from text; the picture is no part of them"
 UNMAINTAINED = "diffusers keeps it only for old code and no longer maintains it"
 TWO_PIPELINES = (
     "it is two pipelines in one, of which the first does not see the picture; FLUX.1 Kontext and later classes edit"

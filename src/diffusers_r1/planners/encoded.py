@@ -1,4 +1,4 @@
-"""A picture that a batch holds several times is encoded once, in planning and in training (GRPO asks G times about each).
+"""A picture that a batch of instructions holds several times is encoded once.
 
 What was computed is handed to the model the way transformers offers it: as `mm_encoder_outputs` in place of pixels. A model
 that does not take them, or whose pictures cannot be told apart here, encodes all of them itself.
@@ -7,20 +7,10 @@ that does not take them, or whose pictures cannot be told apart here, encodes al
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-
-
-VISION_TOWERS = ("visual", "vision_tower", "vision_model", "image_embed")  # what the families call it
-
-
-def vision_tower(planner: PreTrainedModel) -> torch.nn.Module | None:
-    """The module that encodes pictures, or `None` in a planner that does not see."""
-    return next((module for name, module in planner.named_modules() if name.endswith(VISION_TOWERS)), None)
 
 
 def encoder_of(planner: PreTrainedModel) -> torch.nn.Module | None:
@@ -62,24 +52,6 @@ def with_pictures_encoded(planner: PreTrainedModel, inputs: dict[str, Any]) -> d
         features.deepstack_features = [_chosen(layer, which) for layer in features.deepstack_features]
     others = {name: value for name, value in inputs.items() if name not in given or name == GRID}
     return {**others, "mm_encoder_outputs": {"image": features}}
-
-
-@contextmanager
-def encode_pictures_once(planner: PreTrainedModel) -> Iterator[None]:
-    """Within the block, a forward pass of a planner encodes equal pictures of a batch once."""
-    encoder = encoder_of(planner)
-    if encoder is None:
-        yield
-        return
-
-    def encode(module: PreTrainedModel, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        return args, with_pictures_encoded(module, inputs)
-
-    hook = encoder.register_forward_pre_hook(encode, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 GRID = (
