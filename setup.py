@@ -26,6 +26,7 @@ EXTRAS = {
         "pytest",
         "pytest-timeout",
         "pytest-xdist",  # two files of tests at once
+        "coverage",  # tools/mutate.py
         "scipy",
         "llguidance",
         "simplemma",

@@ -22,13 +22,14 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import coverage
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,29 +220,15 @@ class Watch:
     """A plugin of pytest that notes by which lines of a room each test comes, and how long it takes."""
 
     def __init__(self, paths: list[Path], result: Path):
-        self.paths, self.result = {str(path) for path in paths}, result
-        self.lines: dict[str, list[str]] = {}
+        self.coverage = coverage.Coverage(data_file=None, include=[str(path) for path in paths], config_file=False)
+        self.result = result
         self.seconds: dict[str, float] = {}
-        self.test = ""
-
-    def trace(self, frame: Any, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename not in self.paths:
-            return None
-        return self.note
-
-    def note(self, frame: Any, event: str, argument: Any) -> Any:
-        tests = self.lines.setdefault(f"{frame.f_code.co_filename}:{frame.f_lineno}", [])
-        if event == "line" and (not tests or tests[-1] != self.test):
-            tests.append(self.test)
-        return self.note
 
     def pytest_sessionstart(self) -> None:
-        threading.settrace(self.trace)
-        sys.settrace(self.trace)
+        self.coverage.start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.test = nodeid
-        sys.settrace(self.trace)
+        self.coverage.switch_context(nodeid)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
@@ -249,9 +236,14 @@ class Watch:
             LOG.write_text(f"{report.nodeid}\n{report.longreprtext}", encoding="utf-8")
 
     def pytest_sessionfinish(self) -> None:
-        sys.settrace(None)
-        known = {"lines": self.lines, "seconds": self.seconds}
-        self.result.write_text(json.dumps(known), encoding="utf-8")
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        lines = {
+            f"{path}:{line}": tests
+            for path in data.measured_files()
+            for line, tests in data.contexts_by_lineno(path).items()
+        }
+        self.result.write_text(json.dumps({"lines": lines, "seconds": self.seconds}), encoding="utf-8")
 
 
 def watched(room: str, paths: list[Path], tests: list[str]) -> dict[str, Any]:

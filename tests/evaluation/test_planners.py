@@ -224,12 +224,22 @@ def test_steps_are_joined_by_seed():
     [
         (
             (HAT, MAN),
-            {"number": 1, "action_f1": 1, "subject_f1": 1, "goal_f1": 1, "exact": 1, "omitted": 0, "invented": 0},
+            {
+                "number": 1,
+                "action_f1": 1,
+                "subject_f1": 1,
+                "goal_f1": 1,
+                "exact": 1,
+                "same": 1,
+                "omitted": 0,
+                "invented": 0,
+            },
         ),
+        ((Edit("recolor", "man's hat", "red"), MAN), {"number": 1, "action_f1": 1, "exact": 0, "same": 1}),
         ((HAT,), {"number": 0, "action_f1": 2 / 3, "exact": 0, "omitted": 1, "invented": 0}),
         ((HAT, MAN, CUP), {"number": 0, "action_f1": 0.8, "exact": 0, "omitted": 0, "invented": 1}),
         ((Edit("recolour", "hat", "red"), MAN), {"number": 1, "action_f1": 1, "exact": 1}),
-        ((Edit("recolor", "hat", "blue"), MAN), {"goal_f1": 0.5, "exact": 0, "omitted": 0, "invented": 0}),
+        ((Edit("recolor", "hat", "blue"), MAN), {"goal_f1": 0.5, "exact": 0, "same": 0, "omitted": 0, "invented": 0}),
         ((CUP, CUP), {"number": 1, "action_f1": 0, "subject_f1": 0, "omitted": 2, "invented": 2}),
         ((), {"number": 0, "action_f1": 0, "omitted": 2, "invented": 0}),
     ],
@@ -243,7 +253,7 @@ def test_what_is_not_known_is_not_marked():
     row = Row("complexbench-edit", "1", "x", 1, (Edit("recolor", "hat", ""),))
     found = marks(row, plan(HAT))
     assert found["action_f1"] == found["subject_f1"] == 1.0
-    assert found["goal_f1"] is found["exact"] is found["order"] is None
+    assert found["goal_f1"] is found["exact"] is found["same"] is found["order"] is None
     assert marks(Row("magicbrush-sessions", "1", "x", 1), plan(HAT))["action_f1"] is None
 
 
@@ -268,8 +278,11 @@ def test_order_is_read_from_the_requests():
     assert order(("make the hat red",), row) == 0.0
 
 
-def test_agreement_is_of_pairs():
+def test_agreement_is_of_pairs_and_in_meaning():
     assert agreement([plan(HAT, MAN), plan(MAN, HAT), plan(HAT)]) == pytest.approx(1 / 3)
+    assert agreement([plan(HAT), plan(Edit("dye", "the man's hat", "red")), plan(Edit("recolor", "hat", "blue"))]) == (
+        pytest.approx(1 / 3)
+    )
     assert agreement([plan(), plan()]) == 0.0
 
 

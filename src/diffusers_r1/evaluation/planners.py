@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import records
 from ..endpoints import check_address, map_concurrently
-from ..matching import action_f1, exact, multiset_f1, normalize, soft_f1
+from ..matching import action_f1, exact, multiset_f1, normalize, same_edits, soft_f1
 from ..names import is_address
 from ..plan import Edit, EditPlan
 from ..planners.remote import RemotePlanner
@@ -52,7 +52,7 @@ HAND_WRITTEN = {  # files of the package
     "paraphrases": "paraphrases.jsonl",
 }
 FIGURES = (
-    "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "omitted", "invented", "order", "agreement",
+    "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "same", "omitted", "invented", "order", "agreement",
     "seconds", "tokens",
 )  # fmt: skip
 JOINTS = (", ", ", and ", " and ", ". ", ", then ", " and then ")
@@ -525,7 +525,8 @@ def marks(row: Row, plan: EditPlan) -> dict[str, float | None]:
     - `format`: 1.0 if no answer has a fault;
     - `number`: 1.0 if there are as many edits as there should be;
     - `action_f1`, `subject_f1`, `goal_f1`: F1, of the last two the soft one, see [`soft_f1`];
-    - `exact`: 1.0 if the edits are the true ones, in any order;
+    - `exact`: 1.0 if the edits are the true ones to the word, in any order; `same`: 1.0 if they mean the true ones, see
+      [`same_edits`];
     - `omitted`, `invented`: how many true edits have no counterpart in the plan, and the other way round. Two edits are
       counterparts if their subjects share a word, or action and a word of the goal;
     - `order`: the share of the pairs of edits whose order matters that the requests have in the right order.
@@ -534,7 +535,7 @@ def marks(row: Row, plan: EditPlan) -> dict[str, float | None]:
     if len(plan.raw) > 1:
         faults += read_sequence(plan.raw[1]).faults
     found = {"format": float(not faults and not plan.fallback), "number": float(len(plan.edits) == row.number)}
-    unknown = dict.fromkeys(("action_f1", "subject_f1", "goal_f1", "exact", "omitted", "invented", "order"))
+    unknown = dict.fromkeys(("action_f1", "subject_f1", "goal_f1", "exact", "same", "omitted", "invented", "order"))
     if not row.edits:
         return {**found, **unknown}
     goals_known = all(edit.goal for edit in row.edits)
@@ -549,6 +550,7 @@ def marks(row: Row, plan: EditPlan) -> dict[str, float | None]:
         "subject_f1": soft_f1(*lists["subject"]),
         "goal_f1": soft_f1(*lists["goal"]) if goals_known else None,
         "exact": float(exact(plan.edits, row.edits)) if goals_known else None,
+        "same": float(same_edits(plan.edits, row.edits)) if goals_known else None,
         "omitted": float(len(row.edits) - len(pairs)),
         "invented": float(len(plan.edits) - len(pairs)),
         "order": order(plan.requests, row) if row.before else None,
@@ -575,9 +577,9 @@ def order(requests: Sequence[str], row: Row) -> float:
 
 
 def agreement(plans: Sequence[EditPlan]) -> float:
-    """The share of the pairs of plans, of wordings of one instruction, that have the same edits."""
+    """The share of the pairs of plans, of wordings of one instruction, whose edits mean the same, see [`same_edits`]."""
     pairs = list(combinations(plans, 2))
-    same = [bool(one.edits) and exact(one.edits, other.edits) for one, other in pairs]
+    same = [bool(one.edits) and same_edits(one.edits, other.edits) for one, other in pairs]
     return sum(same) / len(pairs)
 
 
