@@ -38,6 +38,7 @@ SMALL = {
     "picture_hacks.py": "--tasks 2",
     "scenes_editing.py": "--tasks 2",
     "scenes_planner.py": "imageedit-r1-scenes --tasks 2 --samples 2",
+    "second_reader.py": "",
     "sft_speed.py": "--rounds 1 --rows 2 --side 112",
     "stream.py": "--pictures 2 --rounds 1",
     "training_memory.py": "",
