@@ -1,12 +1,16 @@
 import io
+import os
+import signal
 
 import numpy as np
 import pytest
+import tiny_models
 from colour_profiles import ADOBE_RGB, rgb_profile
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.commands import edit, plan
+from diffusers_r1.commands.progress import Progress, follow, stoppable
 from diffusers_r1.commands.shared import load_pipeline
 from diffusers_r1.images.colour import srgb_profile
 from diffusers_r1.judging import ScenesCritic
@@ -98,7 +102,8 @@ def test_a_second_look_by_the_critic_that_is_named(run, bundle, tmp_path, monkey
     Image.effect_noise((64, 64), 80).save(photo)
     refused = [
         (["--reflect", -1], "0 or more"),
-        (["--critic_model", "any"], "give `reflect`"),
+        (["--critic_model", "any"], "give --reflect"),
+        (["--critic_url", "http://localhost:1/v1"], "give --reflect"),
         (["--reflect", 1, "--critic_url", "nowhere"], "nowhere"),
     ]
     words[1] = photo
@@ -106,6 +111,29 @@ def test_a_second_look_by_the_critic_that_is_named(run, bundle, tmp_path, monkey
     for more, said in refused:
         code, _, error = run(*words, *more)
         assert code == 2 and said in error
+
+
+def test_ctrl_c_ends_an_editor_that_cannot_be_told_to_stop_after_its_step():
+    """InstructPix2Pix runs a turn to its end whoever asks it not to; the first turn is kept, the second given up."""
+
+    class Pressed(Progress):
+        steps = 0
+
+        def step(self, editor, step, timestep, tensors):
+            tensors = super().step(editor, step, timestep, tensors)
+            self.steps += 1
+            if self.turn == 2 and step == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            return tensors
+
+    pipe = ImageEditR1Pipeline(None, editor=tiny_models.tiny_pix2pix())
+    progress = Pressed(quiet=True, turns="multi")
+    progress.begin(planned=True)
+    with stoppable(pipe, progress):
+        call = {"plan": EditPlan("", (), ("a", "b", "c")), "turns": "multi", "num_inference_steps": 20}
+        out = pipe(Image.new("RGB", (16, 16)), **call, **follow(pipe, progress))
+    assert out.interrupted and len(out.turns[0]) == 1
+    assert 21 <= progress.steps <= 23
 
 
 def test_several_pictures_are_numbered(run, bundle, photo, tmp_path, plan_file):

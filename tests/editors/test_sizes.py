@@ -109,6 +109,13 @@ class TestTheWayBack:
         assert as_large_as(picture((100, 80)), picture((50, 40)), upscale).size == (100, 80)
         assert seen == [((50, 40), (100, 80))]
 
+    def test_what_an_upscaler_gives_is_a_picture_in_rgb(self):
+        larger = as_large_as(picture((100, 80)), picture((50, 40)), lambda edited, source: source.convert("RGBA"))
+        assert larger.mode == "RGB"
+        for answer in (None, np.zeros((80, 100, 3))):
+            with pytest.raises(TypeError, match="`upscale` gives a `PIL.Image.Image`"):
+                as_large_as(picture((100, 80)), picture((50, 40)), lambda *_, answer=answer: answer)
+
     def test_it_is_not_called_where_nothing_was_lost(self):
         def fail(edited, source):
             raise AssertionError

@@ -20,6 +20,7 @@ from diffusers_r1.app.service import EditService
 from diffusers_r1.commands import edit as edit_command
 from diffusers_r1.commands import main
 from diffusers_r1.pipelines.call import check_call
+from diffusers_r1.planners.conversation import SET_HERE
 
 
 pytestmark = pytest.mark.tiny
@@ -102,7 +103,8 @@ def cases() -> list[tuple[str, dict]]:
     two, three = [PICTURE] * 2, [PICTURE] * 3
     add("lengths", {"image": two, "instruction": ["a"] * 3}, {"image": three, "plan": [PLAN] * 2})
     add("generator", *({"generator": one} for one in (3, "x", [3], [gen(), None], np.random.default_rng(0))))
-    add("generators", {"generator": [gen()] * 2}, {"generator": []}, {"image": two, "generator": [gen()] * 3})
+    add("generators", {"generator": [gen()] * 2}, {"image": two, "generator": [gen()] * 3})
+    add("no generators", {"generator": []})
     add("generators of several", {"num_images_per_prompt": 2, "generator": [gen()]})
     add("generation", *({"generation": value} for value in (3, [], "x", [("do_sample", True)])))
     settings = [
@@ -114,6 +116,10 @@ def cases() -> list[tuple[str, dict]]:
         *({"retries": value} for value in (-1, 1.5, "x")),
         *({"do_sample": value} for value in ("yes", 1)),
         *({"constrained": value} for value in ("yes", 1)),
+        *({name: 2} for name in SET_HERE),
+        *({"num_beams": value} for value in (0, 1.5, "x")),
+        *({"repetition_penalty": value} for value in (0, -1, "x")),
+        {"constrained": True, "logits_processor": [keep_first]},
     ]
     add("setting", *({"generation": one} for one in settings))
     add("too few tokens", {"generation": {"constrained": True}, "max_new_tokens": 325})
@@ -125,6 +131,7 @@ def cases() -> list[tuple[str, dict]]:
     add("not finite", *({"guidance_scale": number} for number in (NAN, INF, -INF, np.float32(NAN))))
     add("negative prompt", *({"negative_prompt": text} for text in (3, {"a": 1}, [3])))
     add("steps", *({"num_inference_steps": number} for number in (0, -1, 1.5, "2", True, {"a": 1})))
+    add("nothing for a number", {"num_inference_steps": None}, {"guidance_scale": None})
     add("text for a number", {"guidance_scale": "high"}, {"image_guidance_scale": {"a": 1}})
     add("values", {"guidance_scale": [1.5, 2.5]}, {"negative_prompt": ["a", "b"]}, {"guidance_scale": []})
     add("max_pixels", *({"max_pixels": number} for number in (0, -5, 2.5, "x", True)))
@@ -393,6 +400,11 @@ def test_an_iterator_that_gives_too_little_or_too_much_is_refused(pipe):
         list(pipe.stream(iter([PICTURE]), num_inference_steps=1))
     with pytest.raises(ValueError, match="one generator"):
         pipe.stream(iter([PICTURE]), plan=PLAN, generator=[gen()])
+    for given in ({"plan": PLAN, "generator": "x"}, {"instruction": 3}, {"plan": "abc"}, {"plan": 3}):
+        with pytest.raises(TypeError):
+            pipe.stream(iter([PICTURE]), **given)  # at once, though no picture has come
+    with pytest.raises(ValueError, match="There is no instruction"):
+        pipe.stream(iter([PICTURE]), "")
     done = list(pipe.stream([PICTURE] * 2, plan=iter([PLAN, PLAN]), num_inference_steps=1))
     assert len(done) == 2
 
@@ -405,6 +417,8 @@ def test_a_callback_that_gives_no_plan_is_refused_before_the_editor(pipe, monkey
     for answer in ({"requests": ["a"]}, "a", 3, []):
         with pytest.raises(TypeError, match="`callback_on_plan` gives an `EditPlan` or None"):
             pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan, answer=answer: answer)
+    with pytest.raises(ValueError, match="requests"):  # as it would be as `plan`
+        pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: EditPlan("", (), "remove"))
 
 
 @pytest.mark.parametrize("component", ["planner", "processor", "editor", "sequencer"])

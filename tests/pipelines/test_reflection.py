@@ -327,5 +327,5 @@ def test_the_shipped_bundle_mends_what_was_dropped_and_spoilt():
 
 def test_a_pipeline_of_addresses_alone_refuses_it():
     remote = RemotePipeline(None, RemoteEditor("http://localhost:1/v1", "closed"))
-    with pytest.raises(ValueError, match="a second look is for `ImageEditR1Pipeline`"):
+    with pytest.raises(ValueError, match="`reflect` is for `ImageEditR1Pipeline`"):
         remote.check_inputs(picture(), plan=PLAN, reflect=1, critic=ScenesCritic())

@@ -109,6 +109,12 @@ def test_an_answer_that_fits_nothing_is_refused(pipe, source, answer, said):
         pipe(source, plan=PLAN, num_images_per_plan=3, selector=lambda *_: answer, num_inference_steps=1)
 
 
+@pytest.mark.parametrize("answer", [None, 0.5, "ab"])
+def test_an_answer_that_is_neither_is_refused(pipe, source, answer):
+    with pytest.raises(TypeError, match="an index, or a score for each picture"):
+        pipe(source, plan=PLAN, num_images_per_plan=3, selector=lambda *_: answer, num_inference_steps=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [

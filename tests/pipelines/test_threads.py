@@ -84,11 +84,13 @@ def arguments(number: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("shared", ["pipeline", "editor"])
+@pytest.mark.parametrize("shared", ["pipeline", "editor", "parts of the editor"])
 def test_every_picture_and_plan_is_that_of_the_call_alone(pipe, prompts, shared):
     pipes = [pipe]
-    if shared == "editor":
-        pipes.append(ImageEditR1Pipeline(*tiny_models.tiny_planner(seed=1), pipe.editor, prompts=prompts))
+    if shared != "pipeline":
+        editor = pipe.editor if shared == "editor" else type(pipe.editor)(**pipe.editor.components)
+        editor.set_progress_bar_config(disable=True)
+        pipes.append(ImageEditR1Pipeline(*tiny_models.tiny_planner(seed=1), editor, prompts=prompts))
     before, random = state_of(*pipes), torch.get_rng_state()
     alone = [pipes[number % len(pipes)](**arguments(number)) for number in range(DIFFERENT)]
     assert all(len(out.plans[0].raw) == 2 for out in alone)

@@ -61,12 +61,13 @@ class Progress:
         self.before = ""
         self.turn = 0  # that the editor is at, from 1
         self.of = 0  # 0: not known
+        self.stopping = False  # an editor that does not stop by itself is stopped after its step
         self._changing = not quiet and sys.stderr.isatty()
         self._shown = ""
 
     def begin(self, before: str = "", planned: bool = False) -> None:
         """A new edit; `before` stands in front of all that is said of it, such as `"3 of 20, beach.jpg: "`."""
-        self.before, self.turn, self.of = before, 0, 0
+        self.before, self.turn, self.of, self.stopping = before, 0, 0, False
         if not planned:
             self.stage("planning")
 
@@ -91,7 +92,13 @@ class Progress:
         self.stage("editing")
 
     def step(self, editor: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """A step of the editor: its `callback_on_step_end`."""
+        """A step of the editor: its `callback_on_step_end`.
+
+        Raises:
+            KeyboardInterrupt: If it is to end, and has no way to be told.
+        """
+        if self.stopping and not hasattr(type(editor), "interrupt"):
+            raise KeyboardInterrupt
         self.turn += step == 0
         where = f"step {step + 1} of {steps}" if (steps := getattr(editor, "num_timesteps", 0)) else f"step {step + 1}"
         if self.pictures == 1 and 0 < self.of < self.turn:
@@ -147,7 +154,7 @@ def stoppable(pipe: ImageEditR1Pipeline | RemotePipeline, progress: Progress) ->
         pipe.interrupt()
         if asked or remote or progress.turn < 2:
             raise KeyboardInterrupt
-        asked = True
+        asked = progress.stopping = True
         progress.say("Stopping after this step; what is done is kept. Ctrl-C again ends at once.")
 
     before = signal.signal(signal.SIGINT, stop)

@@ -166,6 +166,8 @@ def find_looks(args: argparse.Namespace) -> dict[str, Any]:
     from ..pipelines.checks import check_reflection
 
     with checking():
+        if (args.critic_url or args.critic_model) and not args.reflect:  # before a server is asked, or a model loaded
+            raise ValueError("--critic_url and --critic_model say who looks again: give --reflect, 1 or more.")
         critic = named_critic(args)
         if args.reflect and critic is None:
             from ..judging import ScenesCritic

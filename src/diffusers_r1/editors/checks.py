@@ -13,7 +13,7 @@ from PIL import Image
 from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
-from .signatures import arguments_of, hints_of, is_number, is_text
+from .signatures import arguments_of, hints_of, is_number, is_optional, is_text
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
@@ -80,12 +80,14 @@ def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
         arguments (`Mapping`): As `share_out` gives them, with names that `check_editor` has let pass.
 
     Raises:
-        TypeError: If a value is text where a number belongs, or the other way round, or a callback cannot be called.
+        TypeError: If a value is text or None where a number belongs, or the other way round, or a callback cannot be called.
         ValueError: If a number is not finite, or there are fewer than one step, or pixels.
     """
-    hints = hints_of(editor)
+    hints, defaults = hints_of(editor), arguments_of(editor)
     for name, value in arguments.items():
         if value is None:
+            if is_number(hints.get(name)) and not is_optional(hints[name]) and defaults[name] is not None:
+                raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not None.")
             continue
         if is_number(hints.get(name)) and isinstance(value, (str, bytes, Mapping)):
             raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not {type(value).__name__}.")

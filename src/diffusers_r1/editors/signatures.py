@@ -51,6 +51,11 @@ def is_number(hint: Any) -> bool:
     return bool(kinds) and all(one in (int, float) for one in kinds)
 
 
+def is_optional(hint: Any) -> bool:
+    """Whether a value may be `None`."""
+    return types.NoneType in _alternatives(hint)
+
+
 def is_picture(hint: Any) -> bool:
     """Whether one value may be a picture."""
     return Image.Image in _alternatives(hint) or any(Image.Image in typing.get_args(one) for one in _lists(hint))

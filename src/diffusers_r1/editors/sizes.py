@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
@@ -185,9 +186,15 @@ def as_large_as(source: Image.Image, edited: Image.Image, upscale: Upscaler | No
         edited (`PIL.Image.Image`): What came out, at the size that the editor worked at.
         upscale (`Callable`, *optional*): Called with both where the edited picture has fewer pixels than the source, to
             bring detail back. What it returns may have any size. Lanczos by default.
+
+    Raises:
+        TypeError: If it returns no picture.
     """
     if upscale is not None and edited.width * edited.height < source.width * source.height:
-        edited = upscale(edited, source)
+        larger: Any = upscale(edited, source)
+        if not isinstance(larger, Image.Image):
+            raise TypeError(f"`upscale` gives a `PIL.Image.Image`, not {type(larger).__name__}.")
+        edited = larger.convert("RGB")
     if edited.size == source.size:
         return edited
     return edited.resize(source.size, Image.Resampling.LANCZOS)

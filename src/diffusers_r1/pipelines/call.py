@@ -17,11 +17,13 @@ from ..grammar import decomposition_grammar
 from ..judging import Critic, ScenesCritic
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
+from ..planners.conversation import SET_HERE
 from ..planners.remote import RemotePlanner, request_fields
 from .checked import EditCall, PlanCall
 from .checks import (
     check_count,
     check_either,
+    check_functions,
     check_generation,
     check_plans,
     check_reflection,
@@ -148,7 +150,7 @@ def check_planning(
     check_generation_of(pipeline.planner, max_new_tokens, generation)
     check_count("num_plans", num_plans)
     images, references, instructions = open_pairs(image, check_instructions(pipeline, instruction))
-    made_of_each = len(generator) // len(images) if isinstance(generator, (list, tuple)) else 1
+    made_of_each = max(1, len(generator) // len(images)) if isinstance(generator, (list, tuple)) else 1
     drawn = share_out_generators(generator, len(images), made_of_each)
     warn_of_other_pictures(pipeline, images)
     settings = {"max_new_tokens": int(max_new_tokens), "num_plans": int(num_plans), **(generation or {})}
@@ -192,9 +194,7 @@ def check_settings(
     }
     for name, number in numbers_of_pictures.items():
         check_count(name, number)
-    for name, function in {"selector": selector, "callback_on_plan": callback_on_plan, "upscale": upscale}.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"`{name}` is called; {type(function).__name__} cannot be.")
+    check_functions(selector=selector, callback_on_plan=callback_on_plan, upscale=upscale)
     if selector is not None and num_images_per_prompt != 1:
         raise ValueError("A `selector` keeps one picture; give `num_images_per_plan`, not `num_images_per_prompt`.")
     for name in ("num_plans", "num_images_per_plan"):
@@ -214,9 +214,14 @@ def check_generation_of(planner: Any, max_new_tokens: Any, generation: Any) -> N
     """
     check_generation(max_new_tokens, generation)
     generation = dict(generation or {})
-    unknown = [name for name in generation if isinstance(planner, torch.nn.Module) and name not in GENERATION]
-    if unknown:
-        raise TypeError(f"`{unknown[0]}` is no setting of the planner's `generate`.")
+    if isinstance(planner, torch.nn.Module):
+        for name in generation:
+            if name not in GENERATION:
+                raise TypeError(f"`{name}` is no setting of the planner's `generate`.")
+            if name in SET_HERE:
+                raise TypeError(f"`{name}` is not for the caller to give to the planner: the conversation does.")
+        if generation.get("constrained") and generation.get("logits_processor"):
+            raise TypeError("`constrained` brings a `logits_processor` of its own.")
     if isinstance(planner, RemotePlanner):
         request_fields(generation)
     elif planner is not None and generation.get("constrained"):

@@ -43,8 +43,7 @@ def check_reflection(reflect: Any, critic: Any) -> None:
     """Refuse second looks that cannot be, and a critic that nobody would ask."""
     if not isinstance(reflect, numbers.Integral) or isinstance(reflect, bool) or reflect < 0:
         raise ValueError(f"`reflect` is how often a picture is looked at again, 0 or more, not {reflect!r}.")
-    if critic is not None and not callable(critic):
-        raise TypeError(f"`critic` is called; {type(critic).__name__} cannot be.")
+    check_functions(critic=critic)
     if reflect and critic is None:
         raise ValueError("`reflect` needs a `critic`, who says what is wrong with a picture.")
     if critic is not None and not reflect:
@@ -81,7 +80,22 @@ _FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "top_p": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
     "top_k": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
     "retries": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
+    "num_beams": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "repetition_penalty": (lambda value: _is_number(value) and value > 0, "a number above 0"),
 }
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what seeds nothing."""
+    if seed is not None and (not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0):
+        raise ValueError(f"`seed` must be a whole number, 0 or more, not {seed!r}.")
+
+
+def check_functions(**functions: Any) -> None:
+    """Refuse what cannot be called; `None` is none."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"`{name}` is called; {type(function).__name__} cannot be.")
 
 
 def check_texts(instruction: Any) -> list[str]:
@@ -107,6 +121,16 @@ def check_plans(plan: Any) -> list[EditPlan]:
                 " one."
             )
     return [schema.read(EditPlan, asdict(one), "plan") for one in plans]
+
+
+def changed_plan(callback_on_plan: Callable[[EditPlan], EditPlan | None], plan: EditPlan) -> EditPlan:
+    """What a callback makes of a plan, checked as one that a caller gives; `None` leaves the plan as it is."""
+    answer: Any = callback_on_plan(plan)
+    if answer is None:
+        return plan
+    if not isinstance(answer, EditPlan):
+        raise TypeError(f"`callback_on_plan` gives an `EditPlan` or None, not {type(answer).__name__}.")
+    return check_plans(answer)[0]
 
 
 def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:

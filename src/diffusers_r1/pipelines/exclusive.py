@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from diffusers import SchedulerMixin
 
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ _LOCKS_LOCK = threading.Lock()
 
 @contextmanager
 def one_at_a_time(editor: Any) -> Iterator[None]:
-    """Within the block, no other thread uses the editor, from whatever pipeline; nothing to do for `None`.
+    """Within the block, no other thread uses the editor, nor one that shares its schedulers, from whatever pipeline.
 
     A pipeline of diffusers keeps the state of its scheduler, its guidance and its hooks to itself: two calls at once give
-    wrong pictures without an error.
+    wrong pictures without an error. Nothing to do for `None`.
     """
     if editor is None or getattr(editor, "concurrent", False):  # an editor behind an address
         yield
         return
-    with _LOCKS_LOCK:
-        lock = _LOCKS.setdefault(editor, threading.RLock())
-    with lock:
+    schedulers = [part for part in editor.components.values() if isinstance(part, SchedulerMixin)]
+    with ExitStack() as held:
+        for owner in (editor, *sorted(schedulers, key=id)):  # in one order, so that no two threads wait for each other
+            with _LOCKS_LOCK:
+                lock = _LOCKS.setdefault(owner, threading.RLock())
+            held.enter_context(lock)
         yield
 
 

@@ -36,6 +36,7 @@ from .call import (
     within_size,
 )
 from .checked import EditCall, PlanCall, are_plans
+from .checks import changed_plan
 from .exclusive import Interruption, not_a_number_raises, one_at_a_time
 from .nested import NestedPipelineMixin
 from .nested.parts import shared_parts
@@ -502,7 +503,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
         # 2. Let the caller see, and change, what is about to be done
         if call.callback_on_plan is not None:
-            plans = [_changed(call.callback_on_plan(plan), plan) for plan in plans]
+            plans = [changed_plan(call.callback_on_plan, plan) for plan in plans]
 
         # 3. Carry the plans out, and give the pictures their sources' sizes
         sources, references = call.repeated(call.images), call.repeated(call.references)
@@ -553,13 +554,6 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         # 6. Give back pictures, plans and what happened
         pictures = _as_output_type(edited, call.output_type)
         return ImageEditR1PipelineOutput(pictures, plans, done, list(candidates), bool(interruption))
-
-
-def _changed(answer: Any, plan: EditPlan) -> EditPlan:
-    """The plan that a callback gives back in place of another one; `None` leaves it as it is."""
-    if answer is not None and not isinstance(answer, EditPlan):
-        raise TypeError(f"`callback_on_plan` gives an `EditPlan` or None, not {type(answer).__name__}.")
-    return answer or plan
 
 
 def _with_unread(plan: EditPlan, turns: Sequence[Turn]) -> EditPlan:

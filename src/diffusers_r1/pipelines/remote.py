@@ -16,8 +16,25 @@ from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import prompts_of
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .checked import PlanCall, are_plans
-from .checks import check_count, check_either, check_generation, check_plans, check_texts, check_turns, open_pairs
+from .checks import (
+    changed_plan,
+    check_count,
+    check_either,
+    check_functions,
+    check_generation,
+    check_plans,
+    check_seed,
+    check_texts,
+    check_turns,
+    open_pairs,
+)
 from .turn import Turn
+
+
+# What `ImageEditR1Pipeline` is asked by these names is no field of a request.
+LOCAL_ONLY = (
+    "num_plans", "num_images_per_plan", "selector", "max_batch", "generation", "max_pixels", "upscale", "reflect", "critic",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ class RemotePipeline:
             ValueError, TypeError: If something does not fit; nothing has been sent then.
         """
         check_generation(max_new_tokens, generation)
+        check_seed(seed)
         request_fields(dict(generation or {}))
         if self.planner is None:
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
@@ -146,11 +164,12 @@ class RemotePipeline:
         check_turns(turns)
         if turns == "composed":
             raise ValueError('`turns="composed"` needs an editor that is loaded here.')
-        if given := sorted({"critic", "reflect"} & set(editor_arguments)):
-            raise ValueError(
-                f"`{given[0]}`: a second look is for `ImageEditR1Pipeline`, of the same planner and editor."
-            )
+        for name in LOCAL_ONLY:
+            if name in editor_arguments:
+                raise ValueError(f"`{name}` is for `ImageEditR1Pipeline`, which takes the same planner and editor.")
         check_count("num_images_per_prompt", num_images_per_prompt)
+        check_seed(seed)
+        check_functions(callback_on_plan=callback_on_plan)
         check_remote_editor(editor_arguments)
         mask = editor_arguments.pop(MASK, None)
         if mask is not None:
@@ -191,7 +210,7 @@ class RemotePipeline:
             num_images_per_prompt (`int`, defaults to 1): How many pictures are made of each plan.
             seed (`int`, *optional*): Of the noise; pictures after the first count on from it. A server may take none.
             editor_arguments: Fields of the request, such as `num_inference_steps=20` or `quality="high"`, and a mask,
-                `mask_image`, white where the picture may change.
+                `mask_image`, white where the picture may change. Each goes with every picture; a list is sent as it is.
 
         Raises:
             ValueError, TypeError: If the inputs do not fit together; nothing has been sent then.
@@ -220,7 +239,7 @@ class RemotePipeline:
             settings = {"max_new_tokens": call.max_new_tokens}
             plans = self.plan_checked(PlanCall(call.images, call.references, call.given, call.seed or 0, settings))
         if call.callback_on_plan is not None:
-            plans = [call.callback_on_plan(one) or one for one in plans]
+            plans = [changed_plan(call.callback_on_plan, plan) for plan in plans]
         sources = [picture for picture in call.images for _ in range(call.num_images_per_prompt)]
         turns: list[list[Turn]] = [[] for _ in sources]
         try:

@@ -26,13 +26,14 @@ def select(selector: Selector, source: Image.Image, candidates: Sequence[Candida
 
     Raises:
         ValueError: If the selector gives an index that is none, or scores for another number of candidates.
+        TypeError: If it gives neither an index nor scores.
     """
     instruction = candidates[0].plan.instruction
     answer: Any = selector(source, instruction, [candidate.image for candidate in candidates])
     try:
         index = operator.index(answer)
     except TypeError:
-        scores = [None if score is None or math.isnan(score) else float(score) for score in answer]
+        scores = _scores(answer)
     else:
         if not 0 <= index < len(candidates):
             raise ValueError(f"The selector chose candidate {index} of {len(candidates)}, counted from 0.")
@@ -42,3 +43,10 @@ def select(selector: Selector, source: Image.Image, candidates: Sequence[Candida
     known = [-math.inf if score is None else score for score in scores]
     best = max(range(len(known)), key=known.__getitem__)
     return best, [replace(candidate, score=score) for candidate, score in zip(candidates, scores)]
+
+
+def _scores(answer: Any) -> list[float | None]:
+    try:
+        return [None if score is None or math.isnan(score) else float(score) for score in answer]
+    except TypeError:
+        raise TypeError(f"A `selector` gives an index, or a score for each picture, not {answer!r}.") from None

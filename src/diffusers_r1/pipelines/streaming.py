@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from ..plan import EditPlan
 from ..planners.plans import is_to_be_asked_again
-from .call import Generators, check_agents, check_settings
+from .call import Generators, check_agents, check_settings, share_out_generators
 from .checked import EditCall
+from .checks import check_either, check_plans, check_texts
 from .exclusive import Interruption
 from .nested.parts import Mixin
 from .pipeline_output import ImageEditR1PipelineOutput
@@ -79,10 +80,15 @@ class StreamingMixin(Mixin):
         self, image: Iterator, instruction: Any, plan: Any, generator: Generators, arguments: dict[str, Any]
     ) -> Iterator[EditCall]:
         """What can be checked without a picture is checked now, and each call as soon as it is asked for."""
-        if instruction is not None and plan is not None:
-            raise ValueError("Give either `instruction`, which is planned, or `plan`, which is carried out as it is.")
+        if instruction is not None or plan is not None:
+            check_either(instruction, plan)
+        if _is_for_all(instruction):
+            check_texts(instruction)
+        if _is_for_all(plan):
+            check_plans(plan)
         if isinstance(generator, (list, tuple)):
             raise ValueError("An iterator of pictures goes with one generator, not with a list of them.")
+        share_out_generators(generator, 1, 1)
         check_settings(self, planned=plan is not None, **arguments)
         if instruction is not None:
             check_agents(self)
@@ -139,10 +145,15 @@ def _alone(call: EditCall) -> list[EditCall]:
     ]
 
 
+def _is_for_all(given: Any) -> bool:
+    """Whether it is one instruction or plan, for every picture, and not an iterable of them; nothing is neither."""
+    return given is not None and (isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable))
+
+
 def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each sample with what goes with it, as an argument of a call."""
     name, given = ("instruction", instruction) if plan is None else ("plan", plan)
-    if given is not None and (isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)):
+    if _is_for_all(given):
         yield from ((sample, {name: given}) for sample in samples)
         return
     if given is not None:

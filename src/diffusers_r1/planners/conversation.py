@@ -20,6 +20,14 @@ from .sampling import GREEDY
 from .templates import fitting_prompts, render
 
 
+SET_HERE = (
+    "eos_token_id",
+    "pad_token_id",
+    "use_cache",
+    "return_dict_in_generate",
+)  # of `generate`, by `Conversation._run`
+
+
 class Conversation:
     """A conversation of two turns with one model about a batch of pictures; it lives for one call.
 
