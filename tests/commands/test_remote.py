@@ -133,6 +133,8 @@ def test_a_server_that_is_not_there_is_a_failure_and_no_plan(photo, tmp_path, ru
         (["--editor", "http://x/v1"], "or --planner none to send the instruction as it is"),
         (["--planner", "somewhere", "--planner_model", "m", "--editor", "a"], "--planner_model goes with"),
         (["--model", "{bundle}", "--editor_model", "m"], "--editor_model goes with"),
+        (["--model", "{bundle}", "--planner_base", "x"], "--planner_base goes with"),
+        (["--planner", "http://x/v1", "--planner_base", "x", "--editor", "http://x/v1"], "--planner_base goes with"),
     ],
 )
 def test_parts_that_make_no_whole(run, bundle, photo, tmp_path, words, said):

@@ -68,6 +68,7 @@ def test_an_adapter_is_loaded_onto_its_base(folders):
     assert not torch.allclose(logits(adapted, processor), plain, atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file in org")  # PEFT asks the Hub, which is not there
 def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch):
     adapter = tmp_path / "adapter"
     shutil.copytree(folders / "adapter", adapter)
@@ -79,6 +80,11 @@ def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch
     expected, processor, _ = load_planner(folders / "adapter", dtype="float32")
     adapted, _, prompts = load_planner(adapter, base=folders / "base", dtype="float32")
     assert torch.equal(logits(adapted, processor), logits(expected, processor))
+    assert prompts.decompose == " {instruction}"
+    bundle = tmp_path / "bundle"
+    ImageEditR1Pipeline(adapted, processor).save_pretrained(bundle)
+    bundled, _, prompts = load_planner(bundle, base=folders / "base", dtype="float32")
+    assert torch.equal(logits(bundled, processor), logits(expected, processor))
     assert prompts.decompose == " {instruction}"
     for none in (folders / "base", "http://localhost:1/v1"):
         with pytest.raises(ValueError, match="`base` goes with a LoRA adapter"):

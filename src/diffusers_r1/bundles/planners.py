@@ -38,8 +38,8 @@ def load_planner(
             that it names. Or the address of a server that has a planner loaded, `"http://localhost:8000/v1"`: that takes
             no torch.
         model_name (`str`, *optional*): The model's name at an address; may be left out where the server has only one.
-        base (`str` or `Path`, *optional*): Of a LoRA adapter, the model that it is loaded onto: a folder that holds it, or
-            a name. By default the one that the adapter names.
+        base (`str` or `Path`, *optional*): Of a LoRA adapter, or a bundle whose planner is one, the model that it is loaded
+            onto: a folder that holds it, or a name. By default the one that the adapter names.
         kwargs: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` say which copy of a repository
             is meant, of model, processor and prompts alike. The others, such as `dtype`, go to the model's
             `from_pretrained`; at an address, to [`RemotePlanner`], such as `concurrency`.
@@ -62,10 +62,7 @@ def load_planner(
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-        folder = resolve(name, **hub)
-        if base is not None and not (folder / ADAPTER_INDEX).is_file():
-            raise ValueError(f"`base` goes with a LoRA adapter; {name} is none.")
-        loaded = _load_from(folder, kwargs, [], base)
+        loaded = _load_from(resolve(name, **hub), kwargs, [], base)
     model, processor, saved = loaded
     if saved is not None:
         set_belongings(model, prompts=saved.to_dict())
@@ -99,7 +96,9 @@ def _load_from(
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts
     if (folder / PIPELINE_INDEX).is_file():
-        return _load_from_bundle(folder, settings, adapters)
+        return _load_from_bundle(folder, settings, adapters, given_base)
+    if given_base is not None:
+        raise ValueError(f"`base` goes with a LoRA adapter; {folder} is none.")
     if (folder / REMOTE_FILE).is_file():
         settings = {key: value for key, value in settings.items() if key != "dtype"}
         planner = RemotePlanner.from_pretrained(folder, **settings)
@@ -154,7 +153,9 @@ def _prompts_in(folder: Path, model: Any) -> Prompts | None:
     return None if kept is None else Prompts.from_dict(kept, str(folder / "config.json"))
 
 
-def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Path]) -> tuple[Any, Any, Prompts | None]:
+def _load_from_bundle(
+    folder: Path, settings: dict[str, Any], adapters: list[Path], base: str | Path | None
+) -> tuple[Any, Any, Prompts | None]:
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
     kinds = {
@@ -166,7 +167,7 @@ def _load_from_bundle(folder: Path, settings: dict[str, Any], adapters: list[Pat
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
-    model, processor, prompts = _load_from(folder / place, settings, adapters)
+    model, processor, prompts = _load_from(folder / place, settings, adapters, base)
     if (folder / ADAPTER_FOLDER).is_dir():
         _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
     # Of a planner that is an adapter the index keeps what else its config would.

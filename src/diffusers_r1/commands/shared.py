@@ -298,6 +298,8 @@ def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None
     for name, part in (("planner", planner), ("editor", editor)):
         if getattr(args, f"{name}_model", None) and not is_address(part):
             raise ValueError(f"--{name}_model goes with --{name} http://..., an address")
+    if getattr(args, "planner_base", None) and (planner in (None, NO_PLANNER) or is_address(planner)):
+        raise ValueError("--planner_base goes with --planner NAME, an adapter that is loaded here")
     if planner == NO_PLANNER and planning:
         raise ValueError(f"--planner {NO_PLANNER} is for `edit`, which then plans nothing")
     if args.model is None and planning and editing and (planner is None) != (editor is None):
