@@ -2,7 +2,7 @@
 
     python benchmarks/second_reader.py
 
-The second reader knew docs/everyday.md and up to 40 rows of those for choosing, not the labels of those for reporting, and wrote
+The second reader knew docs/everyday.md and at most 40 rows of those for choosing, not the labels of those for reporting, and wrote
 `everyday_second_reader.jsonl` by that. The figures are those of `diffusers-r1 evaluate --benchmark everyday`, but for what the
 file says nothing of.
 """
