@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import schema
-from .names import MODULAR_INDEX, PIPELINE_INDEX
+import numpy as np
+from huggingface_hub import try_to_load_from_cache
 
+from . import schema
+from .names import MODULAR_INDEX, PIPELINE_INDEX, is_hub_name
+
+
+FILE_NAME = "belongings.json"  # of a component that has no config which is saved with it
 
 _FIELDS = {
     "prompts": dict[str, Any] | None,
@@ -36,8 +41,8 @@ def belongings(component: Any) -> dict[str, Any]:
         modular = getattr(component, "_pretrained_model_name_or_path", None)
         name = config.get("_name_or_path") or modular
         kept, file = config.get(_KEY), Path(name or "", MODULAR_INDEX if modular else PIPELINE_INDEX)
-        if not kept and name:
-            return belongings_in(file)
+        if kept is None and name:
+            return belongings_in(file if file.is_file() or Path(name).is_dir() else _cached(name, file.name))
     else:
         kept = getattr(component if config is None else config, _KEY, None)
         file = Path(getattr(component, "name_or_path", None) or "", "config.json")
@@ -49,6 +54,37 @@ def belongings_in(file: Path) -> dict[str, Any]:
     return _read(schema.read_file(file, dict[str, Any]).get(_KEY) if file.is_file() else None, file)
 
 
+def read_belongings(component: Any, folder: Path) -> None:
+    """Give a component without a config what `FILE_NAME` in its folder says, if it is there.
+
+    Raises:
+        ValueError: If the file is not what it should be; the message names it.
+    """
+    if (folder / FILE_NAME).is_file():
+        set_belongings(component, **schema.read_file(folder / FILE_NAME, dict[str, Any]))
+
+
+def _cached(name: str, index: str) -> Path:
+    """Where the index of a repository lies that was loaded by its name."""
+    found = try_to_load_from_cache(name, index) if is_hub_name(name) else None
+    return Path(found if isinstance(found, str) else index)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value as JSON holds it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{name}.{key}", one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(name, one) for one in value)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(
+        f"`{name}` is kept with its component and saved, so it is text, numbers and lists of them; {value!r} is not."
+    )
+
+
 def _read(kept: Any, file: Path) -> dict[str, Any]:
     name = f"{file}: `{_KEY}`"
     found = schema.read_fields(_FIELDS, {} if kept is None else kept, name)
@@ -58,8 +94,12 @@ def _read(kept: Any, file: Path) -> dict[str, Any]:
 
 
 def set_belongings(component: Any, **values: Any) -> None:
-    """Keep values with a component, beside what is kept already; they have to be plain data."""
-    kept = {**belongings(component), **values}
+    """Keep values with a component, beside what is kept already.
+
+    Raises:
+        TypeError: If one is no plain data, which is what is saved.
+    """
+    kept = {**belongings(component), **{name: _plain(name, value) for name, value in values.items()}}
     if isinstance(getattr(component, "config", None), Mapping):
         component.register_to_config(**{_KEY: kept})
     else:

@@ -50,6 +50,11 @@ def is_address(name: str | os.PathLike | None) -> TypeGuard[str]:
     return str(name).lower().startswith(ADDRESS)
 
 
+def is_hub_name(name: str | os.PathLike) -> bool:
+    """Whether a name is that of a repository: `"org/name"`."""
+    return _HUB_NAME.fullmatch(str(name)) is not None
+
+
 def only_configs(folder: Path, files: list[str]) -> list[str]:
     """For `resolve`: of a repository nothing but what it and its parts say of themselves, without weights."""
     return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, "config.json")]

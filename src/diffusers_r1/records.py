@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -80,6 +82,31 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_whole(folder: Path, replaced: Iterable[str]) -> Iterator[Path]:
+    """Gives a folder to write into, whose files and folders then take the place of those of the same names in `folder`.
+
+    What fails within the block leaves `folder` as it was.
+
+    Args:
+        folder (`Path`): Made if it is not there.
+        replaced (iterable of `str`): Patterns of names: what was there before and fits one goes, also where nothing new has
+            its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name:  # on the same disk: moved, not copied
+        yield Path(name)
+        new = list(Path(name).iterdir())
+        before = {folder / path.name for path in new} | {path for pattern in replaced for path in folder.glob(pattern)}
+        for path in before:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        for path in new:
+            os.replace(path, folder / path.name)
 
 
 def append(path: str | Path, row: Mapping[str, Any]) -> None:

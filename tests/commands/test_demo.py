@@ -1,13 +1,14 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusers_r1 import Edit, EditPlan, __version__
-from diffusers_r1.commands.demo import side_by_side
+from diffusers_r1.commands.demo import next_steps, side_by_side
 
 
 EDIT = Edit("recolor", "red circle", "green")
@@ -38,6 +39,13 @@ def test_demo_writes_pictures_and_plan_and_says_where(run, bundle, tmp_path):
     assert plan.instruction in printed
     with Image.open(folder / "before.png") as before, Image.open(folder / "after.png") as after:
         assert before.size == after.size == (64, 64)
+
+
+def test_what_to_try_next_is_what_a_shell_takes():
+    folder = Path("my demo's")
+    first, second = re.findall(r" edit (.+ --output \w+\.png)$", next_steps(folder), re.MULTILINE)
+    assert shlex.split(first)[:2] == [str(folder / "before.png"), "make the background teal"]
+    assert shlex.split(second)[:3] == [str(folder / "before.png"), "--plan", str(folder / "plan.json")]
 
 
 @pytest.mark.parametrize(

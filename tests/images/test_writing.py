@@ -22,7 +22,8 @@ from diffusers_r1.images.colour import srgb_profile
 RNG = np.random.default_rng(0)
 # Smooth, as photos are: on noise JPEG says little about its quality.
 PICTURE = Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((160, 120), Image.Resampling.BICUBIC)
-ORIENTATION, ARTIST, EXIF, GPS = 0x0112, 0x013B, 0x8769, 0x8825
+ORIENTATION, ARTIST, COPYRIGHT, EXIF, GPS = 0x0112, 0x013B, 0x8298, 0x8769, 0x8825
+OWNER, DATUM = 0xA430, 0x0012  # texts of the two parts
 TAKEN, MAKER_NOTE, COLOUR_SPACE, WIDTH, INTEROP = 0x9003, 0x927C, 0xA001, 0xA002, 0xA005
 FIRST_THUMBNAIL = ExifTags.IFD.IFD1
 
@@ -40,6 +41,23 @@ def camera_exif(more=()):
     }
     exif[GPS] = {1: "N", 2: (52.0, 30.0, 0.0)}
     return exif
+
+
+def directory(start, values):
+    """A directory of EXIF data with texts of any bytes, which Pillow itself does not write, and with further directories."""
+    entries, rest, end = b"", b"", start + 2 + 12 * len(values) + 4
+    for tag, value in sorted(values.items()):
+        place = end + len(rest)
+        part = isinstance(value, dict)
+        rest += directory(place, value) if part else value + b"\0"
+        entries += struct.pack("<HHII", tag, 4 if part else 2, 1 if part else len(value) + 1, place)
+    return struct.pack("<H", len(values)) + entries + bytes(4) + rest
+
+
+def texts_of(path):
+    exif = stored(path).getexif()
+    texts = exif[ARTIST], exif[COPYRIGHT], exif.get_ifd(EXIF)[OWNER], exif.get_ifd(GPS)[DATUM]
+    return [text.encode("latin-1") for text in texts]  # as Pillow has read them; bytes would be of the wrong type
 
 
 def stored(path):
@@ -74,6 +92,30 @@ def test_what_a_photographer_expects_is_kept(tmp_path, photo, name):
     # And once more: what was written is opened as it is.
     again, kept = load_with_metadata(tmp_path / name)
     assert again.size == (120, 160) and (kept.exif, kept.dpi) == (metadata.exif, metadata.dpi)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.avif"])
+def test_text_keeps_its_bytes(tmp_path, name):
+    """In UTF-8, as Lightroom writes it, or in Latin-1, as cameras do."""
+    texts = ["Jörg Müller, 日本".encode(), "© Jörg".encode("latin-1"), "Zoë".encode(), "Nürnberg".encode("latin-1")]
+    artist, copyright, owner, datum = texts
+    tags = {ARTIST: artist, COPYRIGHT: copyright, EXIF: {OWNER: owner}, GPS: {DATUM: datum}}
+    PICTURE.save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + directory(8, tags))
+    assert texts_of(tmp_path / "photo.jpg") == texts
+    write_picture(tmp_path / name, *load_with_metadata(tmp_path / "photo.jpg"))
+    assert texts_of(tmp_path / name) == texts
+    write_picture(tmp_path / "again.jpg", *load_with_metadata(tmp_path / name))
+    assert texts_of(tmp_path / "again.jpg") == texts
+
+
+def test_what_a_program_has_set_is_kept_as_well(tmp_path):
+    picture = PICTURE.copy()
+    exif = picture.getexif()
+    exif[ARTIST], exif[COPYRIGHT], exif[EXIF] = "日本", "Jörg", {OWNER: "Zoë"}
+    exif.get_ifd(GPS)[DATUM] = "Nürnberg"
+    write_picture(tmp_path / "a.tif", *load_with_metadata(picture))
+    latin = [text.encode("latin-1") for text in ("Jörg", "Zoë", "Nürnberg")]
+    assert texts_of(tmp_path / "a.tif") == ["日本".encode(), *latin]
 
 
 def test_a_jpeg_has_the_quality_of_its_source(tmp_path, photo):
@@ -166,6 +208,26 @@ def test_a_resolution_that_is_none_is_left_out(dpi):
     assert load_with_metadata(picture)[1].dpi is None
 
 
+def test_a_resolution_that_pillow_makes_up_is_left_out(tmp_path):
+    PICTURE.save(tmp_path / "a.tif")
+    PICTURE.save(tmp_path / "a.jpg", exif=camera_exif())
+    for name in ("a.tif", "a.jpg"):
+        assert stored(tmp_path / name).info["dpi"] in ((1, 1), (72, 72))
+        picture, metadata = load_with_metadata(tmp_path / name)
+        assert metadata.dpi is None
+        write_picture(tmp_path / "out.png", picture, metadata)
+        assert "dpi" not in stored(tmp_path / "out.png").info
+
+
+@pytest.mark.parametrize(("unit", "dpi"), [({0x0128: 2}, (300, 240)), ({}, (300, 240)), ({0x0128: 1}, None)])
+def test_a_resolution_that_only_exif_data_have(tmp_path, unit, dpi):
+    exif = Image.Exif()
+    exif.update({0x011A: 300.0, 0x011B: 240.0, **unit})
+    for name in ("a.jpg", "a.webp", "a.tif"):
+        PICTURE.save(tmp_path / name, exif=exif)
+        assert load_with_metadata(tmp_path / name)[1].dpi == dpi
+
+
 def test_the_highest_resolution_of_a_jpeg(tmp_path):
     write_picture(tmp_path / "a.jpg", PICTURE, Metadata(dpi=(65_535, 1)))
     assert load_with_metadata(tmp_path / "a.jpg")[1].dpi == (65_535, 1)
@@ -186,6 +248,16 @@ def test_the_source_is_left_alone(photo):
         assert opened.tobytes() == pixels
 
 
+def test_the_source_gets_no_parts_that_it_has_not(tmp_path):
+    exif = Image.Exif()
+    exif[ARTIST] = "Ann Other"
+    PICTURE.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        before = opened.getexif().tobytes()
+        load_with_metadata(opened)
+        assert opened.getexif().tobytes() == before
+
+
 def test_arrays_and_plain_pictures_have_no_metadata():
     assert load_with_metadata(PICTURE)[1] == load_with_metadata(np.asarray(PICTURE))[1] == Metadata()
 
@@ -198,6 +270,12 @@ def test_what_stands_for_no_format_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="there is no folder"):
         check_writable(tmp_path / "nowhere" / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(IsADirectoryError, match="a.png is a folder"):
+        check_writable(tmp_path / "a.png")
 
 
 def test_sizes_that_a_format_cannot_hold_are_refused(tmp_path):

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import schema
-from ..belongings import belongings, set_belongings
+from .. import records, schema
+from ..belongings import FILE_NAME as BELONGINGS_FILE
+from ..belongings import belongings, read_belongings, set_belongings
 from ..installing import install_line
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, resolve
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # a planner behind an address needs no torch
 
 
 ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
+# What makes a folder one kind of planner or another.
+PLANNER_FILES = (
+    "config.json", "model*.safetensors*", "pytorch_model*.bin*", ADAPTER_INDEX, "adapter_model*", REMOTE_FILE, BELONGINGS_FILE,
+)  # fmt: skip
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -92,9 +97,9 @@ def _load_from(
             raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
         _check_peft(folder)
         base = _resolve_base(folder, given_base)
-        model, processor, _ = _load_from(base, settings, [*adapters, folder.resolve()])
+        model, processor, of_base = _load_from(base, settings, [*adapters, folder.resolve()])
         own, prompts = load_adapter(model, folder)
-        return model.eval(), own or processor, prompts
+        return model.eval(), own or processor, prompts or of_base
     if (folder / PIPELINE_INDEX).is_file():
         return _load_from_bundle(folder, settings, adapters, given_base)
     if given_base is not None:
@@ -102,6 +107,7 @@ def _load_from(
     if (folder / REMOTE_FILE).is_file():
         settings = {key: value for key, value in settings.items() if key != "dtype"}
         planner = RemotePlanner.from_pretrained(folder, **settings)
+        read_belongings(planner, folder)
         return planner, None, _prompts_in(folder, planner)
     return _load_here(folder, settings)
 
@@ -169,7 +175,7 @@ def _load_from_bundle(
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
     model, processor, prompts = _load_from(folder / place, settings, adapters, base)
     if (folder / ADAPTER_FOLDER).is_dir():
-        _, prompts = load_adapter(model, folder / ADAPTER_FOLDER)
+        prompts = load_adapter(model, folder / ADAPTER_FOLDER)[1] or prompts
     # Of a planner that is an adapter the index keeps what else its config would.
     if index["prompts"]:
         prompts = Prompts.from_dict(index["prompts"], str(path))
@@ -208,7 +214,7 @@ def base_of(name: str | Path, **hub: Any) -> str:
 
 def load_adapter(
     model: PreTrainedModel, name: str | os.PathLike, **hub: Any
-) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts]:
+) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts | None]:
     """Load a LoRA adapter onto the model that it was trained on.
 
     Args:
@@ -216,8 +222,7 @@ def load_adapter(
         hub: `revision`, `token`, ..., as in [`load_planner`].
 
     Returns:
-        `tuple`: the processor that was saved beside the adapter, `None` if there is none; the prompts, the default ones
-        if there are none.
+        `tuple`: the processor and the prompts that were saved beside the adapter, `None` where there are none.
 
     Raises:
         ImportError: If PEFT is not installed; the message says how to.
@@ -229,7 +234,8 @@ def load_adapter(
     with naming(folder / ADAPTER_INDEX):
         model.load_adapter(str(folder))
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
-    return AutoProcessor.from_pretrained(folder) if has_processor else None, Prompts.load(folder)
+    prompts = Prompts.load(folder) if (folder / PROMPTS_FILE).is_file() else None
+    return AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
 
 
 @contextmanager
@@ -259,9 +265,10 @@ def save_planner(
     processor: ProcessorMixin | PreTrainedTokenizerBase | None,
     prompts: Prompts,
 ) -> None:
-    """Write a planner to one folder, from which `load_planner` reads it."""
+    """Write a planner to one folder, from which `load_planner` reads it, whole or not at all; nothing of another one stays there."""
     set_belongings(planner, prompts=prompts.to_dict())
-    planner.save_pretrained(folder)
-    if processor is not None:
-        processor.save_pretrained(folder)
-    prompts.save(folder)
+    with records.written_whole(Path(folder), PLANNER_FILES) as new:
+        planner.save_pretrained(new)
+        if processor is not None:
+            processor.save_pretrained(new)
+        prompts.save(new)

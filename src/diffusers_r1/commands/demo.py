@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -64,11 +65,12 @@ def run(args: argparse.Namespace) -> None:
 
 def next_steps(folder: Path) -> str:
     """Three things to try next, as they are typed here: the program may not be on the shell's path."""
-    before, plan, edit = folder / "before.png", folder / "plan.json", f"{program()} edit"
+    before, plan = (shlex.quote(str(folder / name)) for name in ("before.png", "plan.json"))
+    edit = f"{program()} edit"
     return f"""
 Next:
   {edit} {before} "make the background teal" --output edited.png
-  change a request in {plan}, then: {edit} {before} --plan {plan} --output changed.png
+  change a request in {folder / "plan.json"}, then: {edit} {before} --plan {plan} --output changed.png
   a photo of yours, by models behind addresses (first {install_line("remote")}):
     {edit} photo.jpg "match the coat to the car" --output edited.jpg \\
       --planner http://localhost:8000/v1 --editor http://localhost:8001/v1"""

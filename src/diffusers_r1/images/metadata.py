@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 
 # What stays true of an edited picture. What describes the file (sizes, places of its parts, orientation, thumbnail) does not.
@@ -23,6 +24,7 @@ _SRGB = 1  # of the tag ColorSpace
 _RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution)
 _INCH = 2  # of the tag ResolutionUnit
 _PER_INCH = {_INCH: 1, 3: 2.54}  # 3: in a centimetre
+_JFIF_UNITS = (1, 2)  # of the head of a JPEG, where it has a resolution
 _MAX_EXIF = 65_000  # bytes: what fits into a JPEG
 _MAX_DPI = 65_535  # likewise
 
@@ -58,12 +60,38 @@ def metadata_of(picture: Image.Image) -> Metadata:
     return Metadata(dpi, _exif(picture, dpi), tables, JpegImagePlugin.get_sampling(picture))
 
 
+def tags_of(content: bytes) -> dict[int, Any]:
+    """The tags of EXIF data, those of its parts as dicts: so Pillow writes them into a TIFF with their text unchanged.
+
+    Args:
+        content (`bytes`): As in [`Metadata`].
+    """
+    exif = Image.Exif()
+    exif.load(content)
+    return _tags(exif)
+
+
+class _Text(str):
+    """Text of EXIF data, written with the bytes that it was read from, whatever encoding they are of.
+
+    Pillow reads them as Latin-1, and writes them as ASCII, with a question mark for each that is not. Bytes in place of text
+    would not do: it writes those as numbers wherever it does not know the tag.
+    """
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        try:
+            return super().encode("latin-1")
+        except UnicodeEncodeError:  # no file's: a program has set it
+            return super().encode()
+
+
 def _dpi(picture: Image.Image) -> tuple[float, float] | None:
     try:
-        found = picture.info.get("dpi")
+        found = None if _made_up(picture) else picture.info.get("dpi")
         if found is None:  # WebP and AVIF have no place for it but their EXIF data
             exif = picture.getexif()
-            found = [exif[tag] * _PER_INCH[exif[ExifTags.Base.ResolutionUnit]] for tag in _RESOLUTION]
+            unit = _PER_INCH[exif.get(ExifTags.Base.ResolutionUnit, _INCH)]
+            found = [exif[tag] * unit for tag in _RESOLUTION]
         across, down = (round(float(value), 2) for value in found)
     # As for all that is read of EXIF data: broken ones answer with KeyError, struct.error, SyntaxError and others.
     except Exception:
@@ -73,27 +101,47 @@ def _dpi(picture: Image.Image) -> tuple[float, float] | None:
     return (across, down) if usable else None
 
 
+def _made_up(picture: Image.Image) -> bool:
+    """Whether Pillow has a resolution of 1 or 72 for the picture, should its tags have none. Those of a TIFF are its EXIF data."""
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+        return picture.info.get("jfif_unit") not in _JFIF_UNITS
+    return isinstance(picture, TiffImagePlugin.TiffImageFile)
+
+
 def _exif(picture: Image.Image, dpi: tuple[float, float] | None) -> bytes:
     try:
-        own = Image.Exif()
-        own.load(picture.getexif().tobytes())  # reading its parts would write them into the picture's own
-        exif = _still_true(own, dpi)
-        content = exif.tobytes() if len(exif) else b""
+        own = copy(picture.getexif())
+        own._ifds = own._ifds.copy()  # reading its parts would write them into the picture's own
+        tags = _still_true(_tags(own), dpi)
+        content = _content(tags)
         if len(content) > _MAX_EXIF:
-            exif[ExifTags.IFD.Exif].pop(ExifTags.Base.MakerNote, None)  # the camera's own, and the largest part by far
-            content = exif.tobytes()
+            tags[ExifTags.IFD.Exif].pop(ExifTags.Base.MakerNote, None)  # the camera's own, and the largest part by far
+            content = _content(tags)
     except Exception:
         return b""
     return content if len(content) <= _MAX_EXIF else b""
 
 
-def _still_true(exif: Image.Exif, dpi: tuple[float, float] | None) -> Image.Exif:
-    kept = Image.Exif()
-    for tag in _KEPT_TAGS:
-        if tag in exif:
-            kept[tag] = exif[tag]
+def _tags(exif: Image.Exif) -> dict[int, Any]:
+    """Those of its parts as dicts, where it has such parts."""
+    tags = {tag: exif[tag] for tag in exif if tag not in _KEPT_PARTS}
     for part in _KEPT_PARTS:
-        values: dict[int, Any] = {tag: value for tag, value in exif.get_ifd(part).items() if tag not in _DROPPED}
+        held = exif.get(part)  # its place in the file, or what a program has set
+        if values := held if isinstance(held, dict) else exif.get_ifd(part):
+            tags[part] = values
+    return _as_read(tags)
+
+
+def _as_read(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {tag: _as_read(each) for tag, each in value.items()}
+    return _Text(value) if isinstance(value, str) else value
+
+
+def _still_true(tags: dict[int, Any], dpi: tuple[float, float] | None) -> dict[int, Any]:
+    kept: dict[int, Any] = {tag: tags[tag] for tag in _KEPT_TAGS if tag in tags}
+    for part in _KEPT_PARTS:
+        values = {tag: value for tag, value in tags.get(part, {}).items() if tag not in _DROPPED}
         if values:
             kept[part] = values
     if ExifTags.IFD.Exif in kept:
@@ -102,3 +150,9 @@ def _still_true(exif: Image.Exif, dpi: tuple[float, float] | None) -> Image.Exif
         kept.update(zip(_RESOLUTION, dpi))
         kept[ExifTags.Base.ResolutionUnit] = _INCH
     return kept
+
+
+def _content(tags: dict[int, Any]) -> bytes:
+    exif = Image.Exif()
+    exif.update(tags)
+    return exif.tobytes() if tags else b""

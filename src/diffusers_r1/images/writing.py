@@ -11,7 +11,7 @@ from PIL import Image
 
 from .. import records
 from .colour import srgb_profile
-from .metadata import Metadata
+from .metadata import Metadata, tags_of
 
 
 # What a file name's end stands for, and the longest side that the format can hold.
@@ -44,6 +44,7 @@ def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> Non
     Raises:
         ValueError: If the name's end stands for no format, there is no such folder, the format cannot hold that size, or the
             disk has no room for it.
+        IsADirectoryError: If a folder has that name.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
@@ -52,6 +53,8 @@ def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> Non
         )
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, and no file can take its name")
     name, longest = _FORMATS[path.suffix.lower()]
     if size and max(size) > longest:
         raise ValueError(f"{name} holds at most {longest} pixels along a side, and the picture has {max(size)}")
@@ -82,9 +85,11 @@ def write_picture(path: str | Path, picture: Image.Image, metadata: Metadata | N
     settings: dict[str, Any] = {"icc_profile": srgb_profile()}
     if metadata.dpi:
         settings["dpi"] = metadata.dpi
-    if metadata.exif:
-        settings["exif"] = metadata.exif
     file_format, _ = _FORMATS[Path(path).suffix.lower()]
+    if metadata.exif and file_format == "TIFF":
+        settings["tiffinfo"] = tags_of(metadata.exif)
+    elif metadata.exif:
+        settings["exif"] = metadata.exif
     if file_format == "JPEG" and metadata.tables:
         settings.update(qtables=metadata.tables, subsampling=metadata.subsampling)
     elif file_format == "JPEG":

@@ -127,6 +127,8 @@ def rows_of_table(path: Path, planned: bool = False) -> list[FileRow]:
             name, source = Path(urlsplit(file).path.rpartition("/")[2] or "picture"), file
         if name.is_absolute() or ".." in name.parts:
             name = Path(name.name)
+        if not name.name:
+            raise ValueError(f"{path}, row {number}: {file} is no file")
         rows.append(FileRow(file, source, instruction, _free(name, [row.output for row in rows])))
     if not rows:
         raise ValueError(f"{path} has no row")
@@ -166,7 +168,7 @@ def edit_files(
         if left:
             edit, at_once = load()
             begin(folder, identity)  # not before: a name that was mistyped is no run
-            for row, result in records.patiently(_results(edit, left, at_once)):
+            for row, result in records.patiently(_results(edit, left, folder, at_once)):
                 named = {"file": row.file, INSTRUCTION: row.instruction, "output": row.output}
                 if isinstance(result, FileFailed):
                     records.append(folder / FAILED, {**named, "error": str(result), "kind": result.kind.value})
@@ -175,8 +177,10 @@ def edit_files(
                 picture, metadata, plan = result
                 path = folder / row.output
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_picture(path, picture, metadata)
+                # In this order, so that the list never names one row where the file is another one's, whatever stops us.
+                path.unlink(missing_ok=True)
                 records.append(folder / EDITED, {**named, "plan": plan.to_dict()})
+                write_picture(path, picture, metadata)
                 report(row, path)
         return _outcome(rows, folder)
 
@@ -196,23 +200,25 @@ def _outcome(rows: Sequence[FileRow], folder: Path) -> Outcome:
 
 
 def _results(
-    edit: Callable[[FileRow], Edited], rows: Sequence[FileRow], at_once: int
+    edit: Callable[[FileRow], Edited], rows: Sequence[FileRow], folder: Path, at_once: int
 ) -> Iterator[tuple[FileRow, Any]]:
     if at_once > 1:
-        yield from map_concurrently(lambda row: _attempt(edit, row), rows, at_once)
+        yield from map_concurrently(lambda row: _attempt(edit, row, folder), rows, at_once)
         return
     for row in rows:  # here, and not in a thread, so that Ctrl-C reaches the model
         try:
-            result: Any = _attempt(edit, row)
+            result: Any = _attempt(edit, row, folder)
         except FileFailed as error:
             result = error
         yield row, result
 
 
-def _attempt(edit: Callable[[FileRow], Edited], row: FileRow) -> Edited:
+def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> Edited:
     """The edit of a row; what goes wrong with it has a kind."""
+    path = folder / row.output
     try:
-        check_writable(Path(row.output).name)
+        if path.parent.is_dir():  # or it is made once there is a picture for it
+            check_writable(path)
         return edit(row)
     except Exception as error:
         own = isinstance(error, (TypeError, ValueError))
@@ -221,8 +227,9 @@ def _attempt(edit: Callable[[FileRow], Edited], row: FileRow) -> Edited:
 
 
 def _written(folder: Path) -> set[tuple[str, str, str]]:
-    """The rows whose result is still there."""
-    return {_key(line) for line in records.read(folder / EDITED) if (folder / line["output"]).is_file()}
+    """The rows whose result is still there. Where several had the same output, it is that of the last one."""
+    last = {line["output"]: _key(line) for line in records.read(folder / EDITED)}
+    return {key for output, key in last.items() if (folder / output).is_file()}
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -231,13 +238,25 @@ def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _cells(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() == ".jsonl":
-        return records.read(path)
+        rows = records.read(path)
+        # What a crash would have torn is a mistake here: nobody but a person has written the table.
+        if len(rows) < sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")):
+            raise ValueError(f"{path}, row {len(rows) + 1}: no JSON object")
+        return rows
     try:
         # A byte order mark is what spreadsheets put in front.
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, strict=True))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not written in UTF-8: {error}") from error
+    except csv.Error as error:  # as of a quote that does not end, which would take the rows below along
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+    for number, cells in enumerate(rows, start=1):
+        if None in cells:
+            raise ValueError(
+                f"{path}, row {number}: more cells than the table has columns; text with commas stands in quotes"
+            )
+    return rows
 
 
 def _free(name: Path, taken: Sequence[str]) -> str:

@@ -111,20 +111,24 @@ def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:
     there = {path.name: path for path in (folder / DATA).iterdir()}
     listed = {line["file"]: line["rows"] for line in records.read(folder / FILES) if line["file"] in there}
     for name, rows in listed.items():
-        known = [instructions[row] for row in rows if row < len(instructions)]
-        if len(known) == len(rows) and name != file_name(rows, known):
-            raise ValueError(
-                f"{folder / DATA / name} is of other rows: take the same data set in the same order, or another folder."
-            )
+        _check_rows(there[name], rows, instructions)
     edited = {row for rows in listed.values() for row in rows}
     for name in sorted(there.keys() - listed.keys()):
         rows = [] if name.endswith(".tmp") else read_row_numbers(there[name])
         if rows and edited.isdisjoint(rows):
+            _check_rows(there[name], rows, instructions)
             records.append(folder / FILES, {"file": name, "rows": rows})
             edited.update(rows)
         else:
             there[name].unlink()
     return edited
+
+
+def _check_rows(file: Path, rows: Sequence[int], instructions: Sequence[str | None]) -> None:
+    """Refuse a file that was made of other instructions, as far as they are known: a limit may have left some out."""
+    known = [instructions[row] for row in rows if row < len(instructions)]
+    if len(known) == len(rows) and file.name != file_name(rows, known):
+        raise ValueError(f"{file} is of other rows: take the same data set in the same order, or another folder.")
 
 
 def write_file(shard: dict[str, Sequence[RowState]], folder: Path, run_seed: int) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             sequencer_processor=sequencer_processor,
         )
         if planner is not None and prompts is not None:
-            self.prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_dict(prompts)
+            self.prompts = prompts
         if planner is not None and sequence_without_adapter is not None:
             self.sequence_without_adapter = sequence_without_adapter
         if editor is not None and editor_defaults is not None:
@@ -123,8 +124,10 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         return prompts_of(self.planner)
 
     @prompts.setter
-    def prompts(self, prompts: Prompts) -> None:
-        check_agents(self)
+    def prompts(self, prompts: Prompts | dict[str, str]) -> None:
+        if self.planner is None:
+            raise ValueError("This pipeline has no planner, whose the prompts are; set `pipe.planner`.")
+        prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_dict(prompts)
         set_belongings(self.planner, prompts=prompts.to_dict())
 
     @property
@@ -134,15 +137,19 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
     @sequence_without_adapter.setter
     def sequence_without_adapter(self, off: bool) -> None:
+        if self.planner is None:
+            raise ValueError("This pipeline has no planner, whose adapter it is; set `pipe.planner`.")
         set_belongings(self.planner, sequence_without_adapter=bool(off))
 
     @property
-    def editor_defaults(self) -> dict[str, Any]:
-        """Arguments that the editor is called with unless the caller gives them. Kept with the editor."""
-        return belongings(self.editor).get("defaults", {})
+    def editor_defaults(self) -> Mapping[str, Any]:
+        """Arguments that the editor is called with unless the caller gives them. Kept with the editor; set as a whole."""
+        return MappingProxyType(belongings(self.editor).get("defaults", {}))
 
     @editor_defaults.setter
     def editor_defaults(self, defaults: Mapping[str, Any]) -> None:
+        if self.editor is None:
+            raise ValueError("This pipeline has no editor, whose the defaults are; set `pipe.editor`.")
         set_belongings(self.editor, defaults=dict(defaults))
 
     def register_modules(self, **components: Any) -> None:

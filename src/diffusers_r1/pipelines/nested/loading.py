@@ -208,10 +208,11 @@ def _remote_in(index: dict[str, Any]) -> dict[str, str]:
 def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     """Load a LoRA adapter onto a model and leave it off; returns the adapter's processor, `None` if it has none.
 
-    The model keeps the adapter's prompts.
+    The model keeps the adapter's prompts, if it has some.
     """
     processor, prompts = load_adapter(model, name)
-    set_belongings(model, prompts=prompts.to_dict())
+    if prompts is not None:
+        set_belongings(model, prompts=prompts.to_dict())
     for layer in adapter_layers(model).values():
         layer.enable_adapters(False)
     return processor

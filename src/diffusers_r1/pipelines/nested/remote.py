@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ... import schema
-from ...belongings import belongings, set_belongings
+from ...belongings import FILE_NAME, belongings, read_belongings
 from ...planners.remote import RemotePlanner
 from ...remote_editor import RemoteEditor
 
 
 REMOTE = {kind.__name__: kind for kind in (RemotePlanner, RemoteEditor)}
-_BELONGINGS = "belongings.json"  # such a component has no config that is saved with it
 
 
 def is_remote(component: Any) -> bool:
@@ -24,7 +22,7 @@ def is_remote(component: Any) -> bool:
 def save_remote(component: RemotePlanner | RemoteEditor, folder: Path) -> None:
     """Write a component behind an address, and what belongs to it; never a key."""
     component.save_pretrained(folder)
-    (folder / _BELONGINGS).write_text(json.dumps(belongings(component), indent=2) + "\n", encoding="utf-8")
+    (folder / FILE_NAME).write_text(json.dumps(belongings(component), indent=2) + "\n", encoding="utf-8")
 
 
 def load_remote(kind: str, folder: Path) -> Any:
@@ -35,8 +33,7 @@ def load_remote(kind: str, folder: Path) -> Any:
         ValueError: If a file is not what it should be; the message names it.
     """
     component = REMOTE[kind].from_pretrained(folder)
-    if (folder / _BELONGINGS).is_file():
-        set_belongings(component, **schema.read_file(folder / _BELONGINGS, dict[str, Any]))
+    read_belongings(component, folder)
     return component
 
 

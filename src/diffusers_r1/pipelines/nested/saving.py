@@ -4,29 +4,80 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from diffusers import ModularPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 from huggingface_hub import create_repo
+from transformers import PreTrainedModel
 
+from ... import records
 from ...bundles import cards
 from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
 from ...planners.adapters import adapter_layers
+from ...planners.int8 import Int8Linear
 from .adapters import adapted_models, adapters_taken_out, save_adapters
 from .loading import NestedPipeline
 from .modular import check_blocks, save_modular_part
-from .parts import SHARED, Mixin, models_of, nested_pipelines, shared_parts, write_index
+from .parts import SHARED, Mixin, nested_pipelines, shared_parts, write_index
 from .remote import is_remote, save_remote
 
 
-_OF_BASES = ("config.json", "model*.safetensors*", "pytorch_model*.bin*")
-_OF_ADAPTERS = ("adapter_config.json", "adapter_model*")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+
+
+def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Refuse agents that `folder` would not give back.
+
+    Raises:
+        ValueError: If diffusers would leave one out, it has weights of 8 bits, or its adapter's base lies in `folder`.
+    """
+    for name in ("planner", "sequencer"):
+        agent = pipeline.components.get(name)
+        if agent is None or is_remote(agent):
+            continue
+        if not isinstance(agent, PreTrainedModel):
+            raise ValueError(
+                f"The {name} is a {type(agent).__name__}, which a bundle does not hold; a PEFT model's adapter is loaded onto a"
+                " model of transformers by `model.load_adapter(folder)`."
+            )
+        if any(isinstance(module, Int8Linear) for module in agent.modules()):
+            raise ValueError(f"The {name} has weights of 8 bits (`to_int8`), which are not saved; save it before.")
+        bases = {config.base_model_name_or_path for config in getattr(agent, "peft_config", {}).values()}
+        for base in {*bases, agent.name_or_path} if adapter_layers(agent) else ():
+            place = Path(base or folder.parent).resolve()
+            if place.is_relative_to(folder.resolve()) and any(file for kind in _WEIGHTS for file in place.glob(kind)):
+                raise ValueError(
+                    f"The {name} has an adapter of the model in {base}, whose place it would take: save elsewhere."
+                )
+
+
+def keep_other_variants(folder: Path, new: Path, variant: str | None) -> None:
+    """Bring into `new` the weights in `folder` of the same models in another variant, such as `"fp16"`."""
+    for config in new.rglob("config.json"):
+        before = folder / config.parent.relative_to(new)
+        if (before / config.name).is_file() and _class_in(before / config.name) == _class_in(config):
+            for path in before.iterdir():
+                if _variant_of(path.name) not in (None, variant or ""):
+                    os.link(path, config.parent / path.name)
+
+
+def _class_in(config: Path) -> tuple[Any, ...]:
+    said = json.loads(config.read_text(encoding="utf-8"))
+    return tuple(said.get(key) for key in ("_class_name", "architectures"))
+
+
+def _variant_of(file: str) -> str | None:
+    """`"fp16"` of `model.fp16.safetensors`, or one of its shards or their index; `""` of weights without, `None` of other files."""
+    first, *parts = file.split(".")
+    if not {"safetensors", "bin"} & set(parts):
+        return None
+    named = [part for part in parts if part not in ("safetensors", "bin", "index", "json")]
+    return named[0].partition("-")[0] if named else ""
 
 
 class SavingMixin(Mixin):
@@ -59,51 +110,51 @@ class SavingMixin(Mixin):
                 save: a pipeline that is changed has other scores.
 
         Raises:
-            ValueError: If a nested pipeline has an adapter that is fused, or is modular with blocks that are not diffusers' own.
+            ValueError: If a nested pipeline has an adapter that is fused, or is modular with blocks that are not diffusers' own;
+                if an agent is no model of transformers, or has weights of 8 bits; or if an adapter's base lies where this
+                would be saved. What is in the folder stays as it is then, and whenever saving fails.
         """
         modular = {name: part for name, part in nested_pipelines(self).items() if isinstance(part, ModularPipeline)}
         for name, part in modular.items():
             check_blocks(part, name)
         for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
-        folder, nested, shared = Path(save_directory), nested_pipelines(self), shared_parts(self)
+        nested, shared = nested_pipelines(self), shared_parts(self)
         planner = self.planner if "planner" in shared else None
         adapted = [model for part in nested.values() for model in adapted_models(part, but=planner).values()]
+        folder = Path(save_directory)
+        check_agents_to_save(self, folder)
         self.register_to_config(_base_models=cards.base_models(self))
 
-        # 1. The adapter of a planner that is a part of the editor; transformers saves nothing else of a model with one
-        shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)  # of what was saved here before
-        if planner is not None and adapter_layers(planner):
-            planner.save_pretrained(folder / ADAPTER_FOLDER)
-            self.prompts.save(folder / ADAPTER_FOLDER)
-            adapted.append(planner)
+        with records.written_whole(folder, [*self.components, ADAPTER_FOLDER]) as new:
+            # 1. The adapter of a planner that is a part of the editor; transformers saves nothing else of a model with one
+            if planner is not None and adapter_layers(planner):
+                planner.save_pretrained(new / ADAPTER_FOLDER)
+                self.prompts.save(new / ADAPTER_FOLDER)
+                adapted.append(planner)
 
-        # 2. The weights, as diffusers saves them, each once. Of a model with an adapter transformers saves the adapter alone,
-        # and loads it wherever it lies: nothing of the other kind may be left from an earlier save.
-        for name, model in models_of(self).items():
-            for pattern in _OF_BASES if adapter_layers(model) else _OF_ADAPTERS:
-                for left in (folder / name).glob(pattern):
-                    left.unlink()
-        remote = {name: part for name, part in self.components.items() if is_remote(part)}
-        entries = {name: self.config[name] for name in (*shared, *remote, *modular)}
-        self.register_to_config(**dict.fromkeys(entries, (None, None)))
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(adapters_taken_out(*adapted))
-                super().save_pretrained(
-                    str(folder), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack
-                )
-                for name, part in modular.items():
-                    saving = {"safe_serialization": safe_serialization, "variant": variant}
-                    save_modular_part(part, folder / name, **saving, max_shard_size=max_shard_size)
-        finally:
-            self.register_to_config(**entries)
+            # 2. The weights, as diffusers saves them, each once; of a model with an adapter transformers saves the adapter alone
+            remote = {name: part for name, part in self.components.items() if is_remote(part)}
+            entries = {name: self.config[name] for name in (*shared, *remote, *modular)}
+            self.register_to_config(**dict.fromkeys(entries, (None, None)))
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(adapters_taken_out(*adapted))
+                    super().save_pretrained(
+                        str(new), safe_serialization, variant, max_shard_size, use_flashpack=use_flashpack
+                    )
+                    for name, part in modular.items():
+                        saving = {"safe_serialization": safe_serialization, "variant": variant}
+                        save_modular_part(part, new / name, **saving, max_shard_size=max_shard_size)
+            finally:
+                self.register_to_config(**entries)
 
-        # 3. What diffusers does not save, the index, and the card
-        for name, part in remote.items():
-            save_remote(part, folder / name)
-        for name, part in nested.items():
-            save_adapters(part, folder / name, but=planner)
-        self._complete_index(folder, shared, remote)
+            # 3. What diffusers does not save, the index, and the card
+            for name, part in remote.items():
+                save_remote(part, new / name)
+            for name, part in nested.items():
+                save_adapters(part, new / name, but=planner)
+            self._complete_index(new, shared, remote)
+            keep_other_variants(folder, new, variant)
         cards.write_card(self, folder, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
         if push_to_hub:

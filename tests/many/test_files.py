@@ -1,0 +1,120 @@
+"""Tables of files and instructions as they are read, and whose picture a file of the results is."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diffusers_r1 import EditPlan
+from diffusers_r1.images import Metadata
+from diffusers_r1.many.files import FileRow, Outcome, edit_files, rows_of_table
+
+
+COLOURS = ("teal", "pink", "lime")
+
+
+class Painter:
+    """Edits by painting the whole picture in the colour that is asked for, and keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+        self.plan = EditPlan("", (), ("paint it",))
+
+    def __call__(self, row):
+        self.asked.append(row.instruction)
+        return Image.new("RGB", (8, 8), row.instruction), Metadata(), self.plan
+
+    def load(self):
+        return self, 1
+
+
+@pytest.fixture
+def painter():
+    return Painter()
+
+
+@pytest.fixture
+def edited(tmp_path, painter):
+    """The outcome for the rows of a table that asks for colours of one picture, one after the other."""
+
+    def edited(*colours):
+        table = tmp_path / "table.csv"
+        table.write_text("file,instruction\n" + "".join(f"x.png,{colour}\n" for colour in colours))
+        return edit_files(rows_of_table(table), tmp_path / "out", {}, painter.load)
+
+    return edited
+
+
+def colour_of(path):
+    with Image.open(path) as picture:
+        return next(name for name in COLOURS if Image.new("RGB", (8, 8), name).tobytes() == picture.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.csv",
+            "file,instruction\ny.png,blue\nx.png,make it red, and blue\n",
+            "row 2: more cells than the table has",
+        ),
+        ("a.csv", "file,instruction\nx.png\n", "row 1: no `instruction` for x.png"),
+        ("a.csv", "instruction,file\nmake it red\n", "row 1: no `file`"),
+        ("a.csv", "file,instruction\nx.png,blue\n.,make it red\n", "row 2: . is no file"),
+        ("a.csv", 'file,instruction\nx.png,"make it red\ny.png,blue\n', "cannot be read as a table: unexpected end"),
+        ("a.csv", 'file,instruction\nx.png,"red" car to blue\n', "cannot be read as a table"),
+        ("a.jsonl", '{"file": "x.png", "instruction": "blue"}\n{"file": "y.png", "instr', "row 2: no JSON object"),
+        ("a.jsonl", '{"file": "x.png", "instruction": "blue"}\n[1]', "row 2: no JSON object"),
+    ],
+)
+def test_a_row_that_would_be_cut_or_lost_is_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        rows_of_table(tmp_path / name)
+
+
+def test_text_in_quotes_has_commas_quotes_and_lines(tmp_path):
+    (tmp_path / "a.csv").write_text('file,instruction\nx.png,"make ""it"" red,\nand blue"\n\ny.png,a 5" pipe\n')
+    said = [row.instruction for row in rows_of_table(tmp_path / "a.csv")]
+    assert said == ['make "it" red,\nand blue', 'a 5" pipe']
+
+
+def test_a_table_that_is_changed_and_changed_back(tmp_path, painter, edited):
+    results = tmp_path / "out"
+    assert edited("teal") == Outcome(1, [], 0)
+    assert edited("pink", "teal") == Outcome(2, [], 0)
+    assert (colour_of(results / "x.png"), colour_of(results / "x-2.png")) == ("pink", "teal")
+    assert edited("teal") == Outcome(1, [], 0)
+    assert colour_of(results / "x.png") == "teal"
+    # And the other row is not done any more, while the one that nobody touched is.
+    painter.asked.clear()
+    assert edited("pink", "teal") == Outcome(2, [], 0)
+    assert painter.asked == ["pink"] and colour_of(results / "x.png") == "pink"
+
+
+def test_stopped_while_the_result_of_another_row_is_replaced(tmp_path, painter, edited):
+    sound = painter.plan
+    edited("teal")
+    painter.plan = EditPlan("", (), (b"what JSON cannot hold",))
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        edited("pink")
+    painter.plan = sound
+    assert edited("teal") == Outcome(1, [], 0) and colour_of(tmp_path / "out" / "x.png") == "teal"
+
+
+def test_a_folder_in_the_place_of_a_result_fails_before_the_model_runs(tmp_path, painter, edited):
+    edited("lime")
+    (tmp_path / "out" / "x-2.png").mkdir()
+    painter.asked.clear()
+    outcome = edited("lime", "pink", "teal")
+    assert (outcome.edited, outcome.missing) == (2, 0) and "x-2.png is a folder" in outcome.failed[0][1]
+    assert painter.asked == ["teal"]
+
+
+def test_rows_of_one_name_have_results_of_their_own(tmp_path):
+    (tmp_path / "a.csv").write_text("file,instruction\nx.png,red\nx.png,blue\n")
+    rows = rows_of_table(tmp_path / "a.csv")
+    assert rows == [
+        FileRow("x.png", Path(tmp_path / "x.png"), "red", "x.png"),
+        FileRow("x.png", Path(tmp_path / "x.png"), "blue", "x-2.png"),
+    ]

@@ -1,0 +1,22 @@
+"""The list of a run's files, and the files themselves."""
+
+import pytest
+from PIL import Image
+
+from diffusers_r1 import EditPlan
+from diffusers_r1.many.folder import edited_rows, write_file
+from diffusers_r1.many.shards import RowState
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_file_counts_for_the_rows_it_was_made_of_alone(tmp_path, listed):
+    """Also one that was finished just before a crash, which nobody has listed yet."""
+    (tmp_path / "data").mkdir()
+    plan = EditPlan("make it red", (), ("make it red",))
+    row = RowState(0, "make it red", plan=plan, edited=Image.new("RGB", (4, 4), "red"))
+    write_file({"row": [row]}, tmp_path, run_seed=0)
+    if listed:
+        assert edited_rows(tmp_path, ["make it red"]) == {0}
+    with pytest.raises(ValueError, match="is of other rows"):
+        edited_rows(tmp_path, ["make it blue"])
+    assert edited_rows(tmp_path, ["make it red"]) == {0}

@@ -1,0 +1,143 @@
+"""A save is whole or not at all, and leaves nothing of what was there before in force."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from peft import LoraConfig, get_peft_model
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.planners.int8 import to_int8
+from diffusers_r1.planners.remote import RemotePlanner
+from diffusers_r1.prompts import Prompts
+from diffusers_r1.records import written_whole
+
+
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's way of asking
+]
+
+PROMPTS = Prompts(decompose="Own: {instruction}")
+ADDRESS = "http://localhost:1/v1"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pipeline(planner=None, editor=None) -> ImageEditR1Pipeline:
+    own, processor = tiny_models.tiny_planner()
+    return ImageEditR1Pipeline(planner or own, processor, editor or tiny_models.tiny_pix2pix(), prompts=PROMPTS)
+
+
+def with_adapter(planner, base: Path):
+    planner.add_adapter(LoraConfig(target_modules=["q_proj"], r=2, base_model_name_or_path=str(base)))
+    return planner
+
+
+def test_a_folder_that_cannot_be_written_whole_stays_as_it_was(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "old").write_text("old")
+    (tmp_path / "file").write_text("old")
+    before = contents(tmp_path)
+    with pytest.raises(RuntimeError), written_whole(tmp_path, ["*"]) as new:
+        (new / "file").write_text("new")
+        raise RuntimeError
+    assert contents(tmp_path) == before
+    with written_whole(tmp_path, ["k*"]) as new:
+        (new / "file").write_text("new")
+        (new / "folder").mkdir()
+        (new / "folder" / "one").write_text("new")
+    assert contents(tmp_path) == {"file": b"new", "folder/one": b"new"}
+
+
+def test_a_bundle_that_cannot_be_saved_over_stays_as_it_was(tmp_path, monkeypatch):
+    pipe = pipeline()
+    pipe.save_pretrained(tmp_path)
+    before = contents(tmp_path)
+
+    def fail(*args):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(ImageEditR1Pipeline, "_complete_index", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        pipeline(tiny_models.tiny_planner(seed=1)[0]).save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_what_no_bundle_gives_back_is_refused_before_anything_is_written(tmp_path):
+    bundle = tmp_path / "bundle"
+    pipeline().save_pretrained(bundle)
+    before = contents(bundle)
+    planner, processor, _ = load_planner(bundle / "planner")
+    cases = {
+        "whose place it would take": with_adapter(planner, bundle / "planner"),
+        "PeftModel": get_peft_model(tiny_models.tiny_planner()[0], LoraConfig(target_modules=["q_proj"], r=2)),
+        "weights of 8 bits": to_int8(tiny_models.tiny_planner()[0]),
+    }
+    for said, agent in cases.items():
+        with pytest.raises(ValueError, match=said):
+            pipeline(agent).save_pretrained(bundle)
+        assert contents(bundle) == before
+
+
+def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
+    pipe = pipeline()
+    modular = pipeline(editor=tiny_models.tiny_kontext_modular())
+    modular.save_pretrained(tmp_path)
+    pipe.save_pretrained(tmp_path)
+    assert type(ImageEditR1Pipeline.from_pretrained(tmp_path).editor) is type(pipe.editor)
+
+    remote = RemotePlanner(ADDRESS, "m")
+    ImageEditR1Pipeline(remote, editor=pipe.editor, prompts=PROMPTS).save_pretrained(tmp_path)
+    loaded, _, prompts = load_planner(tmp_path)
+    assert isinstance(loaded, RemotePlanner) and prompts == PROMPTS
+    pipe.save_pretrained(tmp_path)
+    assert type(load_planner(tmp_path)[0]) is type(pipe.planner)
+    ImageEditR1Pipeline(None, editor=pipe.editor).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no planner"):
+        load_planner(tmp_path)
+
+
+def test_a_planner_takes_the_place_of_another_kind_of_planner(tmp_path):
+    (planner, processor), base, place = tiny_models.tiny_planner(), tmp_path / "base", tmp_path / "planner"
+    save_planner(base, planner, processor, PROMPTS)
+    for other in (RemotePlanner(ADDRESS, "m"), with_adapter(load_planner(base)[0], base)):
+        save_planner(place, other, None, PROMPTS)
+        save_planner(place, planner, processor, PROMPTS)
+        loaded, _, prompts = load_planner(place)
+        assert prompts == PROMPTS
+        for name, weight in planner.state_dict().items():
+            assert torch.equal(weight, loaded.state_dict()[name])
+
+
+def test_an_adapter_without_prompts_leaves_those_of_its_base(tmp_path):
+    base = tmp_path / "base"
+    save_planner(base, *tiny_models.tiny_planner(), PROMPTS)
+    with_adapter(load_planner(base)[0], base).save_pretrained(tmp_path / "adapter")
+    assert load_planner(tmp_path / "adapter")[2] == PROMPTS
+
+
+def test_defaults_are_plain_data_and_stay_those_of_the_editor_in_memory(tmp_path):
+    pipe = pipeline()
+    pipe.editor_defaults = {"num_inference_steps": np.int64(3), "guidance_scale": np.float32(1.5)}
+    assert pipe.editor_defaults == {"num_inference_steps": 3, "guidance_scale": 1.5}
+    for value in (torch.zeros(1), print, np.zeros(2)):
+        with pytest.raises(TypeError, match=r"`defaults\.latents` is kept with its component and saved"):
+            pipe.editor_defaults = {"latents": value}
+    with pytest.raises(TypeError):
+        pipe.editor_defaults["num_inference_steps"] = 7  # of a copy: it would be lost
+    pipe.editor_defaults = {}
+    pipe.save_pretrained(tmp_path)
+    loaded = ImageEditR1Pipeline.from_pretrained(tmp_path)
+    pipe.editor_defaults = {"num_inference_steps": 3}
+    pipe.save_pretrained(tmp_path)
+    assert loaded.editor_defaults == {}
+    nothing = ImageEditR1Pipeline(None)
+    for name, value in (("prompts", PROMPTS), ("editor_defaults", {}), ("sequence_without_adapter", True)):
+        with pytest.raises(ValueError, match="This pipeline has no"):
+            setattr(nothing, name, value)
