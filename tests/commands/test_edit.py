@@ -199,6 +199,15 @@ def test_bad_use_says_what_is_wrong_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [plan_file]
 
 
+@pytest.mark.parametrize("words", [["--output", "out-2.png"], ["--output", "out.png", "--num_images_per_prompt", "2"]])
+def test_a_result_that_has_the_name_of_a_folder(run, photo, tmp_path, monkeypatch, words):
+    (tmp_path / "out-2.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(edit, "load_pipeline", pytest.fail)
+    code, _, error = run("edit", photo, "make it blue", *words)
+    assert code == 2 and "--output out-2.png: out-2.png is a folder" in error
+
+
 @pytest.mark.parametrize(
     "words",
     [

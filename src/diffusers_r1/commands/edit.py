@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import Image
@@ -104,9 +105,9 @@ def edit_one(args: argparse.Namespace) -> int:
         raise UsageError("give either INSTRUCTION or --plan FILE")
     output = args.output or OUTPUT
     with checking():
-        _check_output(output)
+        _check_output(output, args.num_images_per_prompt)
         picture, metadata = load_with_metadata(args.image)
-        _check_output(output, picture.size)
+        _check_output(output, args.num_images_per_prompt, picture.size)
         _check_numbers_and_words(args)
         plan = _plan_of(args, args.instruction)
     looks = find_looks(args)
@@ -151,7 +152,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
     if args.output is None:
         said = "" if args.instruction or not source.is_dir() else ' "what to do with each picture"'
         raise UsageError(
-            f"{source} is {what}: diffusers-r1 edit {source}{said} --output FOLDER, which is made if not there"
+            f"{source} is {what}: diffusers-r1 edit {quote(str(source))}{said} --output FOLDER, which is made if not there"
         )
     if args.num_images_per_prompt != 1:
         raise UsageError(f"of {what} one result is made of each picture; leave out --num_images_per_prompt")
@@ -266,11 +267,12 @@ def _call(
     return {**call, **given}
 
 
-def _check_output(path: Path, size: tuple[int, int] | None = None) -> None:
-    try:
-        check_writable(path, size)
-    except ValueError as error:
-        raise ValueError(f"--output {path}: {error}") from error
+def _check_output(output: Path, count: int, size: tuple[int, int] | None = None) -> None:
+    for path in _paths(output, count):
+        try:
+            check_writable(path, size)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--output {path}: {error}") from error
 
 
 def _paths(output: Path, count: int) -> list[Path]:
@@ -287,7 +289,7 @@ def _write(path: Path, image: Image.Image, metadata: Metadata) -> None:
     """
     try:
         write_picture(path, image, metadata)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # its folder has gone, among others
         rescued = Path(tempfile.mkdtemp(prefix="diffusers-r1-")) / path.name
         write_picture(rescued, image, metadata)
         raise OSError(f"{path} cannot be written: {error}. The picture is at {rescued}") from error
