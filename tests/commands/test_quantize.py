@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -89,6 +90,36 @@ def test_a_bundle_beside_an_editor_behind_an_address(photo, bundle, run):
         words = ["edit", photo, " ", "--model", bundle, *editor, "--quantize", "int8", "--device", "cpu"]
         code, _, error = run(*words)  # loaded, and refused as what it is: no instruction
     assert code == 2 and "empty" in error.splitlines()[-1]
+
+
+def test_a_planner_that_is_a_part_of_its_editor_is_refused_before_it_is_loaded(run, photo, loaded, prompts, tmp_path):
+    ImageEditR1Pipeline.from_editor(tiny_models.tiny_qwen_edit(), prompts=prompts).save_pretrained(tmp_path)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    words = ["edit", photo, "make it blue", "--model", tmp_path, "--quantize", "int8", "--device", "cpu"]
+    code, _, error = run(*words, "--output", tmp_path / "out.png")
+    assert code == 2 and "a part of its editor, editor.text_encoder" in error.splitlines()[-1] and not loaded
+
+
+@pytest.mark.parametrize("parts", [["--model", "{0}"], ["--model", "imageedit-r1-scenes", "--editor", "{0}"]])
+def test_a_modular_editor_is_refused_before_it_is_loaded(run, photo, loaded, planner, prompts, tmp_path, parts):
+    editor = tiny_models.tiny_kontext_modular()
+    ImageEditR1Pipeline(*planner, editor, prompts=prompts).save_pretrained(tmp_path)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    words = ["edit", photo, "make it blue", *(part.format(tmp_path) for part in parts), "--device", "cpu"]
+    code, _, error = run(*words, "--quantize", "int8", "--output", tmp_path / "out.png")
+    assert code == 2 and "not for a modular pipeline" in error.splitlines()[-1] and not loaded
+
+
+def test_the_hub_is_asked_for_what_tells_a_modular_editor():
+    files = [
+        "model_index.json",
+        "editor/modular_model_index.json",
+        "editor/vae/config.json",
+        "editor/vae/model.safetensors",
+    ]
+    assert sorted(quantizing._only_indexes(Path(), files)) == sorted(files[:3])
 
 
 def test_4_bits_are_asked_of_the_libraries_in_their_own_words(kontext):

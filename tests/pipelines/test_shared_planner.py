@@ -13,8 +13,7 @@ from safetensors import safe_open
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import ADAPTER_FOLDER, load_planner
 from diffusers_r1.pipelines.nested.adapters import adapters_taken_out
-from diffusers_r1.pipelines.shared_planner import adapter_on
-from diffusers_r1.planners.adapters import adapter_layers
+from diffusers_r1.planners.adapters import adapter_layers, adapter_on, adapters_off
 from diffusers_r1.prompts import Prompts
 
 
@@ -48,6 +47,11 @@ def answer(pipe: ImageEditR1Pipeline) -> str:
 def edited(editor) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     return np.asarray(editor(SOURCE, "make it blue", negative_prompt=" ", generator=generator, **SMALL).images[0])
+
+
+def switch_off(model: torch.nn.Module) -> None:
+    for layer in adapter_layers(model).values():  # as `model.disable_adapters()` does, with any PEFT
+        layer.enable_adapters(False)
 
 
 def parameters(*models: torch.nn.Module) -> int:
@@ -109,6 +113,37 @@ def test_the_adapter_plans_what_it_plans_on_its_own(adapter):
     assert answer(apart) == answer(build(adapter))
 
 
+@pytest.mark.parametrize("without", [False, True])
+def test_an_adapter_that_the_user_switched_off_stays_off(adapter, bare, without):
+    planner, processor, prompts = load_planner(adapter, dtype=torch.float32)
+    apart = ImageEditR1Pipeline(planner, processor, prompts=prompts, sequence_without_adapter=without)
+    said = answer(apart)
+    switch_off(planner)
+    assert answer(apart) == bare[1] != said
+    assert all(layer.disable_adapters for layer in adapter_layers(planner).values())
+
+
+def test_so_does_one_that_came_with_the_editor(adapter, bare):
+    editor = tiny_models.tiny_qwen_edit()
+    editor.text_encoder.load_adapter(str(adapter))
+    pipe = ImageEditR1Pipeline.from_editor(editor, prompts=SHORT)
+    said = answer(pipe)
+    switch_off(editor.text_encoder)
+    assert answer(pipe) == bare[1] != said
+    assert answer(ImageEditR1Pipeline.from_editor(editor, prompts=SHORT)) == bare[1]
+
+
+def test_without_adapters_is_no_reason_to_switch_them_on(adapter):
+    planner, _, _ = load_planner(adapter, dtype=torch.float32)
+    with adapters_off(planner):
+        pass
+    assert not any(layer.disable_adapters for layer in adapter_layers(planner).values())
+    switch_off(planner)
+    with adapters_off(planner):
+        pass
+    assert all(layer.disable_adapters for layer in adapter_layers(planner).values())
+
+
 def test_the_bundle_has_the_shared_weights_once(adapter, bare, tmp_path):
     pipe = build(adapter)
     said = answer(pipe)
@@ -162,6 +197,7 @@ def test_another_editor_later(adapter):
     said = answer(pipe)
     pipe.editor = tiny_models.tiny_pix2pix()
     assert pipe.planner_in_editor is None and answer(pipe) == said
+    assert answer(ImageEditR1Pipeline.from_pipe(pipe)) == said
 
 
 def test_moving_keeps_it_one(adapter):
@@ -181,6 +217,17 @@ def test_model_offload(adapter, bare):
     out = pipe(SOURCE, plan=PLAN, generator=torch.Generator().manual_seed(0), **SMALL)
     assert np.array_equal(np.asarray(out.images[0]), bare[0])
     assert answer(pipe) == said
+
+
+def test_model_offload_is_asked_for_again_with_another_editor(adapter):
+    pipe = build(adapter)
+    pipe.enable_model_cpu_offload(device="cpu")
+    pipe.editor = None
+    pipe.editor = tiny_models.tiny_pix2pix()
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert all(isinstance(model._hf_hook, CpuOffload) for model in (pipe.planner, pipe.editor.unet, pipe.editor.vae))
+    out = pipe(SOURCE, "make it blue", max_new_tokens=4, num_inference_steps=1)
+    assert out.images[0].size == SOURCE.size
 
 
 def test_sequential_offload(adapter):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import schema
 from ..installing import install_line
-from ..names import PIPELINE_INDEX, only_configs, resolve
+from ..names import MODULAR_INDEX, PIPELINE_INDEX, only_configs, resolve
 
 
 if TYPE_CHECKING:
@@ -62,10 +62,14 @@ def of_planner(kind: str | None, dtype: torch.dtype | None, device: torch.device
 
 
 def of_editor(kind: str | None, name: str, dtype: torch.dtype | None) -> dict[str, Any]:
-    """What an editor, or the editor of a bundle, is loaded with for it."""
+    """What an editor, or the editor of a bundle, is loaded with for it.
+
+    Raises:
+        UsageError: If it is modular.
+    """
     if kind is None:
         return {}
-    folder = resolve(name, only_configs)
+    folder = resolve(name, _only_indexes)
     nested = folder / "editor"
     return _mapping(_denoisers(nested if nested.is_dir() else folder, kind, dtype))
 
@@ -77,17 +81,22 @@ def of_bundle(
 
     Args:
         own (`set` of `str`): The parts that are the bundle's, among `"planner"` and `"editor"`.
+
+    Raises:
+        UsageError: If the editor is modular, or a model that plans is to be made smaller and is a part of the editor.
     """
     if kind is None:
         return {}
-    folder = resolve(name, only_configs)
+    folder = resolve(name, _only_indexes)
+    index = _index_in(folder)
+    shared = index.get("_shared") or {}
+    if "planner" in own and _after_loading(kind, device):
+        _refuse_shared(shared, name)
     parts = {}
     if "editor" in own:
         denoisers = _denoisers(folder / "editor", kind, dtype)
         parts = {f"editor.{part}": config for part, config in denoisers.items()}
     if "planner" in own and not _after_loading(kind, device):
-        index = schema.read_file(folder / PIPELINE_INDEX, dict[str, Any])
-        shared = index.get("_shared") or {}
         loaded = [name for name in PLANNERS if name in shared or (index.get(name) or [None])[0] == "transformers"]
         parts |= {name: of_planner(kind, dtype, device)["quantization_config"] for name in loaded}
     return _mapping(parts)
@@ -111,6 +120,26 @@ def _after_loading(kind: str | None, device: torch.device) -> bool:
     return kind == "int8" and device.type == "cpu"
 
 
+def _only_indexes(folder: Path, files: list[str]) -> list[str]:
+    return [*only_configs(folder, files), *(file for file in files if file.endswith(MODULAR_INDEX))]
+
+
+def _refuse_shared(shared: dict[str, str], name: str) -> None:
+    """An editor's text encoder stays as it is, and so does a planner that is one."""
+    for agent in PLANNERS:
+        if agent in shared:
+            raise _usage_error(
+                f"--quantize int8 on the CPU is for a {agent} of its own, and that of {name} is a part of its editor,"
+                f" {shared[agent]}: leave it out, or name another --planner"
+            )
+
+
+def _usage_error(message: str) -> Exception:
+    from .shared import UsageError  # which imports this module
+
+    return UsageError(message)
+
+
 def _mapping(parts: dict[str, Any]) -> dict[str, PipelineQuantizationConfig]:
     from diffusers.quantizers import PipelineQuantizationConfig
 
@@ -121,9 +150,15 @@ def _denoisers(editor: Path, kind: str, dtype: torch.dtype | None) -> dict[str, 
     """How each denoiser of the editor in a folder is made smaller; none of one behind an address."""
     import diffusers
 
-    path = editor / PIPELINE_INDEX
-    index = schema.read_file(path, dict[str, Any]) if path.is_file() else {}
+    if (editor / MODULAR_INDEX).is_file():
+        raise _usage_error(f"--quantize {kind} is not for a modular pipeline, and the editor in {editor} is one")
+    index = _index_in(editor)
     return {part: _configuration(diffusers, kind, dtype) for part in DENOISERS if part in index}
+
+
+def _index_in(folder: Path) -> dict[str, Any]:
+    path = folder / PIPELINE_INDEX
+    return schema.read_file(path, dict[str, Any]) if path.is_file() else {}
 
 
 def _configuration(library: Any, kind: str, dtype: torch.dtype | None) -> Any:

@@ -30,7 +30,6 @@ from .call import (
     MAX_BATCH,
     Generators,
     as_planned_on,
-    check_agents,
     check_call,
     check_planning,
     in_batches,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..planners.adapters import adapter_layers
+from ..planners.adapters import adapter_on
 from .nested.loading import add_quiet_adapter
 from .nested.parts import Mixin, shared_parts
 
@@ -64,21 +63,8 @@ class SharedPlannerMixin(Mixin):
         return place.partition(".")[2] if place else None
 
 
-@contextmanager
-def adapter_on(model: PreTrainedModel) -> Iterator[None]:
-    """Run a model with its adapter, if it has one, and leave it as it was: off, where an editor encodes with it."""
-    resting = [layer for layer in adapter_layers(model).values() if layer.disable_adapters]
-    for layer in resting:
-        layer.enable_adapters(True)
-    try:
-        yield
-    finally:
-        for layer in resting:
-            layer.enable_adapters(False)
-
-
 def with_adapter(method: Callable) -> Callable:
-    """Run a pipeline's method with the adapter of its planner on."""
+    """Run a pipeline's method with the adapter of its planner on, where that rests."""
 
     @functools.wraps(method)
     def wrapped(self: DiffusionPipeline, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+_RESTS = "_imageedit_r1_rests"  # what is set on a layer whose adapter is off but while its model plans
+
 
 def has_adapter(model: Any) -> bool:
     """Whether a model has LoRA adapters, of PEFT or loaded by `model.load_adapter`."""
@@ -32,7 +34,8 @@ def adapters_off(model: Any) -> Iterator[None]:
         with model.disable_adapter():
             yield
         return
-    layers = adapter_layers(model).values()  # transformers' own switch refuses every PEFT but the newest
+    # transformers' own switch refuses every PEFT but the newest
+    layers = [layer for layer in adapter_layers(model).values() if not layer.disable_adapters]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -40,3 +43,25 @@ def adapters_off(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def let_rest(model: torch.nn.Module) -> None:
+    """Switch a model's adapters off but while it plans, since an editor encodes with it."""
+    for layer in adapter_layers(model).values():
+        layer.enable_adapters(False)
+        setattr(layer, _RESTS, True)
+
+
+@contextmanager
+def adapter_on(model: torch.nn.Module) -> Iterator[None]:
+    """Run a model with its adapters that rest, if it has any, and leave it as it was. What the user switched off stays off."""
+    resting = [
+        layer for layer in adapter_layers(model).values() if layer.disable_adapters and getattr(layer, _RESTS, False)
+    ]
+    for layer in resting:
+        layer.enable_adapters(True)
+    try:
+        yield
+    finally:
+        for layer in resting:
+            layer.enable_adapters(False)

@@ -48,7 +48,8 @@ def to_int8(model: PreTrainedModel) -> PreTrainedModel:
 
     For answering only: it can be neither trained nor saved after that. LoRA adapters of PEFT are merged into the weights,
     but for those that are switched off at times: of a planner that is a part of its editor, and where the sequencing agent is
-    the planner without them. Layers whose sides are no multiples of 32 stay as they are.
+    the planner without them. Layers whose sides are no multiples of 32 stay as they are. An editor that the planner is a part
+    of encodes with the same weights and gets bfloat16 from them, so it has to be of bfloat16 itself.
 
     Args:
         model (`PreTrainedModel`): On the CPU.

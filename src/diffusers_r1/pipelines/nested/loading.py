@@ -23,7 +23,7 @@ from ...names import (
     only_configs,
     resolve,
 )
-from ...planners.adapters import adapter_layers
+from ...planners.adapters import let_rest
 from .modular import load_nested
 from .parts import SHARED, Mixin, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote
@@ -159,7 +159,7 @@ class LoadingMixin(Mixin):
 
 
 def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | ModularPipeline | RemoteEditor:
-    """An editor by its name: a pipeline of diffusers, or the editor of a bundle.
+    """An editor by its name: a pipeline of diffusers, or the editor of a bundle. A folder's adapters come along.
 
     Args:
         name (`str` or `os.PathLike`): A folder, a shipped bundle, or a repository on the Hub.
@@ -174,8 +174,9 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
     folder = resolve(name, only_configs, **hub)
     index = read_index(folder)
     if "editor" not in index:
-        source = str(name) if local(name) is None else str(folder)
-        return DiffusionPipeline.from_pretrained(source, **kwargs, **hub)
+        if local(name) is None:
+            return DiffusionPipeline.from_pretrained(str(name), **kwargs, **hub)
+        return load_nested(folder, **kwargs)  # with its adapters, which plain diffusers leaves
     folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
@@ -213,8 +214,7 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     processor, prompts = load_adapter(model, name)
     if prompts is not None:
         set_belongings(model, prompts=prompts.to_dict())
-    for layer in adapter_layers(model).values():
-        layer.enable_adapters(False)
+    let_rest(model)
     return processor
 
 
