@@ -1,6 +1,7 @@
 """The planning blocks in front of modular editors: the same plans and pixels as the pipeline, and repositories that diffusers reads."""
 
 import json
+import logging
 import shutil
 import sys
 
@@ -11,19 +12,26 @@ from diffusers import FluxKontextAutoBlocks, ModularPipeline, SequentialPipeline
 from diffusers.commands import diffusers_cli
 from diffusers.modular_pipelines.mellon_node_utils import MellonPipelineConfig
 from openai_server import REQUESTS, planner_replies, scripted
+from peft import LoraConfig
 from PIL import Image
 from tiny_editors import CASES
-from tiny_models import tiny_kontext_modular
+from tiny_models import tiny_adapter, tiny_kontext_modular, tiny_planner, tiny_qwen_edit_modular
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.belongings import set_belongings
 from diffusers_r1.images import load_picture
 from diffusers_r1.modular import ImageEditR1Blocks, as_modular, save_modular
+from diffusers_r1.planners.adapters import adapter_layers
+from diffusers_r1.planners.int8 import to_int8
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import PHOTO_EXAMPLES, Prompts
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 
 
-pytestmark = pytest.mark.tiny
+pytestmark = [
+    pytest.mark.tiny,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's way of asking
+]
 
 EDITORS = ("FluxKontextModularPipeline", "Flux2KleinModularPipeline", "QwenImageEditModularPipeline")
 TASK = sample_task(TEST_SEEDS + 16, "complex")
@@ -118,6 +126,74 @@ def test_a_plan_is_carried_out_in_place_of_an_instruction(modular, pipe):
         assert carried_out == PLAN and np.array_equal(shown, pixels(out.images))
 
 
+@pytest.mark.parametrize("steps", [50, 3, None])
+def test_what_the_caller_gives_goes_before_the_editors_defaults(modular, repository, steps):
+    loaded = ModularPipeline.from_pretrained(str(repository), trust_remote_code=True)
+    loaded.load_components()
+    assert {one.name: one.default for one in FluxKontextAutoBlocks().inputs}["num_inference_steps"] == 50
+    given = {} if steps is None else {"num_inference_steps": steps}
+    for one in (modular, loaded):
+        assert one.default_call_parameters["num_inference_steps"] == 2  # the editor's, which schema and Mellon show
+        taken = []
+        hook = one.transformer.register_forward_pre_hook(lambda *_, taken=taken: taken.append(1))
+        one(image=TASK.image, plan=PLAN, height=64, width=64, **given)
+        hook.remove()
+        assert len(taken) == (steps or 2)
+
+
+def test_a_list_of_one_is_that_one(modular):
+    one = {"instruction": TASK.instruction, "height": 64, "width": 64}
+    plan, shown = edited(modular, **one)
+    assert edited(modular, **{**one, "instruction": [TASK.instruction]})[0] == plan
+    state = modular(image=TASK.image, plan=[plan], generator=[seeded()], height=64, width=64)
+    assert state.get("plan") == plan and np.array_equal(pixels(state.get("images")), shown)
+
+
+def test_an_editor_works_at_the_size_that_it_was_made_for(agents, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("diffusers_r1"), "propagate", True)
+    editor = CASES["FluxModularPipeline"].build()
+    set_belongings(editor, made_for={"pictures": "scenes", "size": [32, 32]})
+    pipe = with_agents(agents, editor)
+    large, call = TASK.image.resize((128, 128)), {"plan": PLAN, "num_inference_steps": 2}
+    out = pipe(large, generator=seeded(), **call)
+    made = as_modular(pipe)
+    save_modular(made, tmp_path / "made-for")
+    loaded = ModularPipeline.from_pretrained(str(tmp_path / "made-for"), trust_remote_code=True)
+    loaded.load_components()
+    for one in (made, loaded):
+        caplog.clear()
+        for _ in range(2):
+            state = one(image=large, generator=seeded(), **call)
+        assert caplog.text.count("The planner was made for") == 1
+        assert [turn.size for turn in state.get("turn_images")] == [(32, 32)] == [out.turns[0][0].size_given]
+        assert abs(pixels(state.get("images")).astype(int) - pixels(out.images)).max() <= 1
+    state = made(image=large, generator=seeded(), max_pixels=64 * 64, **call)
+    assert [turn.size for turn in state.get("turn_images")] == [(64, 64)]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """Its planner is the editor's text encoder, with an adapter that is on while it plans."""
+    adapter = tiny_adapter(tmp_path_factory.mktemp("adapter"), Prompts(decompose="{instruction}", sequence="in order"))
+    return ImageEditR1Pipeline.from_editor(tiny_qwen_edit_modular(), planner_adapter=adapter)
+
+
+def test_a_planner_that_is_a_part_of_the_editor_plans_with_its_adapter(adapted):
+    call = {"instruction": "make it blue", "max_new_tokens": 8}
+    own = adapted.plan(TASK.image, **call)
+    bare = ImageEditR1Pipeline.from_editor(tiny_qwen_edit_modular(), prompts=adapted.prompts).plan(TASK.image, **call)
+    modular = as_modular(adapted)
+    seen = []
+    layers = adapter_layers(modular.text_encoder)
+    hook = modular.transformer.register_forward_pre_hook(
+        lambda *_: seen.append(all(layer.disable_adapters for layer in layers.values()))
+    )
+    plan = modular(image=TASK.image, **call, **FEW).get("plan")
+    hook.remove()
+    assert plan.raw == own.raw != bare.raw
+    assert layers and seen and all(seen)
+
+
 def test_what_the_agents_made_can_be_changed_between_two_blocks(modular):
     changed = modular.blocks
     words = changed.sub_blocks["plan"].sub_blocks
@@ -148,6 +224,13 @@ def test_in_a_plain_sequence_the_prompt_reaches_an_editors_blocks(agents):
     [
         ({}, ValueError, "Give either `instruction`"),
         ({"instruction": " "}, ValueError, "There is no instruction yet"),
+        ({"instruction": ["a", "b"]}, ValueError, "One instruction at a time, not 2"),
+        ({"instruction": [3]}, TypeError, "An instruction is text, not int"),
+        ({"plan": [PLAN, PLAN]}, ValueError, "One plan at a time, not 2"),
+        ({"plan": []}, ValueError, "`plan` is an empty list"),
+        ({"plan": PLAN, "generator": 3}, TypeError, "A generator is a `torch.Generator`, not int"),
+        ({"instruction": "a", "generator": [torch.Generator()] * 2}, ValueError, "2 generators do not go with 1 pic"),
+        ({"plan": PLAN, "turns": "composed"}, ValueError, 'cannot be asked with turns="composed"'),
         ({"instruction": "a", "turns": "double"}, ValueError, "`turns` must be one of"),
         ({"instruction": "a", "max_new_tokens": 0}, ValueError, "`max_new_tokens`"),
         ({"instruction": "a", "num_inference_steps": 0}, ValueError, "num_inference_steps"),
@@ -242,7 +325,29 @@ def test_what_cannot_be_a_repository_says_so(agents, pix2pix, tmp_path):
     remote = ImageEditR1Pipeline(RemotePlanner("http://127.0.0.1:9/v1", "eyes"), editor=tiny_kontext_modular())
     with pytest.raises(ValueError, match="planner is behind an address"):
         save_modular(as_modular(remote), tmp_path / "b")
+    eight_bits = to_int8(tiny_planner()[0])
+    with pytest.raises(ValueError, match="planner has weights of 8 bits"):
+        save_modular(as_modular(ImageEditR1Pipeline(eight_bits, agents[1], tiny_kontext_modular())), tmp_path / "c")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_with_an_adapter_is_refused_before_anything_is_written(agents, adapted, tmp_path):
+    with pytest.raises(ValueError, match="LoRA adapter on `planner` and `text_encoder`, and a modular repository"):
+        save_modular(as_modular(adapted), tmp_path / "a")
+    editor = tiny_kontext_modular()
+    settings = LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
+    editor.transformer.add_adapter(settings)
+    modular = as_modular(with_agents(agents, editor))
+    with pytest.raises(ValueError, match="LoRA adapter on `transformer`"):
+        save_modular(modular, tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+    before = edited(modular, plan=PLAN, **FEW)[1]
+    modular.fuse_lora()
+    modular.unload_lora_weights()
+    save_modular(modular, tmp_path / "c")
+    loaded = ModularPipeline.from_pretrained(str(tmp_path / "c"), trust_remote_code=True)
+    loaded.load_components()
+    assert abs(edited(loaded, plan=PLAN, **FEW)[1].astype(int) - before).max() <= 1
 
 
 def test_blocks_put_together_by_hand_are_refused(agents, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from diffusers import ModularPipeline, ModularPipelineBlocks, SequentialPipelineBlocks
@@ -10,8 +12,9 @@ from diffusers.modular_pipelines.modular_pipeline import PipelineState
 from diffusers.modular_pipelines.modular_pipeline_utils import ConfigSpec, InputParam, OutputParam
 from PIL import Image
 
-from ..editors import as_large_as, call_editor, check_editor, check_values, share_out, working_size
+from ..editors import as_large_as, call_editor, check_composed, check_editor, check_values, share_out, working_size
 from ..editors.checks import GIVEN_BY_THE_PLAN
+from ..pipelines.call import within_size
 from ..pipelines.exclusive import not_a_number_raises, one_at_a_time
 from .parameters import (
     EDITOR_DEFAULTS,
@@ -21,6 +24,7 @@ from .parameters import (
     IMAGE,
     MAX_PIXELS,
     PROMPTS,
+    generator_in,
     given_to_editor,
     open_picture,
 )
@@ -34,19 +38,25 @@ class EditTurnsBlock(SequentialPipelineBlocks):
     """Runs an editor's blocks once for each prompt, from picture to picture, as the pipeline calls an editor.
 
     All turns happen at one size, the editor's; the last picture is given the source's. A subclass names the editor's blocks,
-    `block_classes = [FluxKontextAutoBlocks]`; [`around`] takes some that are there.
+    `block_classes = [FluxKontextAutoBlocks]`, and what that editor is called with unless the caller gives it,
+    `editor_defaults = {"num_inference_steps": 8}`; [`around`] takes some that are there.
     """
 
     block_names = [EDITOR]
+    editor_defaults: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self.block_names = [EDITOR] if self.block_classes else []
         super().__init__()
 
     @classmethod
-    def around(cls, blocks: ModularPipelineBlocks) -> SequentialPipelineBlocks:
+    def around(
+        cls, blocks: ModularPipelineBlocks, editor_defaults: Mapping[str, Any] | None = None
+    ) -> SequentialPipelineBlocks:
         """The block that runs these ones."""
-        return cls.from_blocks_dict({EDITOR: blocks})
+        block: Any = cls.from_blocks_dict({EDITOR: blocks})
+        block.editor_defaults = dict(editor_defaults or {})
+        return block
 
     @property
     def description(self) -> str:
@@ -55,13 +65,19 @@ class EditTurnsBlock(SequentialPipelineBlocks):
     @property
     def expected_configs(self) -> list[ConfigSpec]:
         said = "What the editor is called with unless the caller gives it."
-        return [*super().expected_configs, ConfigSpec(EDITOR_DEFAULTS, {}, said)]
+        return [*super().expected_configs, ConfigSpec(EDITOR_DEFAULTS, dict(self.editor_defaults), said)]
 
     @property
     def inputs(self) -> list[InputParam]:
-        own = [one for one in self.sub_blocks[EDITOR].inputs if one.name not in GIVEN_BY_US]
+        own = [self._declared(one) for one in self.sub_blocks[EDITOR].inputs if one.name not in GIVEN_BY_US]
         asked = InputParam(PROMPTS, list, required=True, description=GIVES_PROMPTS.description)
         return [IMAGE, asked, MAX_PIXELS, *own]
+
+    def _declared(self, parameter: InputParam) -> InputParam:
+        """An input of the editor's with the default that it has here."""
+        if parameter.name not in self.editor_defaults:
+            return parameter
+        return replace(parameter, default=self.editor_defaults[parameter.name], required=False)
 
     @property
     def required_inputs(self) -> list[str]:
@@ -74,8 +90,8 @@ class EditTurnsBlock(SequentialPipelineBlocks):
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         editor, own, source, references = self.check(components, state)
         most: Any = state.get("max_pixels")
-        size = working_size(editor, source.size, own, most)
-        generator: Any = state.get("generator")
+        size = working_size(editor, source.size if most else within_size(components, source.size), own, most)
+        generator = generator_in(state)
         generators = None if generator is None else [generator]
         current, made = _resized(source, size), []
         for asked in state.get(PROMPTS):
@@ -98,6 +114,8 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         source, references = open_picture(state)
         most: Any = state.get("max_pixels")
         check_editor(editor, arguments, bool(references), most)
+        if state.get("turns") == "composed":
+            check_composed(editor, arguments)
         (own,) = share_out(editor, arguments, 1)
         check_values(editor, own)
         return editor, own, source, references

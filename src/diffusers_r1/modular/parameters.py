@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import ModularPipeline, ModularPipelineBlocks
@@ -16,10 +16,14 @@ from transformers import PreTrainedModel
 
 from ..editors import Asked
 from ..images import load_samples
+from ..pipelines.call import share_out_generators
+from ..pipelines.checks import as_list, check_plans, check_texts
 from ..plan import EditPlan
 
 
 PACKAGE = "diffusers-r1"
+
+One = TypeVar("One")
 
 IMAGE = InputParam(
     "image",
@@ -126,19 +130,54 @@ def open_picture(state: PipelineState) -> tuple[Image.Image, list[Image.Image]]:
     """
     value = state.get("image")
     pictures, references = load_samples([value] if isinstance(value, (list, tuple)) else value)
-    if len(pictures) != 1:
-        raise ValueError(f"One picture at a time, not {len(pictures)}.")
-    return pictures[0], references[0]
+    return _only("picture", pictures), references[0]
+
+
+def instruction_in(state: PipelineState) -> str:
+    """The instruction.
+
+    Raises:
+        TypeError, ValueError: If it is none that can be planned.
+    """
+    return _only("instruction", check_texts(state.get("instruction")))
 
 
 def plan_in(state: PipelineState) -> EditPlan | None:
-    """The plan that was given or made; a `ValueError` says what is wrong with one that was written as a `dict`."""
+    """The plan that was given or made; `None` where there is none yet.
+
+    Raises:
+        TypeError, ValueError: If it is none, or one that was written as a `dict` holds what a plan does not.
+    """
     plan = state.get("plan")
-    return EditPlan.from_dict(plan) if isinstance(plan, Mapping) else plan
+    if plan is None:
+        return None
+    plans = [EditPlan.from_dict(one) if isinstance(one, Mapping) else one for one in as_list("plan", plan)]
+    return _only("plan", check_plans(plans))
+
+
+def generator_in(state: PipelineState) -> torch.Generator | None:
+    """The generator; `None` where none was given.
+
+    Raises:
+        TypeError, ValueError: If it is none, or there are several.
+    """
+    given: Any = state.get("generator")
+    shares = share_out_generators(given, 1, 1)
+    return shares[0][0] if shares else None
+
+
+def _only(what: str, found: Sequence[One]) -> One:
+    if len(found) != 1:
+        raise ValueError(f"One {what} at a time, not {len(found)}.")
+    return found[0]
 
 
 def given_to_editor(components: ModularPipeline, state: PipelineState) -> dict[str, Any]:
-    """What the editor is called with beside picture and prompt: its defaults, and what the caller has given."""
+    """What the editor is called with beside picture and prompt: its defaults, and what the caller has given.
+
+    What is not given is in the state too, as the default that the blocks declare. Of an argument that is among the editor's
+    defaults they declare that one, so that the class's own can be asked for; see [`EditTurnsBlock`].
+    """
     given = dict(components.config.get(EDITOR_DEFAULTS) or {})
     for name, default in components.default_call_parameters.items():
         if name and name not in {*OURS, "generator"} and state.get(name) is not default:

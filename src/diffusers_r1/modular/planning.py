@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from diffusers import ModularPipeline, SequentialPipelineBlocks
@@ -10,9 +13,11 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, In
 
 from ..belongings import belongings
 from ..editors import asked_of
-from ..pipelines.call import as_planned_on, check_agents
-from ..pipelines.checks import check_either, check_generation, check_plans, check_texts, check_turns
+from ..pipelines.call import as_planned_on, check_agents, warn_of_other_pictures
+from ..pipelines.checks import check_either, check_generation, check_plans, check_turns
+from ..pipelines.exclusive import one_at_a_time
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from ..pipelines.shared_planner import adapter_on
 from ..planners.plans import decompose, make_plans, sequence_plans
 from ..prompts import prompts_of
 from .editing import EditTurnsBlock
@@ -31,7 +36,9 @@ from .parameters import (
     TURNS,
     PlanningBlock,
     agents_of,
+    generator_in,
     given_to_editor,
+    instruction_in,
     open_picture,
     plan_in,
 )
@@ -42,6 +49,10 @@ class DecomposeBlock(PlanningBlock):
 
     It is the first block, so all that can be refused is refused here, before any model runs.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warned: set[str] = set()  # of what is said once and not with each picture
 
     @property
     def description(self) -> str:
@@ -56,11 +67,12 @@ class DecomposeBlock(PlanningBlock):
         return [GIVES_DECOMPOSITION]
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
-        check(components, state)
+        check(components, state, self.warned)
         answer = None
         if state.get("plan") is None:
             agents = agents_of(components)
-            (answer,) = decompose(agents.planner, agents.processor, **asked_about(components, state))
+            with planning(components):
+                (answer,) = decompose(agents.planner, agents.processor, **asked_about(components, state))
         state.set(DECOMPOSITION, answer)
         return components, state
 
@@ -93,12 +105,13 @@ class SequenceBlock(PlanningBlock):
             without_adapter = other is None and belongings(planner).get("sequence_without_adapter", False)
             asked = asked_about(components, state)
             said: Any = state.get(DECOMPOSITION)
-            plans = sequence_plans(
-                *(other or (planner, processor)), decompositions=[said], without_adapter=without_adapter, **asked
-            )
-            (plan,) = make_plans(
-                planner, processor, sequencer=other, sequence_without_adapter=without_adapter, plans=plans, **asked
-            )
+            with planning(components):
+                plans = sequence_plans(
+                    *(other or (planner, processor)), decompositions=[said], without_adapter=without_adapter, **asked
+                )
+                (plan,) = make_plans(
+                    planner, processor, sequencer=other, sequence_without_adapter=without_adapter, plans=plans, **asked
+                )
             ImageEditR1Pipeline.warn_of_fallbacks([plan])
         state.set("plan", plan)
         return components, state
@@ -151,8 +164,11 @@ class ImageEditR1Blocks(SequentialPipelineBlocks):
         return "Plans an edit: decomposes an instruction, puts its parts in order, and writes the editor's prompts."
 
 
-def check(components: ModularPipeline, state: PipelineState) -> None:
-    """Refuse what cannot work.
+def check(components: ModularPipeline, state: PipelineState, warned: set[str]) -> None:
+    """Refuse what cannot work, and say what may not.
+
+    Args:
+        warned (`set`): What has been said already; what is said now is added.
 
     Raises:
         TypeError, ValueError: As the pipeline's call does.
@@ -162,23 +178,35 @@ def check(components: ModularPipeline, state: PipelineState) -> None:
     check_turns(state.get("turns"))
     check_generation(state.get("max_new_tokens"), None)
     if state.get("plan") is None:
-        check_texts(state.get("instruction"))
+        instruction_in(state)
         check_agents(agents_of(components))
     else:
-        check_plans(plan_in(state))
+        plan_in(state)
+    generator_in(state)
     for block in components.blocks.sub_blocks.values():
         if isinstance(block, EditTurnsBlock):
-            block.check(components, state)
+            _, _, picture, _ = block.check(components, state)
+            parts: Any = SimpleNamespace(planner=components.planner, editor=components, warned=warned)
+            warn_of_other_pictures(parts, [picture])
+
+
+@contextmanager
+def planning(components: ModularPipeline) -> Iterator[None]:
+    """Within the block the planner has its adapter on, if it has one, and the editor that it is a part of does not run."""
+    planner = components.planner
+    shared = sum(part is planner for part in components.components.values()) > 1
+    with one_at_a_time(components if shared else None), adapter_on(planner):
+        yield
 
 
 def asked_about(components: ModularPipeline, state: PipelineState) -> dict[str, Any]:
     """What both agents are asked about, as [`make_plans`] takes it."""
     planner = components.planner
     picture, references = open_picture(state)
-    generator: Any = state.get("generator")
+    generator = generator_in(state)
     return {
         "images": [as_planned_on(planner, picture)],
-        "instructions": [state.get("instruction")],
+        "instructions": [instruction_in(state)],
         "prompts": prompts_of(planner),
         "device": components._execution_device,
         "references": [[as_planned_on(planner, one) for one in references]],

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ from diffusers.modular_pipelines.modular_pipeline_utils import InputParam
 from huggingface_hub import HfApi
 from PIL import Image
 
+from ..belongings import set_belongings
+from ..pipelines.call import made_for
+from ..pipelines.nested.parts import models_of
 from ..pipelines.nested.remote import is_remote
+from ..pipelines.nested.saving import check_agents_to_save
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
+from ..planners.adapters import adapter_layers
 from ..records import write_whole
 from .editing import EDITOR, EditTurnsBlock
-from .parameters import AGENTS, EDITOR_DEFAULTS, PACKAGE
+from .parameters import AGENTS, PACKAGE
 from .planning import ImageEditR1Blocks
 
 
@@ -38,6 +44,7 @@ from diffusers_r1.modular import EditTurnsBlock, ImageEditR1Blocks
 
 class Turns(EditTurnsBlock):
     block_classes = [{editor}]
+    editor_defaults = {defaults!r}
 
 
 class {name}(SequentialPipelineBlocks):
@@ -104,7 +111,7 @@ def as_modular(pipeline: ImageEditR1Pipeline) -> ModularPipeline:
             " `ModularPipeline.from_pretrained(name)` and `load_components()`."
         )
     blocks = SequentialPipelineBlocks.from_blocks_dict(
-        {PLAN: ImageEditR1Blocks(), EDIT: EditTurnsBlock.around(editor.blocks)}
+        {PLAN: ImageEditR1Blocks(), EDIT: EditTurnsBlock.around(editor.blocks, pipeline.editor_defaults)}
     )
     modular = type(editor)(blocks=blocks)
     for name, spec in editor._component_specs.items():
@@ -113,7 +120,8 @@ def as_modular(pipeline: ImageEditR1Pipeline) -> ModularPipeline:
     modular.register_components(**{name: getattr(editor, name) for name in editor.component_names})
     modular.update_components(**{name: agent for name, agent in agents.items() if agent is not None})
     modular.update_components(**{one.name: editor.config[one.name] for one in editor.blocks.expected_configs})
-    modular.update_components(**{EDITOR_DEFAULTS: pipeline.editor_defaults})
+    if known := made_for(editor):
+        set_belongings(modular, made_for=known)
     return modular
 
 
@@ -136,18 +144,21 @@ def save_modular(
         private (`bool`), token (`str`, *optional*): Of the upload, as in huggingface_hub.
 
     Raises:
-        ValueError: If there are no planning blocks, an agent is behind an address, or the editor's blocks were put together by
-            hand, so that no file can name them.
+        ValueError: If there are no planning blocks, an agent is behind an address, is no model of transformers or has weights of
+            8 bits, a model has a LoRA adapter, or the editor's blocks were put together by hand, so that no file can name
+            them. Nothing is written then.
     """
     folder, source = Path(save_directory), repo_id or Path(save_directory).name
-    editor = _editor_blocks(pipeline)
+    turns = _turns_of(pipeline)
+    editor = _editor_blocks(turns)
     for name in AGENTS.values():
         if is_remote(getattr(pipeline, name)):
             raise ValueError(
                 f"The {name} is behind an address, and a modular repository holds weights: save a bundle."
             )
+    _check_weights(pipeline, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = write_blocks(folder, editor)
+    blocks = write_blocks(folder, editor, turns.editor_defaults)
     pipeline.save_pretrained(str(folder), overwrite_modular_index=True)
     _complete_index(folder, pipeline, blocks, repo_id)
     MellonPipelineConfig.from_custom_block(
@@ -162,12 +173,19 @@ def save_modular(
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=f"Upload {title}")
 
 
-def write_blocks(folder: Path, editor: type[ModularPipelineBlocks]) -> ModularPipelineBlocks:
+def write_blocks(
+    folder: Path, editor: type[ModularPipelineBlocks], editor_defaults: Mapping[str, Any]
+) -> ModularPipelineBlocks:
     """Write `block.py` and what says that it is to be loaded; returns the blocks that it makes."""
     name = f"ImageEditR1{editor.__name__}"
     description = DESCRIPTION.format(editor=editor.__name__)
     text = BLOCKS.format(
-        package=PACKAGE, module=editor.__module__, editor=editor.__name__, name=name, description=description
+        package=PACKAGE,
+        module=editor.__module__,
+        editor=editor.__name__,
+        defaults=json.loads(json.dumps(dict(editor_defaults))),  # of plain types, which Python reads back
+        name=name,
+        description=description,
     )
     path = folder / BLOCKS_FILE
     write_whole(path, text)
@@ -187,11 +205,27 @@ def mellon_type(parameter: InputParam) -> str:
     return next((shown for kind, shown in MELLON if kind in kinds), "custom")
 
 
-def _editor_blocks(pipeline: ModularPipeline) -> type[ModularPipelineBlocks]:
-    """The class of the editor's blocks, which a file can import."""
+def _check_weights(pipeline: Any, folder: Path) -> None:
+    """Refuse weights that would not come back. Diffusers loads the repository, and none of what it reads names an adapter."""
+    adapted = sorted(name for name, model in models_of(pipeline).items() if adapter_layers(model))
+    if adapted:
+        raise ValueError(
+            f"There is a LoRA adapter on {' and '.join(f'`{name}`' for name in adapted)}, and a modular repository holds none:"
+            " save a bundle, `ImageEditR1Pipeline.save_pretrained`, or make it a part of the weights first: an editor's by"
+            " `fuse_lora()` and `unload_lora_weights()`, a planner's by PEFT's `merge_and_unload()`."
+        )
+    check_agents_to_save(pipeline, folder)
+
+
+def _turns_of(pipeline: ModularPipeline) -> EditTurnsBlock:
     turns = pipeline.blocks.sub_blocks.get(EDIT)
     if not isinstance(turns, EditTurnsBlock):
         raise ValueError("This pipeline has no planning blocks: `as_modular` makes one that has.")
+    return turns
+
+
+def _editor_blocks(turns: EditTurnsBlock) -> type[ModularPipelineBlocks]:
+    """The class of the editor's blocks, which a file can import."""
     blocks = turns.sub_blocks[EDITOR]
     kind = type(blocks)
     module = importlib.import_module(kind.__module__)
