@@ -78,3 +78,16 @@ def test_names(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             expand(names)
+
+
+@pytest.mark.parametrize("name", ["scenes-simple", "scenes-pointed"])
+def test_a_folder_that_is_called_like_scenes_is_refused(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="rename the folder"):
+        expand([str(tmp_path / name)])
+
+
+def test_a_folder_is_called_by_its_name_however_it_is_reached(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert short_name(".") == "mine" and short_name("inner/..") == "mine" and short_name("..") == tmp_path.name

@@ -272,6 +272,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, optio
     assert not (tmp_path / "run").exists()
 
 
+def test_one_editor_in_two_spellings_is_named_twice(bundle, tmp_path):
+    editor = str(bundle / "editor")
+    with pytest.raises(ValueError, match="Named twice"):
+        evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editors=[editor, f"{editor}/"], model=str(bundle))
+
+
+def test_samples_are_counted_from_zero(tmp_path):
+    with pytest.raises(ValueError, match="`sample_seed` is 0 or more"):
+        evaluate(tmp_path / "run", ["scenes-simple"], ["base"], sample_seed=-1)
+
+
+@pytest.mark.tiny
+def test_a_bundle_among_the_editors_means_its_editor(bundle, tmp_path):
+    common = {"limit": 1, "model": "imageedit-r1-scenes", "device": "cpu"}
+    evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editors=[str(bundle)], **common)
+    assert [row["editor"] for row in read_edits(tmp_path / "run") if row["picture"]] == [bundle.name]
+
+
 @pytest.mark.tiny
 @pytest.mark.parametrize("own", [True, False])
 def test_an_editor_that_cannot_work_is_refused_before_anything_is_planned(bundle, tmp_path, own):

@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_loras import ADAPTERS, BUILDERS, SMALL, adapters_of, with_loras
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.pipelines.nested.loading import load_editor
 
 
 pytestmark = [
@@ -76,8 +77,9 @@ def test_the_adapters_do_something(loras, kind, saved):
     [
         ImageEditR1Pipeline.from_pretrained,
         lambda folder: DiffusionPipeline.from_pretrained(folder, trust_remote_code=True),
+        lambda folder: ImageEditR1Pipeline(None, None, load_editor(folder / "editor")),
     ],
-    ids=["ours", "plain"],
+    ids=["ours", "plain", "editor alone"],
 )
 def test_they_come_back(saved, kind, load):
     folder, state, expected = saved

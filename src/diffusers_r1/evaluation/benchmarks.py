@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,11 @@ def expand(names: Sequence[str]) -> list[str]:
         raise ValueError(f"Two benchmarks are called {', '.join(repeated)}.")
     for name in each:
         source, path = _source_and_copy(name)
+        if name not in SCENES and short_name(name) in SCENES_OF_RUNS:
+            # Samples are told by this name: scenes have a truth of their own.
+            raise ValueError(
+                f"{name} is called like the scenes, which are judged by their own truth: rename the folder."
+            )
         if path and not Path(path).exists():
             raise ValueError(f"There is no {path}, where {source} should be.")
         if source not in {*SCENES, *SPLITS} and "/" not in source and not Path(source).exists():
@@ -83,7 +89,7 @@ def expand(names: Sequence[str]) -> list[str]:
 
 def short_name(name: str) -> str:
     """What a benchmark is called in tables and ids: the name in the table, or the last part of a folder or Hub name."""
-    return Path(_source_and_copy(name)[0]).name
+    return Path(os.path.abspath(_source_and_copy(name)[0])).name  # "." and ".." have a name too
 
 
 def read_samples(name: str, limit: int | None = None, seed: int = SAMPLE_SEED) -> Iterator[Sample]:

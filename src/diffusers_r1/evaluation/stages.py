@@ -151,6 +151,8 @@ def evaluate(
     names, local = expand(benchmarks), {"device": device, "dtype": dtype}
     if stage != "judge" and not names:
         raise ValueError("Name at least one benchmark.")
+    if sample_seed < 0:
+        raise ValueError(f"`sample_seed` is 0 or more, not {sample_seed}.")
     if stage == "judge" and not read_edits(folder):
         raise ValueError(f"{folder} has no pictures to judge; make them first.")
 
@@ -165,13 +167,15 @@ def evaluate(
         given: dict[str, Any] = {"name": planner, "model_name": planner_model, "base": planner_base}
         given |= {"concurrency": concurrency} if is_address(planner) else {}
         plans = {name: _method(name, bundle, given, untrained, batch_size, max_new_tokens) for name in methods}
-        sources = (editors or [model]) if set(plans) - {"remote"} else []
+        # The bundle by another spelling of its path is still the bundle.
+        others = [model if place_of(editor) == place_of(model) else editor for editor in editors]
+        sources = (others or [model]) if set(plans) - {"remote"} else []
         arguments = editor_arguments or {}
         served = []
         if "remote" in plans:
             fields = {} if sources else arguments
             served.append(_served(remote_url, remote_model, concurrency, fields))
-        _check_editors(sources, model, arguments, "composed" in turns)
+        _check_editors(sources, arguments, "composed" in turns)
         looking = [name for name in plans if name.endswith(REFLECT)]
         looks: dict[str, Any] = {}
         if looking:
@@ -252,15 +256,13 @@ class _Bundle:
         self, name: str, source: str, weights: Mapping[str, str], batch_size: int, arguments: Mapping[str, Any]
     ) -> LocalEditor:
         """The bundle's own editor, or another pipeline, in a pipeline without agents."""
-        from diffusers import DiffusionPipeline
-
+        from ..pipelines.nested.loading import load_editor
         from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
         if source == self.name:
             pipe = self._load(**dict.fromkeys(AGENTS))
         else:
-            other = DiffusionPipeline.from_pretrained(source, dtype=self.dtype)
-            pipe = ImageEditR1Pipeline(None, None, other)
+            pipe = ImageEditR1Pipeline(None, None, load_editor(source, dtype=self.dtype))
         pipe.set_progress_bar_config(disable=True)
         return LocalEditor(name, pipe.to(self.device), weights, batch_size, place_of(source), **arguments)
 
@@ -363,7 +365,7 @@ def _check_planner(planner: str | None, model: str | None, methods: Sequence[str
         raise ValueError(f"`planner_model` goes with an address, which begins with http://; {planner} is none.")
 
 
-def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, Any], is_composed: bool) -> None:
+def _check_editors(sources: Sequence[str], arguments: Mapping[str, Any], is_composed: bool) -> None:
     """Refuse an editor that is not there, or cannot do what is asked, before anything is planned or loaded.
 
     Raises:
@@ -373,11 +375,14 @@ def _check_editors(sources: Sequence[str], bundle: str, arguments: Mapping[str, 
 
     from ..editors import check_composed, check_editor
 
-    if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+    places = [place_of(source) for source in sources]
+    if repeated := sorted({source for source, place in zip(sources, places) if places.count(place) > 1}):
         raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
     for source in sources:
         folder = resolve(source, only_configs)
-        config: Any = diffusers.DiffusionPipeline.load_config(str(folder / "editor" if source == bundle else folder))
+        config: Any = diffusers.DiffusionPipeline.load_config(
+            str(folder / "editor" if (folder / "editor").is_dir() else folder)
+        )
         kind = getattr(diffusers, str(config["_class_name"]), None)
         if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
             editor = kind.__new__(kind)  # what is looked at is the class and its settings: no weights are needed
