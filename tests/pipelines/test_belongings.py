@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.belongings import belongings, set_belongings
 from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.pipelines.call import within_size
 from diffusers_r1.prompts import Prompts
 
 
@@ -316,3 +317,20 @@ def test_a_folder_of_ones_own_comes_before_a_shipped_bundle_of_that_name(tmp_pat
     assert ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes").prompts == PROMPTS
     planner, _, prompts = load_planner("imageedit-r1-scenes")
     assert prompts == PROMPTS and planner.num_parameters() == pipe.planner.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((32, 48), (32, 48)),
+        ((96, 16), (96, 16)),
+        ((64, 96), (32, 48)),
+        ((128, 48), (64, 24)),
+        ((6144, 4), (1536, 1)),
+    ],
+)
+def test_a_picture_is_worked_on_at_as_many_pixels_as_were_made_for(size, expected):
+    editor = tiny_models.tiny_pix2pix()
+    assert within_size(editor, size) == size
+    set_belongings(editor, made_for=MADE_FOR)
+    assert within_size(editor, size) == expected
