@@ -14,8 +14,9 @@ from pathlib import Path
 from report import print_table
 
 from diffusers_r1 import records
-from diffusers_r1.evaluation.planners import marks, read_rows
+from diffusers_r1.evaluation.planners import marks
 from diffusers_r1.evaluation.report import estimate
+from diffusers_r1.evaluation.word_rows import read_rows
 from diffusers_r1.plan import Edit, EditPlan
 
 

@@ -1,30 +1,35 @@
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import tiny_models
-from openai_server import planning
+from openai_server import Scripted, ScriptedHandler, planning
 from PIL import Image
 
 from diffusers_r1 import records
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.commands import main
+from diffusers_r1.endpoints import EndpointError
 from diffusers_r1.evaluation import evaluate_planners
 from diffusers_r1.evaluation.photos import find_photo, open_photo
 from diffusers_r1.evaluation.planners import (
     Row,
+    _check_there,
     agreement,
     counterparts,
-    join,
     marks,
     order,
     read_rows,
     split_by_rule,
 )
+from diffusers_r1.evaluation.word_rows import join
 from diffusers_r1.images.reading import load_picture
 from diffusers_r1.plan import Edit, EditPlan
 from diffusers_r1.planners import int8
 from diffusers_r1.planners.plans import make_plans
+from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.sentences import KINDS, TEST_SEEDS
 from diffusers_r1.tags import write_decomposition, write_sequence
 
@@ -205,8 +210,94 @@ def test_rows_that_are_not_there(name, message):
 def test_a_file_of_another_layout_is_refused(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"id": "5", "steps": STEPS, "edits": PAIRS[:2]}]))
-    with pytest.raises(ValueError, match="row 5"):
+    with pytest.raises(ValueError, match="rows.json: row 1: `steps` has 3 steps, `edits` 2 edits"):
         read_rows(f"complexbench-edit={path}")
+
+
+EVERYDAY = {"id": "1", "instruction": "no hat", "edits": [vars(HAT)], "requests": ["Remove the hat."]}
+PARAPHRASE = {"id": "1", "wordings": ["no hat"], "edits": [vars(HAT)]}
+COMPLEX = {"id": "1", "steps": STEPS, "edits": PAIRS}
+
+
+def lines(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "content", "message"),
+    [
+        ("everyday", "", "rows has no rows"),
+        ("everyday", json.dumps([EVERYDAY]), "rows: row 1 must be an object"),
+        ("everyday", json.dumps([EVERYDAY], indent=1), "rows: row 1 cannot be read as JSON"),
+        ("everyday", lines(EVERYDAY) + '{"id": "2"', "rows: row 2 cannot be read as JSON"),
+        ("everyday", lines(EVERYDAY, {**EVERYDAY, "id": 1}), "rows: row 2: `id` is '1', as in row 1"),
+        (
+            "everyday",
+            lines(EVERYDAY, {"id": "2", "instruction": "x", "edits": []}),
+            "rows: row 2: `requests` is missing",
+        ),
+        (
+            "everyday",
+            lines({**EVERYDAY, "edits": [{**vars(HAT), "goal": None}]}),
+            r"row 1: `edits\[0\].goal` must be text",
+        ),
+        ("everyday", lines({**EVERYDAY, "edits": [{**vars(HAT), "x": 1}]}), r"row 1: `edits\[0\]` has no `x`"),
+        (
+            "everyday",
+            lines({**EVERYDAY, "edits": [{**vars(HAT), "subject": " "}]}),
+            "row 1: `edits` has a text without",
+        ),
+        ("everyday", lines({**EVERYDAY, "befor": []}), "row 1 has no `befor`"),
+        ("everyday", lines({**EVERYDAY, "before": [0, 1]}), r"row 1: `before\[0\]` must be a list of 2"),
+        ("everyday", lines({**EVERYDAY, "before": [[0, 1]]}), r"row 1: `before` has \[0, 1\]"),
+        ("everyday", lines({**EVERYDAY, "instruction": ""}), "row 1: `instruction` has a text without"),
+        ("everyday", lines({**EVERYDAY, "requests": "Remove it."}), "row 1: `requests` must be a list of text"),
+        ("everyday-photos", lines(EVERYDAY, {**EVERYDAY, "id": "2", "picture": None}), "no rows with a `picture`"),
+        ("everyday-photos", lines({**EVERYDAY, "picture": "a.png"}), "row 1: `picture`: There is no picture"),
+        ("paraphrases", lines({**PARAPHRASE, "wordings": "no hat"}), "row 1: `wordings` must be a list of text"),
+        ("paraphrases", lines({**PARAPHRASE, "wordings": []}), "row 1: `wordings` is empty"),
+        ("paraphrases", lines(PARAPHRASE, PARAPHRASE), "row 2: `id` is '1', as in row 1"),
+        ("complexbench-edit", "[]", "rows has no rows"),
+        ("complexbench-edit", lines(COMPLEX, COMPLEX), "rows cannot be read as JSON"),
+        ("complexbench-edit", '{"81": 1}', "row 81 must be an object"),
+        ("complexbench-edit", json.dumps([{"id": "1", "edits": PAIRS}]), "row 1: `steps` is missing"),
+        (
+            "complexbench-edit",
+            json.dumps([{**COMPLEX, "edits": [{**PAIRS[0], "edit_type": "jump"}, *PAIRS[1:]]}]),
+            r"row 1: `edits\[0\]`: `edit_type` must be one of .* not 'jump'",
+        ),
+        (
+            "complexbench-edit",
+            json.dumps([{**COMPLEX, "edits": [{**PAIRS[0], "ori obj": None}, *PAIRS[1:]]}]),
+            r"row 1: `edits\[0\]`: `ori obj` must be text",
+        ),
+        ("magicbrush-sessions", '[{"img_id": 1}]', "row 1: `turns` is missing"),
+        ("magicbrush-sessions", '[{"img_id": 1, "turns": "abc"}]', "row 1: `turns` must be a list of text"),
+        ("magicbrush-sessions", '[{"img_id": 1, "turns": ["a", "."]}]', "row 1: `turns` has a text without"),
+        ("magicbrush-sessions", '[{"img_id": 1, "turns": ["a"]}]', "no session of two turns"),
+        (
+            "magicbrush-sessions",
+            '[{"img_id": 1, "turns": ["a", "b"]}, {"img_id": "1", "turns": ["c", "d"]}]',
+            "row 2: `id` is '1', as in row 1",
+        ),
+    ],
+)
+def test_rows_of_ones_own_are_refused_by_file_and_row(benchmark, content, message, tmp_path):
+    (tmp_path / "rows").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        evaluate_planners(tmp_path / "run", [f"{benchmark}={tmp_path / 'rows'}"], ["rule"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_row_that_is_wrong_is_refused_beyond_the_limit_too(tmp_path):
+    (tmp_path / "rows").write_text(lines(EVERYDAY, {}))
+    with pytest.raises(ValueError, match="row 2: `id` is missing"):
+        read_rows(f"everyday={tmp_path / 'rows'}", limit=1)
+
+
+def test_rows_to_train_on_can_be_measured_on(tmp_path):
+    (tmp_path / "rows").write_text(lines({**EVERYDAY, "trade": "food", "reasoning": "a hat", "picture": None}))
+    assert [row.edits for row in read_rows(f"everyday={tmp_path / 'rows'}")] == [(HAT,)]
 
 
 def test_steps_are_joined_by_seed():
@@ -337,12 +428,81 @@ def test_rows_of_another_truth_under_one_name_are_refused(tmp_path):
         (["x+fast"], r"not \+fast"),
         (["rule", "http://me:secret@host/v1"], "holds no names, keys"),
         (["http://host/v1+int8"], "loaded here, on the CPU"),
+        (["rule+int8"], "rule is no model, so there is no \\+int8 of it"),
+        (["truth+few-shot"], "truth is no model"),
+        (["rule", "rule"], "Two of the planners are called rule"),
+        (["rule", "no-such-planner"], "neither a folder nor a bundle"),
+        (["rule", "imageedit-r1-scenes+constrained"], "needs `max_new_tokens` of"),
     ],
 )
 def test_planners_that_cannot_be(planners, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=1)
+    with pytest.raises((OSError, ValueError), match=message):
+        evaluate_planners(tmp_path / "run", ["sentences"], planners, limit=1, max_new_tokens=20)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("planner", "options", "message"),
+    [
+        ("imageedit-r1-smollm2", {"planner_base": "no/such+base"}, "adapter of no/such.base, which cannot be had"),
+        ("imageedit-r1-scenes-sft", {"planner_base": "imageedit-r1-scenes"}, "imageedit-r1-scenes-sft is none"),
+        ("truth", {"planner_base": "imageedit-r1-scenes"}, "no planner is one"),
+        ("imageedit-r1-scenes", {"planner_model": "m"}, "`planner_model` goes with an address"),
+        ("truth", {"limit": 0}, "`limit` is 1 or more, not 0"),
+        ("truth", {"limit": -1}, "`limit` is 1 or more, not -1"),
+        ("truth", {"batch_size": 0}, "`batch_size` is 1 or more"),
+        ("truth", {"concurrency": 0}, "`concurrency` is 1 or more"),
+        ("truth", {"max_new_tokens": 0}, "`max_new_tokens` is 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_planner_plans(planner, options, message, tmp_path):
+    with pytest.raises((OSError, ValueError), match=message):
+        evaluate_planners(tmp_path / "run", ["sentences"], ["rule", planner], **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_hold_no_planner(tmp_path):
+    RemotePlanner("http://localhost:1/v1", "m").save_pretrained(tmp_path / "remote")
+    (tmp_path / "empty").mkdir()
+    for name, message in (("remote", "give the address"), ("empty", "has no config.json")):
+        with pytest.raises((OSError, ValueError), match=message):
+            evaluate_planners(tmp_path / "run", ["sentences"], ["rule", str(tmp_path / name)], limit=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_base_of_an_adapter_is_looked_for_in_the_end_that_the_adapter_names(tmp_path):
+    """Nothing but what the folders say of themselves is read: there are no weights here."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "no such base"}))
+    with pytest.raises(OSError, match="an adapter of no such base, which cannot be had"):
+        _check_there(str(tmp_path / "adapter"), None)
+    _check_there(str(tmp_path / "adapter"), "imageedit-r1-scenes")
+    _check_there("imageedit-r1-scenes", None)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [([], "at least one benchmark"), (["everyday", "everyday"], "benchmarks are called everyday")],
+)
+def test_benchmarks_that_cannot_be(names, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluate_planners(tmp_path / "run", names, ["rule"])
+
+
+def test_a_benchmark_that_has_nothing_for_a_planner_is_named(tmp_path):
+    (tmp_path / "rows").write_text('[{"img_id": 1, "turns": ["a", "b"]}]')
+    names = ["sentences", f"magicbrush-sessions={tmp_path / 'rows'}"]
+    with pytest.raises(ValueError, match="magicbrush-sessions has nothing for truth"):
+        evaluate_planners(tmp_path / "run", names, ["truth"], limit=2)
+    assert not (tmp_path / "run").exists()
+    report = evaluate_planners(tmp_path / "run", names, ["truth", "rule"], limit=2).read_text()
+    assert "all 5 rows are answered" in report and "magicbrush-sessions has nothing for truth" in report
+
+
+def test_a_run_has_its_folder_for_itself(tmp_path):
+    with records.only_one_in(tmp_path), pytest.raises(BlockingIOError, match="is in use"):
+        evaluate_planners(tmp_path, ["sentences"], ["rule"], limit=1)
+    assert not (tmp_path / "planner_rows.jsonl").exists()
 
 
 @pytest.mark.tiny
@@ -379,6 +539,79 @@ def test_a_planner_behind_an_address_is_asked_both_questions(tmp_path):
         assert figures["format"]["mean"] == figures["exact"]["mean"] == pytest.approx(2 / 3)
         assert figures["tokens"]["mean"] == pytest.approx((14 + 14 + 7) / 3)
     assert server.url not in (tmp_path / "planners.json").read_text()
+
+
+def test_what_counts_was_answered_under_the_settings_of_this_run(tmp_path):
+    """Two servers that call their models the same, then the first one again, whose answers are there."""
+    right, wrong = (
+        true_answers(read_rows("sentences", limit=2)),
+        {"": (write_decomposition([CUP]), write_sequence(["add a cup"]))},
+    )
+    with planning(right) as first, planning(wrong) as second:
+        with pytest.raises(ValueError, match="Two of the planners are called m"):
+            evaluate_planners(tmp_path, ["sentences"], [first.url, second.url], limit=2, planner_model="m")
+        for server, exact in ((first, 1.0), (second, 0.0), (first, 1.0)):
+            evaluate_planners(tmp_path, ["sentences"], [server.url], limit=2, planner_model="m")
+            tables = json.loads((tmp_path / "planners.json").read_text())
+            assert tables["sentences"]["m"]["figures"]["exact"]["mean"] == exact
+        assert len(first.requests) == len(second.requests) == 4
+
+
+@contextmanager
+def failing(server: Scripted, word: str, status: int) -> Iterator[None]:
+    """Within the block the server answers with an error where it is asked about that word."""
+    plain = server.replies[0]
+
+    def reply(handler: ScriptedHandler) -> None:
+        body = handler.server.requests[-1][2]
+        if word.encode() in body:
+            return handler.answer(status, {"error": {"message": "no"}}, {"Retry-After": "0.01"})
+        return handler.answer(200, plain[1](body), {})
+
+    server.replies[0] = reply
+    yield
+    server.replies[0] = plain
+
+
+@pytest.fixture
+def three_rows(tmp_path):
+    (tmp_path / "rows").write_text(
+        lines(*({**EVERYDAY, "id": word, "instruction": f"no {word}"} for word in ("one", "two", "three")))
+    )
+    return f"everyday={tmp_path / 'rows'}"
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_row_that_fails_is_passed_over_and_asked_for_again(status, three_rows, tmp_path, capsys):
+    answers = {"": (write_decomposition([HAT]), write_sequence(["Remove the hat."]))}
+    with planning(answers) as server:
+        call = ["evaluate", "--output_dir", str(tmp_path / "run"), "--benchmark", three_rows, "--concurrency", "1",
+                "--planners", server.url, "--planner_model", "m"]  # fmt: skip
+        with failing(server, "no two", status):
+            assert main(call) == 1
+        assert "1 of 3 rows are without an answer; planner_answers.jsonl says why" in capsys.readouterr().err
+        report = (tmp_path / "run" / "planners.md").read_text()
+        assert report.startswith("# Planners: 1 of 3 rows are without an answer\n") and "| m | 2 |" in report
+        first, failed, third = records.read(tmp_path / "run" / "planner_answers.jsonl")
+        assert failed["plan"] is None and failed["kind"] == ("refused" if status == 400 else "outage")
+        asked = len(server.requests)
+        assert main(call) == 0 and len(server.requests) == asked + 2
+    report = (tmp_path / "run" / "planners.md").read_text()
+    assert report.startswith("# Planners: all 3 rows are answered\n") and "| m | 3 |" in report
+
+
+def test_a_report_of_no_answer_at_all(three_rows, tmp_path):
+    with planning({"": ("", "")}) as server, failing(server, "no ", 400):
+        report = evaluate_planners(tmp_path / "run", [three_rows], [server.url], planner_model="m", concurrency=1)
+    assert report.read_text().startswith("# Planners: 3 of 3 rows are without an answer\n")
+
+
+@pytest.mark.parametrize(("status", "recorded"), [(404, 0), (503, 10)])
+def test_a_run_that_can_come_to_nothing_ends(status, recorded, tmp_path):
+    with planning({"": ("", "")}) as server, failing(server, "", status):
+        with pytest.raises(EndpointError, match=str(status)):
+            evaluate_planners(tmp_path, ["sentences"], [server.url], limit=12, planner_model="m", concurrency=1)
+    assert len(records.read(tmp_path / "planner_answers.jsonl")) == recorded
 
 
 def test_a_server_is_shown_the_photos(photo_rows, tmp_path):

@@ -30,10 +30,24 @@ def test_a_mask_is_white_where_the_picture_may_change(mode):
     assert read.mode == "L" and ImageChops.difference(read, GREY).getextrema() == (0, 0)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_without_a_clear_pixel_is_white_where_the_picture_may_change(mode):
+    """Many programs save every picture with transparency."""
+    read = read_edit(form(mask=upload(GREY.convert(mode)))).mask
+    assert ImageChops.difference(read, GREY).getextrema() == (0, 0)
+
+
 def test_other_fields_are_the_editors_and_openais_own_are_not_gone_by():
     asked = read_edit(form(seed="4", guidance_scale="2.5", negative_prompt="blurry", size="16x32", quality="high"))
     assert (asked.seed, asked.size, asked.n) == (4, (16, 32), 1)
     assert asked.arguments == {"guidance_scale": 2.5, "negative_prompt": "blurry"}
+
+
+def test_several_files_of_one_name_are_all_read():
+    fields = [("image", upload(GREY)), ("prompt", "x"), ("adapters", upload(GREY)), ("adapters", upload(GREY))]
+    assert [one.size for one in read_edit(FormData(fields)).pictures["adapters"]] == [(8, 8), (8, 8)]
+    with pytest.raises(Refused, match="sent as a file"):
+        read_edit(FormData([*fields[:2], ("adapters", "private.png"), fields[2]]))
 
 
 def test_a_picture_is_a_file_and_no_address():

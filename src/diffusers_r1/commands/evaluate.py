@@ -16,6 +16,7 @@ from .shared import (
     add_editor_arguments,
     add_planner_arguments,
     checking,
+    naming,
 )
 
 
@@ -120,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..evaluation import evaluate, evaluate_planners, is_planner_benchmark, unscored
+    from ..evaluation.planners import unanswered
 
     words = [name for name in args.benchmark if is_planner_benchmark(name)]
     if words and args.planner is not None:
@@ -144,8 +146,14 @@ def run(args: argparse.Namespace) -> int:
         if words:
             known = [*PLANNER_OPTIONS, *(name for name in ("dtype",) if args.dtype is not None)]
             options = {name: options[name] for name in known} | {"seed": args.sample_seed or 0}
-            print(evaluate_planners(**options))
-            return 0
+            with naming():
+                print(evaluate_planners(**options))
+            missing, rows = unanswered(args.output_dir)
+            if missing:
+                print(
+                    f"{missing} of {rows} rows are without an answer; planner_answers.jsonl says why.", file=sys.stderr
+                )
+            return int(missing > 0)
         del options["planners"]
         print(evaluate(**options))
     except (BlockingIOError, TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ A planner gets instructions, pictures only where the benchmark has them, and ans
 and the same call again goes on where it stopped:
 
     planner_rows.jsonl      the instructions and what is known of their truth
-    planner_answers.jsonl   a line for each planner and instruction
+    planner_answers.jsonl   a line for each planner, with its settings, and instruction; what went wrong in the place of a plan
     planners.json, .md      the figures
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,18 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import records
+from .. import records, schema
+from ..bundles.planners import base_of_adapter
 from ..endpoints import check_address, map_concurrently
+from ..grammar import decomposition_grammar
 from ..matching import action_f1, exact, multiset_f1, normalize, same_edits, soft_f1
-from ..names import is_address
+from ..names import ADAPTER_INDEX, PIPELINE_INDEX, is_address, resolve
 from ..plan import Edit, EditPlan
-from ..planners.remote import RemotePlanner
+from ..planners.remote import CONFIG_NAME, RemotePlanner
 from ..prompts import PHOTO_EXAMPLES, Prompts, prompts_of
-from ..sentences import KINDS, TEST_SEEDS, sample_sentence
 from ..tags import read_decomposition, read_sequence
-from .photos import find_photo, open_photo
+from .photos import open_photo
 from .report import estimate
 from .runs import digest
+from .stages import _check_numbers
+from .word_rows import NAMES, WHOLE, Row, read_rows
 
 
 if TYPE_CHECKING:
@@ -40,69 +44,22 @@ if TYPE_CHECKING:
 
 
 ROWS, ANSWERS, REPORT = "planner_rows.jsonl", "planner_answers.jsonl", "planners"
-NAMES = (
-    "sentences", "reworded", "everyday", "everyday-photos", "paraphrases", "complexbench-edit", "magicbrush-sessions",
-)  # fmt: skip
-SENTENCES_LIMIT = 400  # where no limit is given: sentences have no end
-WORDINGS = 5  # of each of the reworded sentences
 EXTRAS = ("few-shot", "constrained", "int8")  # NAME+few-shot
-HAND_WRITTEN = {  # files of the package
-    "everyday": "everyday_test.jsonl",
-    "everyday-photos": "everyday_test.jsonl",
-    "paraphrases": "paraphrases.jsonl",
-}
+CONFIG = "config.json"
+UNKNOWN = "the edits of its rows are not known"
 FIGURES = (
     "format", "number", "action_f1", "subject_f1", "goal_f1", "exact", "same", "omitted", "invented", "order", "agreement",
     "seconds", "tokens",
 )  # fmt: skip
-JOINTS = (", ", ", and ", " and ", ". ", ", then ", " and then ")
-
-# ComplexBench-Edit's names of what is done -> ours.
-EDIT_TYPES = {
-    "add object": "add",
-    "chain two": "add",
-    "delete object": "remove",
-    "change object": "replace",
-    "content": "replace",
-    "color": "recolor",
-    "change style": "restyle",
-    "change background": "background",
-    "material": "material",
-    "text": "text",
-    "pose": "pose",
-}
-WHOLE = {"background": "background", "restyle": "whole picture"}  # the subject of what is done to a whole picture
 
 
 @dataclass(frozen=True)
-class Row:
-    """An instruction and what is known of its truth.
+class Answer:
+    """A plan, and the seconds and tokens that it took; `None` where nobody counted the tokens."""
 
-    Args:
-        benchmark (`str`): One of `NAMES`.
-        id (`str`): Names the row within its benchmark.
-        instruction (`str`): What somebody types.
-        number (`int`): How many edits it asks for.
-        edits (`tuple` of [`Edit`]): What they are; empty where nobody knows. A goal that nobody knows is empty.
-        requests (`tuple` of `str`): The true sub-requests; empty where nobody knows them.
-        before (`tuple` of pairs of `int`): Edit i has to come before edit j, counted from 0.
-        group (`str`, defaults to `""`): Rows of one group say the same in other words.
-        picture (`str`, defaults to `""`): What [`open_photo`] opens for planners that see.
-    """
-
-    benchmark: str
-    id: str
-    instruction: str
-    number: int
-    edits: tuple[Edit, ...] = ()
-    requests: tuple[str, ...] = ()
-    before: tuple[tuple[int, int], ...] = ()
-    group: str = ""
-    picture: str = ""
-
-    @property
-    def key(self) -> str:
-        return f"{self.benchmark}/{self.id}"
+    plan: EditPlan
+    seconds: float
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,15 +68,19 @@ class Planner:
 
     Args:
         name (`str`): In tables.
-        plan (`Callable`): From rows to each row's plan, seconds and tokens, in their order.
+        plan (`Callable`): From rows to each row with its answer, or with what a server made none for.
         settings (`Mapping`): What the plans depend on, ready for JSON.
         needs_truth (`bool`, defaults to `False`): Whether only rows whose edits are known have plans.
     """
 
     name: str
-    plan: Callable[[Iterable[Row]], Iterator[tuple[Row, EditPlan, float, int | None]]]
+    plan: Callable[[Iterable[Row]], Iterator[tuple[Row, Answer | Exception]]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs_truth: bool = False
+
+    def applies_to(self, row: Row) -> bool:
+        """Whether the row can be planned."""
+        return bool(row.edits) or not self.needs_truth
 
 
 def evaluate_planners(
@@ -136,7 +97,8 @@ def evaluate_planners(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Measures planners on instructions whose edits are known, and writes a report. The same call again goes on.
+    """Measures planners on instructions whose edits are known, and writes a report. The same call again goes on: what a
+    server refused or failed at is asked for again.
 
     Args:
         output_dir (`str` or `Path`): The run's folder; made if not there.
@@ -157,7 +119,7 @@ def evaluate_planners(
             [`load_planner`] takes, addresses too: what is behind one is called by its model's name. `NAME+few-shot`
             shows the worked examples that ship first, which others are asked without, `NAME+constrained` lets it write
             nothing but the declared format, and `NAME+int8`, on the CPU, gives it weights of 8 bits, see
-            [`~planners.int8.to_int8`]. They can be put together.
+            [`~planners.int8.to_int8`]. They can be put together. No two may be called the same.
         limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
         max_new_tokens (`int`, defaults to 512): Of each answer.
@@ -171,181 +133,150 @@ def evaluate_planners(
         `Path`: of `planners.md`.
 
     Raises:
-        ValueError: If a name or a file is not there, or not what it should be. No model has run then.
-        EndpointError: If the server refuses to work for us.
+        OSError, ValueError: If a name or a file is not there, or not what it should be, or another run is at work in the
+            folder (`BlockingIOError`). No model has run then.
+        EndpointError: If a server refuses to work for us, or is out of order ten times in a row. What it fails at otherwise
+            is recorded, and counted by the report's first line, see [`unanswered`].
     """
-    if not planners:
-        raise ValueError("Name at least one planner: rule, truth, a folder, a name on the Hub or an address.")
+    # 1. Refuse what cannot work
+    _check_numbers(batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    if not benchmarks:
+        raise ValueError(f"Name at least one benchmark: {', '.join(NAMES)}.")
+    _check_once("benchmarks", [name.partition("=")[0] for name in benchmarks])
+    _check_names(planners, planner_model, planner_base)
     for name in planners:
-        _check_planner(name, device)
+        _check_extras(name, max_new_tokens, device)
     rows = [row for name in benchmarks for row in read_rows(name, limit, seed)]
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_rows(folder, rows)
-    called = []
+    for name in planners:
+        _check_there(name, planner_base)
+    measured = []
     for name in planners:
         source, *extras = name.split("+")
         few, bound, int8 = (extra in extras for extra in EXTRAS)
-        if source in ("rule", "truth"):
-            planner = by_rule() if source == "rule" else truth()
+        if source in BUILT_IN:
+            planner = BUILT_IN[source]()
         elif is_address(source):
             model = RemotePlanner(source, planner_model, concurrency=concurrency)
             planner = served("+".join([model.model, *extras]), model, few, bound, max_new_tokens)
         else:
             planner = local(name, source, planner_base, few, bound, int8, max_new_tokens, batch_size, device, dtype)
-        called.append(planner.name)
-        _answer(folder, planner, rows)
-    return write_planner_report(folder, [row.key for row in rows], called)
+        measured.append(planner)
+    _check_once("planners", [planner.name for planner in measured])
+    _check_work(measured, rows)
+
+    # 2. Have them plan, one model at a time
+    folder = Path(output_dir)
+    with records.only_one_in(folder):
+        _write_rows(folder, rows)
+        for planner in measured:
+            _answer(folder, planner, rows)
+        return write_planner_report(folder, [row.key for row in rows], measured)
 
 
-def _check_planner(name: str, device: str | torch.device | None) -> None:
+def unanswered(folder: Path) -> tuple[int, int]:
+    """How many rows of the last report are without an answer, and how many there are; each counts once for each planner."""
+    tables = json.loads((folder / f"{REPORT}.json").read_text(encoding="utf-8"))
+    return _unanswered(tables)
+
+
+def _unanswered(tables: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
+    found = [table for planners in tables.values() for table in planners.values()]
+    return sum(table["unanswered"] for table in found), sum(table["rows"] for table in found)
+
+
+# What is refused before anything runs
+# ------------------------------------
+
+
+def _is_loaded(source: str) -> bool:
+    return source not in BUILT_IN and not is_address(source)
+
+
+def _check_once(what: str, names: Sequence[str]) -> None:
+    """Refuse two of one name, of which one would stand for both."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two of the {what} are called {', '.join(repeated)}; give them runs of their own.")
+
+
+def _check_names(planners: Sequence[str], model: str | None, base: str | None) -> None:
+    """Refuse planners that are none, or two of one name, and what none of them has a use for."""
+    if not planners:
+        raise ValueError("Name at least one planner: rule, truth, a folder, a name on the Hub or an address.")
+    _check_once("planners", planners)
+    sources = [name.partition("+")[0] for name in planners]
+    for source in filter(is_address, sources):
+        check_address(source)
+    if model is not None and not any(map(is_address, sources)):
+        raise ValueError("`planner_model` goes with an address, which begins with http://; no planner is one.")
+    if base is not None and not any(map(_is_loaded, sources)):
+        raise ValueError("`planner_base` goes with a LoRA adapter; no planner is one.")
+
+
+def _check_extras(name: str, max_new_tokens: int, device: str | torch.device | None) -> None:
     source, *extras = name.split("+")
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"A planner can be NAME+{' or NAME+'.join(EXTRAS)}, not +{', +'.join(sorted(unknown))}.")
-    if is_address(source):
-        check_address(source)
+    if source in BUILT_IN and extras:
+        raise ValueError(f"{name}: {source} is no model, so there is no +{', +'.join(extras)} of it.")
     if "int8" in extras and (is_address(source) or not str(device or "cpu").startswith("cpu")):
         raise ValueError(f"{name}: +int8 is for a planner that is loaded here, on the CPU.")
+    if "constrained" in extras and _is_loaded(source):
+        decomposition_grammar(max_new_tokens)  # which says how many tokens it needs
 
 
-# Rows
-# ----
+def _check_there(name: str, base: str | None) -> None:
+    """Refuse a planner that cannot be had, before another one has planned for hours. No weights are brought for that.
+
+    Raises:
+        OSError, ValueError
+    """
+    source = name.partition("+")[0]
+    if not _is_loaded(source):
+        return
+    folder = _planner_folder(source)
+    if (folder / ADAPTER_INDEX).is_file():
+        below = base or base_of_adapter(folder)
+        try:
+            _planner_folder(below)
+        except OSError as error:
+            raise OSError(
+                f"{source} is an adapter of {below}, which cannot be had: {error} Where it lies in a folder, say so: "
+                "`planner_base`."
+            ) from error
+    elif base is not None:
+        raise ValueError(f"`planner_base` goes with a LoRA adapter; {source} is none.")
+    elif (folder / CONFIG_NAME).is_file():
+        raise ValueError(f"{source} is a planner behind an address: give the address.")
+
+
+def _planner_folder(name: str) -> Path:
+    """Where what a planner says of itself lies: in a bundle, in the folder of its planner."""
+    folder = resolve(name, _only_indexes)
+    index = folder / PIPELINE_INDEX
+    if index.is_file():
+        shared = schema.read_fields({"_shared": dict[str, str] | None}, schema.read_file(index), str(index))["_shared"]
+        folder /= (shared or {}).get("planner", "planner").replace(".", "/")
+    if not any((folder / file).is_file() for file in (CONFIG, ADAPTER_INDEX, CONFIG_NAME)):
+        raise OSError(f"{str(folder)!r} has no {CONFIG}, so it is no planner.")
+    return folder
+
+
+def _only_indexes(folder: Path, files: list[str]) -> list[str]:
+    return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, CONFIG, ADAPTER_INDEX, CONFIG_NAME)]
+
+
+def _check_work(planners: Sequence[Planner], rows: Sequence[Row]) -> None:
+    """Refuse a benchmark that none of the planners has anything to do with."""
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        mine = [row for row in rows if row.benchmark == benchmark]
+        if not any(planner.applies_to(row) for planner in planners for row in mine):
+            names = " and ".join(planner.name for planner in planners)
+            raise ValueError(f"{benchmark} has nothing for {names}: {UNKNOWN}.")
 
 
 def is_planner_benchmark(name: str) -> bool:
     """Whether a benchmark is one of words alone, measured by [`evaluate_planners`]."""
     return name.partition("=")[0] in NAMES
-
-
-def read_rows(name: str, limit: int | None = None, seed: int = 0) -> list[Row]:
-    """The rows of a benchmark, see [`evaluate_planners`]. The same arguments give the same rows.
-
-    Raises:
-        ValueError: If the benchmark or its file is not there, or the file is not laid out as it should be.
-    """
-    source, _, path = name.partition("=")
-    if source not in NAMES:
-        raise ValueError(f"{source!r} is no benchmark of planners: {', '.join(NAMES)}.")
-    if path and not Path(path).exists():
-        raise ValueError(f"There is no {path}, where {source} should be.")
-    if source == "complexbench-edit" and not path:
-        raise ValueError("ComplexBench-Edit is read from a file: complexbench-edit=FILE.")
-    rows = {
-        "sentences": lambda: _sentences(limit or SENTENCES_LIMIT, seed),
-        "reworded": lambda: _reworded(limit or 100 * WORDINGS, seed),
-        "everyday": lambda: _everyday(_hand_written(source, path)),
-        "everyday-photos": lambda: _with_photos(_hand_written(source, path)),
-        "paraphrases": lambda: _paraphrases(_hand_written(source, path)),
-        "complexbench-edit": lambda: _complexbench(Path(path), seed),
-        "magicbrush-sessions": lambda: _magicbrush(Path(path) if path else None, seed),
-    }[source]()
-    return list(islice(rows, limit))
-
-
-def _sentences(limit: int, seed: int) -> Iterator[Row]:
-    for number in range(limit):
-        sentence = sample_sentence(TEST_SEEDS + seed + number, KINDS[number % len(KINDS)])
-        yield Row(
-            "sentences", f"{sentence.kind}-{sentence.seed}", sentence.instruction, len(sentence.edits), sentence.edits,
-            sentence.requests, sentence.before,
-        )  # fmt: skip
-
-
-def _reworded(limit: int, seed: int) -> Iterator[Row]:
-    for number in range(limit):
-        place, wording = divmod(number, WORDINGS)
-        said = sample_sentence(TEST_SEEDS + 500_000 + seed + place, KINDS[place % len(KINDS)], wording)
-        group = f"{said.kind}-{said.seed}"
-        yield Row(
-            "reworded", f"{group}-{wording}", said.instruction, len(said.edits), said.edits, said.requests,
-            said.before, group,
-        )  # fmt: skip
-
-
-def _hand_written(name: str, path: str) -> Path:
-    file = Path(path) if path else Path(__file__).parents[1] / "sentences" / "data" / HAND_WRITTEN[name]
-    if not file.exists():
-        raise ValueError(f"There is no {file.name} in the package; give a file: {name}=FILE.")
-    return file
-
-
-def _everyday(path: Path) -> Iterator[Row]:
-    """Rows of `{"id", "trade", "instruction", "edits": [{"action", "subject", "goal"}], "requests", "before"}`."""
-    for line in records.read(path):
-        edits = tuple(Edit(**edit) for edit in line["edits"])
-        before = tuple((first, second) for first, second in line.get("before") or ())
-        yield Row("everyday", str(line["id"]), line["instruction"], len(edits), edits, tuple(line["requests"]), before)
-
-
-def _with_photos(path: Path) -> Iterator[Row]:
-    """The rows of [`_everyday`] that name a `picture`."""
-    for row, line in zip(_everyday(path), records.read(path)):
-        if "picture" in line:
-            yield replace(row, benchmark="everyday-photos", picture=find_photo(line["picture"], path.parent))
-
-
-def _paraphrases(path: Path) -> Iterator[Row]:
-    """Rows of `{"id", "trade", "wordings": [...], "edits"}`: one row for each wording."""
-    for line in records.read(path):
-        edits = tuple(Edit(**edit) for edit in line["edits"])
-        for number, wording in enumerate(line["wordings"]):
-            yield Row("paraphrases", f"{line['id']}-{number}", wording, len(edits), edits, group=str(line["id"]))
-
-
-def _complexbench(path: Path, seed: int) -> Iterator[Row]:
-    files = sorted(path.glob("**/final_update_v2.json")) if path.is_dir() else [path]
-    seen: set[str] = set()
-    for file in files:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        lines = content if isinstance(content, list) else [{"id": id, **line} for id, line in content.items()]
-        for line in lines:
-            try:
-                steps = line["steps"] if "steps" in line else line["new_ins"].splitlines()
-                pairs = line["edits"] if "edits" in line else line["edit pair"]
-                steps = [step.strip().rstrip(".") for step in steps if step.strip()]
-                edits = tuple(_complexbench_edit(*both) for both in zip(steps, pairs, strict=True))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{file} is not ComplexBench-Edit: row {line.get('id')} has no {error}.") from error
-            # One picture can have several rows, and a picture's number several files.
-            id = next(id for number in range(1, len(lines) + 2) if (id := f"{line['id']}-{number}") not in seen)
-            seen.add(id)
-            yield Row("complexbench-edit", id, join(steps, f"{id} {seed}"), len(edits), edits)
-
-
-def _complexbench_edit(step: str, pair: Mapping[str, str]) -> Edit:
-    action = EDIT_TYPES[pair["edit_type"]]
-    if pair["edit_type"] == "content" and re.search(r"\b(text|words?|letters?|numbers?|logo)\b|['\"]", step):
-        action = "text"
-    if action == "add":
-        return Edit("add", pair["new_obj"].strip(), "")
-    goal = {"remove": "nothing", "replace": pair["new_obj"].strip()}.get(action, "")
-    subject = WHOLE.get(action) or pair["ori obj"].strip()
-    return Edit(action, subject, "" if pair["edit_type"] == "content" else goal)
-
-
-def _magicbrush(path: Path | None, seed: int) -> Iterator[Row]:
-    if path is not None and path.is_file():
-        sessions = {str(line["img_id"]): line["turns"] for line in json.loads(path.read_text(encoding="utf-8"))}
-    else:
-        from datasets import load_dataset
-
-        split: Any = load_dataset(str(path or "osunlp/MagicBrush"), split="dev" if path is None else "train")
-        sessions = {}
-        lines = split.select_columns(["img_id", "turn_index", "instruction"])
-        for line in sorted(lines, key=lambda line: (line["img_id"], line["turn_index"])):
-            sessions.setdefault(str(line["img_id"]), []).append(line["instruction"])
-    for id, turns in sessions.items():
-        if len(turns) > 1:
-            steps = [turn.strip().rstrip(".") for turn in turns]
-            yield Row("magicbrush-sessions", id, join(steps, f"{id} {seed}"), len(turns))
-
-
-def join(steps: Sequence[str], seed: str) -> str:
-    """Single instructions as one sentence, joined in a way that the seed chooses."""
-    joint = JOINTS[int(digest(seed), 16) % len(JOINTS)]
-    if joint in (", and ", " and then "):
-        return ", ".join(steps[:-1]) + joint + steps[-1]
-    return joint.join(steps)
 
 
 # Planners
@@ -355,9 +286,9 @@ def join(steps: Sequence[str], seed: str) -> str:
 def truth() -> Planner:
     """The true plan, where it is known."""
 
-    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, None]]:
+    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
         for row in rows:
-            yield row, EditPlan(row.instruction, row.edits, row.requests or (row.instruction,)), 0.0, None
+            yield row, Answer(EditPlan(row.instruction, row.edits, row.requests or (row.instruction,)), 0.0)
 
     return Planner("truth", plan, needs_truth=True)
 
@@ -365,13 +296,16 @@ def truth() -> Planner:
 def by_rule() -> Planner:
     """The splitter of [`split_by_rule`]: what a planner has to be better than."""
 
-    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, None]]:
+    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
         for row in rows:
             start = time.perf_counter()
             made = split_by_rule(row.instruction)
-            yield row, made, time.perf_counter() - start, None
+            yield row, Answer(made, time.perf_counter() - start)
 
     return Planner("rule", plan)
+
+
+BUILT_IN = {"rule": by_rule, "truth": truth}
 
 
 # The first word of a clause -> its action; what stands before its goal.
@@ -432,7 +366,7 @@ def local(
         few_shot, constrained, int8, max_new_tokens, batch_size, device, dtype: See [`evaluate_planners`].
     """
 
-    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int]]:
+    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
         import torch
 
         from ..bundles.planners import load_planner
@@ -463,7 +397,7 @@ def local(
             )
             seconds = (time.perf_counter() - start) / len(batch)
             for row, made in zip(batch, plans):
-                yield row, made, seconds, sum(len(tokenizer(text)["input_ids"]) for text in made.raw)
+                yield row, Answer(made, seconds, sum(len(tokenizer(text)["input_ids"]) for text in made.raw))
 
     from .methods import fingerprint
 
@@ -493,7 +427,7 @@ def served(
     prompts = Prompts(examples=PHOTO_EXAMPLES if few_shot else ())
     asked = {"max_new_tokens": max_new_tokens, "constrained": constrained}
 
-    def ask(row: Row) -> tuple[EditPlan, float, int | None]:
+    def ask(row: Row) -> Answer:
         from ..planners.plans import to_plan
 
         start = time.perf_counter()
@@ -503,15 +437,13 @@ def served(
         (sequence,) = conversation.sequence(**asked) if read_decomposition(decomposition).edits else ("",)
         counted: list[Any] = [usage.get("completion_tokens") for usage in conversation.usage]
         tokens = None if None in counted else sum(counted)
-        return to_plan(row.instruction, decomposition, sequence), time.perf_counter() - start, tokens
+        return Answer(to_plan(row.instruction, decomposition, sequence), time.perf_counter() - start, tokens)
 
-    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, EditPlan, float, int | None]]:
-        for row, result in map_concurrently(ask, rows, planner.endpoint.concurrency):
-            if isinstance(result, Exception):
-                raise result
-            yield row, *result
+    def plan(rows: Iterable[Row]) -> Iterator[tuple[Row, Answer | Exception]]:
+        return map_concurrently(ask, rows, planner.endpoint.concurrency)
 
-    settings = {"model": planner.model, "few_shot": few_shot, "constrained": constrained}
+    # The address too, in which no key can be: two servers may call different models the same.
+    settings = {"address": planner.base_url, "model": planner.model, "few_shot": few_shot, "constrained": constrained}
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens})
 
 
@@ -583,25 +515,28 @@ def agreement(plans: Sequence[EditPlan]) -> float:
     return sum(same) / len(pairs)
 
 
-def write_planner_report(folder: Path, keys: Sequence[str], planners: Sequence[str]) -> Path:
+def write_planner_report(folder: Path, keys: Sequence[str], planners: Sequence[Planner]) -> Path:
     """Writes `planners.json` and `planners.md`: each planner's figures with their 95% intervals, and how far the planners
     are from the first of them, row by row, with the interval of the paired difference.
 
     Args:
         folder (`Path`): Of the run.
         keys (sequence of `str`): The rows that count.
-        planners (sequence of `str`): The names of those that are compared, in the order of the table.
+        planners (sequence of [`Planner`]): Those that are compared, in the order of the table. What they answered under
+            other settings does not count.
     """
     rows = {line["key"]: _row_of(line) for line in records.read(folder / ROWS) if line["key"] in set(keys)}
-    answers = {(line["planner"], line["key"]): line for line in records.read(folder / ANSWERS)}
+    answers = {planner.name: _read_answers(folder, planner) for planner in planners}
     tables: dict[str, dict[str, Any]] = {}
     for benchmark in dict.fromkeys(row.benchmark for row in rows.values()):
         mine = [row for row in rows.values() if row.benchmark == benchmark]
-        values = {name: _values(name, mine, answers) for name in planners}
-        values = {name: each for name, each in values.items() if each}
-        first_name, first = next(iter(values.items()))
+        asked = {planner.name: [row for row in mine if planner.applies_to(row)] for planner in planners}
+        values = {name: _values(some, answers[name]) for name, some in asked.items()}
+        first_name, first = next(((name, each) for name, each in values.items() if each), (None, {}))
         tables[benchmark] = {
             name: {
+                "rows": len(asked[name]),
+                "unanswered": sum(row.key not in answers[name] for row in asked[name]),
                 "figures": {figure: estimate([list(each.values())]) for figure, each in mine_values.items()},
                 "compared with": first_name,
                 "difference": {
@@ -617,14 +552,12 @@ def write_planner_report(folder: Path, keys: Sequence[str], planners: Sequence[s
     return folder / f"{REPORT}.md"
 
 
-def _values(
-    planner: str, rows: Sequence[Row], answers: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """Figure -> key of a row, or name of a group -> value."""
+def _values(rows: Sequence[Row], answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Figure -> key of a row, or name of a group -> value. `answers` are lines by the row's key."""
     values: dict[str, dict[str, float]] = {figure: {} for figure in FIGURES}
     groups: dict[str, list[EditPlan]] = {}
     for row in rows:
-        line = answers.get((planner, row.key))
+        line = answers.get(row.key)
         if line is None:
             continue
         plan = EditPlan.from_dict(line["plan"])
@@ -638,11 +571,14 @@ def _values(
 
 
 def _markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    missing, rows = _unanswered(tables)
+    answered = f"{missing} of {rows} rows are without an answer" if missing else f"all {rows} rows are answered"
     blocks = [
-        "# Planners\n\nMeans with 95% bootstrap intervals. What each figure is: `diffusers_r1.evaluation.planners.marks`."
+        f"# Planners: {answered}",
+        "Means with 95% bootstrap intervals. What each figure is: `diffusers_r1.evaluation.planners.marks`.",
     ]
     for benchmark, planners in tables.items():
-        first = next(iter(planners))
+        first = next(iter(planners.values()))["compared with"]
         titles = {"figures": benchmark, "difference": f"{benchmark}: difference from {first}, row by row"}
         for part, title in titles.items():
             shown = {name: each[part] for name, each in planners.items() if each[part]}
@@ -654,6 +590,8 @@ def _markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
                 cells = [_cell(each.get(figure)) for figure in names]
                 lines.append(f"| {name} | {max(figure['n'] for figure in each.values())} | {' | '.join(cells)} |")
             blocks.append(f"## {title}\n\n" + "\n".join(lines))
+        if idle := [name for name, each in planners.items() if not each["rows"]]:
+            blocks.append(f"{benchmark} has nothing for {' and '.join(idle)}: {UNKNOWN}.")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -670,16 +608,21 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
 
 def _write_rows(folder: Path, rows: Sequence[Row]) -> None:
     there = {line["key"]: line for line in records.read(folder / ROWS)}
-    for row in rows:
-        line = {
-            "key": row.key, **vars(row), "edits": [vars(edit) for edit in row.edits], "requests": list(row.requests),
-            "before": [list(pair) for pair in row.before],
-        }  # fmt: skip
-        line = line if row.picture else {name: value for name, value in line.items() if name != "picture"}
-        if row.key not in there:
+    lines = [_line_of(row) for row in rows]
+    for line in lines:
+        if there.get(line["key"], line) != line:
+            raise ValueError(f"{line['key']} is another row in {folder}: take another folder.")
+    for line in lines:
+        if line["key"] not in there:
             records.append(folder / ROWS, line)
-        elif there[row.key] != line:
-            raise ValueError(f"{row.key} is another row in {folder}: take another folder.")
+
+
+def _line_of(row: Row) -> dict[str, Any]:
+    line = {
+        "key": row.key, **vars(row), "edits": [vars(edit) for edit in row.edits], "requests": list(row.requests),
+        "before": [list(pair) for pair in row.before],
+    }  # fmt: skip
+    return line if row.picture else {name: value for name, value in line.items() if name != "picture"}
 
 
 def _row_of(line: Mapping[str, Any]) -> Row:
@@ -690,22 +633,40 @@ def _row_of(line: Mapping[str, Any]) -> Row:
     return Row(**fields)
 
 
+def _read_answers(folder: Path, planner: Planner) -> dict[str, dict[str, Any]]:
+    """What a planner has answered under these settings, as lines by the row's key."""
+    by = {"planner": planner.name, "settings": digest(planner.settings)}
+    return {
+        line["key"]: line for line in records.read(folder / ANSWERS) if by.items() <= line.items() and line["plan"]
+    }
+
+
 def _answer(folder: Path, planner: Planner, rows: Sequence[Row]) -> None:
-    """Has a planner answer the rows that it has not answered yet under these settings."""
+    """Has a planner answer the rows that it has not answered yet under these settings.
+
+    Raises:
+        EndpointError: If a server refuses to work for us, or is out of order ten times in a row. What it fails at otherwise
+            is written down, and tried again at the next start.
+    """
     from tqdm import tqdm
 
-    settings = digest(planner.settings)
-    answered = {
-        line["key"]
-        for line in records.read(folder / ANSWERS)
-        if (line["planner"], line["settings"]) == (planner.name, settings)
-    }
-    left = [row for row in rows if row.key not in answered and (row.edits or not planner.needs_truth)]
+    answered = _read_answers(folder, planner)
+    left = [row for row in rows if row.key not in answered and planner.applies_to(row)]
     if not left:
         return
-    for row, plan, seconds, tokens in tqdm(planner.plan(left), planner.name, len(left), unit="plan"):
-        line = {"planner": planner.name, "settings": settings, "key": row.key, "plan": plan.to_dict()}
-        records.append(folder / ANSWERS, {**line, "seconds": seconds, "tokens": tokens})
+    bar = tqdm(planner.plan(left), planner.name, len(left), unit="plan")
+    for row, answer in records.patiently(bar):
+        line = {"planner": planner.name, "settings": digest(planner.settings), "key": row.key}
+        if isinstance(answer, Exception):
+            bar.write(f"{planner.name} has no answer to {row.key}: {answer}", file=sys.stderr)
+            line |= _failure(answer)
+        else:
+            line |= {"plan": answer.plan.to_dict(), "seconds": answer.seconds, "tokens": answer.tokens}
+        records.append(folder / ANSWERS, line)
+
+
+def _failure(error: Any) -> dict[str, Any]:
+    return {"plan": None, "error": str(error), "kind": error.kind.value}
 
 
 def _alike(one: str, other: str) -> float:

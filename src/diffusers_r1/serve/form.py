@@ -11,6 +11,7 @@ from typing import Any, get_args
 from PIL import Image, ImageChops
 from starlette.datastructures import FormData, UploadFile
 
+from .. import schema
 from ..app.uploads import check_instruction, check_plan
 from ..images import FORMATS as ALLOWED
 from ..images import MAX_UPLOAD_PIXELS, load_picture
@@ -57,6 +58,7 @@ class EditRequest:
         seed (`int`, *optional*): Of the noise.
         turns (`str`): As in the pipeline's call.
         arguments (`dict`): All other fields: the editor's, their values as JSON where they are that.
+        pictures (`dict` of `str` to `list` of `PIL.Image.Image`): All other files: the editor's too.
     """
 
     images: list[Image.Image]
@@ -69,6 +71,7 @@ class EditRequest:
     seed: int | None = None
     turns: Turns = "single"
     arguments: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, list[Image.Image]] = field(default_factory=dict)
 
 
 def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditRequest:
@@ -84,7 +87,7 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
     prompt = _text(rest, "prompt") if plan is None else str(rest.pop("prompt", ""))
     if rest.pop("response_format", "b64_json") != "b64_json":
         raise Refused("Pictures are sent as b64_json; there are no addresses of them here.", param="response_format")
-    if _json(rest.pop("stream", False)) or _json(rest.pop("partial_images", 0)):
+    if any(_json(name, rest.pop(name, "0")) for name in ("stream", "partial_images")):
         raise Refused("Pictures are not streamed here.", param="stream")
     turns = rest.pop("turns", "single")
     if turns not in get_args(Turns):
@@ -92,17 +95,23 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
     output_format = rest.pop("output_format", "png")
     if output_format not in FORMATS:
         raise Refused(f"`output_format` is one of {', '.join(FORMATS)}.", param="output_format")
+    images = _pictures(form, max_pixels)
     return EditRequest(
-        _pictures(form, max_pixels),
+        images,
         _checked("prompt", check_instruction, prompt) if plan is None else "",
         plan,
         _mask(form, max_pixels),
         _whole(rest, "n", 1, MAX_IMAGES, 1) or 1,
-        _size(rest.pop("size", None)),
+        _size(rest.pop("size", None), images[0].size, max_pixels),
         output_format,
         _whole(rest, "seed", 0, 2**63 - 1),
         turns,
-        {name: _json(value) for name, value in rest.items()},
+        {name: _json(name, value) for name, value in rest.items() if isinstance(value, str)},
+        {
+            name: [_picture(name, one, max_pixels) for one in form.getlist(name)]
+            for name, value in rest.items()
+            if isinstance(value, UploadFile)
+        },
     )
 
 
@@ -110,6 +119,28 @@ def read_plan_request(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> tu
     """The pictures, and the instruction to plan; raises as `read_edit` does."""
     prompt = _checked("prompt", check_instruction, _text(dict(form.multi_items()), "prompt"))
     return _pictures(form, max_pixels), prompt
+
+
+def fitted(size: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
+    """The largest width and height in the proportions of `size` that fit `within` others."""
+    scale = min(within[0] / size[0], within[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def check_work(arguments: Mapping[str, Any], size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse arguments that have an editor work on a picture of `size` at more pixels than pictures may have."""
+    numbers = {name: value for name, value in arguments.items() if isinstance(value, (int, float))}
+    width, height = numbers.get("width", 0), numbers.get("height", 0)
+    areas = {  # of a side alone the other follows, in the picture's proportions
+        "width": (width or height * size[0] // size[1]) * (height or width * size[1] // size[0]),
+        "max_area": numbers.get("max_area", 0),
+        "output_resolution": numbers.get("output_resolution", 0) ** 2,
+    }
+    for name, area in areas.items():
+        if area > max_pixels:
+            raise Refused(
+                f"`{name}` asks for more than {max_pixels:,} pixels, the most of a picture here.", param=name
+            )
 
 
 _PICTURES = ("image", "image[]")
@@ -131,15 +162,18 @@ def _picture(name: str, upload: Any, max_pixels: int) -> Image.Image:
 
 
 def _mask(form: FormData, max_pixels: int) -> Image.Image | None:
-    """OpenAI's masks are clear where the picture may change, those of editors white there."""
+    """OpenAI's masks are clear where the picture may change, those of editors white there.
+
+    What tells them apart is a pixel that is clear, not the mode: many programs save every picture as RGBA.
+    """
     upload: Any = form.get("mask")
     if upload is None:
         return None
     white = _picture("mask", upload, max_pixels).convert("L")
     upload.file.seek(0)
     with Image.open(upload.file, formats=ALLOWED) as mask:  # of an allowed format, or it would have been refused above
-        clear = mask.convert("RGBA").getchannel("A") if mask.has_transparency_data else None
-    return white if clear is None else ImageChops.invert(clear)
+        alpha = mask.convert("RGBA").getchannel("A") if mask.has_transparency_data else None
+    return white if alpha is None or alpha.getextrema() == (255, 255) else ImageChops.invert(alpha)
 
 
 def _plan(text: str) -> EditPlan:
@@ -164,28 +198,35 @@ def _whole(fields: dict[str, Any], name: str, least: int, most: int, default: in
     text = fields.pop(name, None)
     if text is None:
         return default
-    if not isinstance(text, str) or not text.isdecimal() or not least <= int(text) <= most:
+    short = isinstance(text, str) and len(text) <= len(str(most))  # `int` fails on thousands of digits
+    if not short or not text.isdecimal() or not least <= int(text) <= most:
         raise Refused(f"`{name}` is a whole number from {least} to {most}.", param=name)
     return int(text)
 
 
-def _size(text: Any) -> tuple[int, int] | None:
+def _size(text: Any, size: tuple[int, int], max_pixels: int) -> tuple[int, int] | None:
+    """Width and height within which a picture of `size` is to fit."""
     if text in (None, "auto"):
         return None
     found = _SIZE.fullmatch(str(text))
     if found is None:
         raise Refused('`size` is "auto" or WIDTHxHEIGHT, such as "1024x1024".', param="size")
-    return int(found[1]), int(found[2])
+    within = int(found[1]), int(found[2])
+    width, height = fitted(size, within)
+    if width * height > max_pixels:
+        raise Refused(f"`size`: {width} x {height} is more than {max_pixels:,} pixels, the most here.", param="size")
+    return within
 
 
-def _json(value: Any) -> Any:
+def _json(name: str, text: Any) -> Any:
     """A field's text as what it says in JSON; as it is where it is none."""
-    if not isinstance(value, str):
-        return value
     try:
-        return json.loads(value)
-    except ValueError:
-        return value
+        value = json.loads(text)
+    except RecursionError:
+        raise Refused(f"`{name}` is nested too deeply.", param=name) from None
+    except (TypeError, ValueError):
+        value = text
+    return _checked(name, lambda read: schema.read(Any, read, name), value)
 
 
 def about(error: Refused) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from PIL import Image
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -28,7 +29,18 @@ from ..images import MAX_UPLOAD_PIXELS, to_png
 from ..pipelines.remote import RemotePipeline
 from ..records import Failure
 from ..remote_editor import MASK
-from .form import FORMATS, MAX_BYTES, EditRequest, Refused, about, read_edit, read_plan_request
+from .form import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PICTURES,
+    EditRequest,
+    Refused,
+    about,
+    check_work,
+    fitted,
+    read_edit,
+    read_plan_request,
+)
 
 
 Result = TypeVar("Result")
@@ -49,7 +61,7 @@ class Service:
         pipe ([`ImageEditR1Pipeline`] or [`RemotePipeline`]): Used from several threads.
         name (`str`): What the one model is called to clients.
         key (`str`, *optional*): Let in only those who send it as a bearer token.
-        max_pixels (`int`, defaults to 2**24): The largest width x height of a picture.
+        max_pixels (`int`, defaults to 2**25): The largest width x height of a picture.
         max_waiting (`int`, defaults to 64): How many requests may wait.
     """
 
@@ -110,8 +122,7 @@ class Service:
 
             def work() -> dict[str, Any]:
                 asked = read_edit(form, self.max_pixels)
-                call = self._call(asked)
-                out = self._asked(lambda: self.pipe.check_inputs(**call), self.pipe.run_checked)
+                out = self._asked(lambda: self._checked(asked), self.pipe.run_checked)
                 if out.interrupted:
                     raise Refused("The server is ending.", 503)
                 pictures = [_encoded(image, asked) for image in out.images]
@@ -119,6 +130,14 @@ class Service:
 
             answer = await self._in_thread(work)
         return JSONResponse({"created": int(time.time()), **answer})
+
+    def _checked(self, asked: EditRequest) -> Any:
+        """What `check_inputs` makes of the request, if it is no more work than a server takes."""
+        call = self.pipe.check_inputs(**self._call(asked))
+        for share in [call.arguments] if isinstance(self.pipe, RemotePipeline) else call.each[0]:
+            of_client = {name: value for name, value in share.items() if name in asked.arguments}
+            check_work(of_client, asked.images[0].size, self.max_pixels)
+        return call
 
     def _call(self, asked: EditRequest) -> dict[str, Any]:
         """The arguments of the pipeline's call."""
@@ -132,10 +151,33 @@ class Service:
             import torch
 
             call["generator"] = torch.Generator().manual_seed(asked.seed)
-        for name in asked.arguments:
-            if name in _NOT_FOR_CLIENTS or name in call:
+        self._check_fields(asked)
+        # A list of one value is that value for all results, whether it is a picture or several.
+        pictures = {name: files if len(files) == 1 else [files] for name, files in asked.pictures.items()}
+        return {**call, **asked.arguments, **pictures}
+
+    def _check_fields(self, asked: EditRequest) -> None:
+        """Let pictures in as files only, and text as words only: any other text may be a path or an address."""
+        pictures = self._picture_fields()
+        for name in (*asked.arguments, *asked.pictures):
+            if name in _NOT_FOR_CLIENTS:
                 raise Refused(f"`{name}` is no field of a request.", param=name)
-        return {**call, **asked.arguments}
+        for name in asked.pictures:
+            if name not in pictures:
+                raise Refused(f"`{name}` is no picture of this editor's.", param=name)
+        for name, value in asked.arguments.items():
+            if name in pictures:
+                raise Refused(f"`{name}` is sent as a file.", param=name)
+            if "prompt" not in name and _has_text(value):
+                raise Refused(f"`{name}` takes no text, only what JSON has besides, such as 4.5 or true.", param=name)
+
+    def _picture_fields(self) -> set[str]:
+        """Which of the editor's arguments are pictures; to a server behind this one none are sent beside `image` and `mask`."""
+        if isinstance(self.pipe, RemotePipeline):
+            return set()
+        from ..editors.signatures import hints_of, is_picture
+
+        return {name for name, hint in hints_of(self.pipe.editor).items() if is_picture(hint)}
 
     def _mask_name(self) -> str:
         """What the editor calls its mask."""
@@ -152,7 +194,7 @@ class Service:
         """What does not fit is the client's fault; what fails after that is not."""
         try:
             call = check()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # the last of a whole number that no float holds
             raise Refused(str(error)) from error
         try:
             return run(call)
@@ -183,8 +225,12 @@ class Service:
             self._here -= 1
 
     def _let_in(self, request: Request) -> None:
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key and not hmac.compare_digest(sent.encode(), self.key.encode()):
+        if not self.key:
+            return
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        # A header is read as Latin-1. Clients write letters other than ASCII in that, or in UTF-8.
+        written = (self.key, self.key.encode().decode("latin-1"))
+        if not any(hmac.compare_digest(sent, key.encode()) for key in written):
             raise Refused("The API key is missing or wrong.", 401, code="invalid_api_key")
 
     def _check_model(self, name: Any) -> None:
@@ -209,7 +255,7 @@ _NOT_FOR_CLIENTS = (
         "max_new_tokens",
         "generation",
     ),
-    *("max_pixels", "upscale", "mask_image", "callback_on_step_end"),
+    *("max_pixels", "upscale", "mask_image", "callback_on_step_end", "reflect", "critic"),
 )
 
 
@@ -230,10 +276,13 @@ class _Form:
         return message
 
     async def __aenter__(self) -> Any:
-        if not self.request.headers.get("content-type", "").startswith("multipart/form-data"):
+        kind, options = parse_options_header(self.request.headers.get("content-type"))
+        if kind != b"multipart/form-data":
             raise Refused("A request is a form of the type multipart/form-data, with the picture as a file.", 415)
+        if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # Python knows some that are no text
+            raise Refused("The text of a form is in UTF-8.", 415)
         try:
-            self.form = await self.request.form(max_files=32, max_fields=64, max_part_size=2**20)
+            self.form = await self.request.form(max_files=MAX_PICTURES + 1, max_fields=64, max_part_size=2**20)
         except ClientDisconnect:
             raise Refused("The client has gone.") from None
         return self.form
@@ -253,14 +302,19 @@ def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | Non
 
 def _encoded(image: Image.Image, asked: EditRequest) -> str:
     if asked.size is not None:
-        scale = min(asked.size[0] / image.width, asked.size[1] / image.height)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.LANCZOS)
+        image = image.resize(fitted(image.size, asked.size), Image.Resampling.LANCZOS)
     if asked.output_format == "png":
         return base64.b64encode(to_png(image)).decode()
     file = io.BytesIO()
     image.save(file, FORMATS[asked.output_format], quality=QUALITY)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def _has_text(value: Any) -> bool:
+    """Whether there is text among the values, however deep; the names of an object are none."""
+    if isinstance(value, dict):
+        return any(map(_has_text, value.values()))
+    return isinstance(value, str) or (isinstance(value, list) and any(map(_has_text, value)))
 
 
 async def _refusal(request: Request, error: Any) -> Response:
