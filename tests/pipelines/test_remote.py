@@ -5,7 +5,7 @@ from inspect import signature
 import pytest
 from PIL import Image
 
-from diffusers_r1 import EditPlan
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.pipelines.call import check_call
 from diffusers_r1.pipelines.remote import LOCAL_ONLY, RemotePipeline
 from diffusers_r1.planners.remote import RemotePlanner
@@ -45,3 +45,15 @@ def test_a_callback_that_is_none_or_gives_no_plan(pipe):
         pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: {"requests": ["a"]})
     with pytest.raises(ValueError, match="requests"):
         pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: EditPlan("", (), "remove"))
+
+
+def test_what_is_left_out_is_the_same_in_both(pipe):
+    ways = {
+        check_call: (pipe.check_inputs, pipe.__call__),
+        ImageEditR1Pipeline.plan: (pipe.plan, pipe.check_planning),
+    }
+    for ours, others in ways.items():
+        for other in others:
+            defaults = {name: parameter.default for name, parameter in signature(ours).parameters.items()}
+            for name, parameter in signature(other).parameters.items():
+                assert parameter.default == defaults.get(name, parameter.default), (other, name)
