@@ -487,7 +487,7 @@ def test_targets_and_places_for_measuring(tmp_path, name, split, columns):
     assert "target" not in load_rows(name, path=folder).column_names
 
 
-def test_a_folder_with_targets(tmp_path):
+def test_a_folder_with_targets(tmp_path, caplog):
     for index in range(2):
         picture(index).save(tmp_path / f"{index}.png")
         picture(100 + index).save(tmp_path / f"after-{index}.png")
@@ -497,6 +497,10 @@ def test_a_folder_with_targets(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rows = load_rows(str(tmp_path), measured=True)
     assert [row["target"].convert("RGB").getpixel((0, 0))[0] for row in rows] == [100, 101]
+    (tmp_path / "after-0.png").write_bytes((tmp_path / "after-0.png").read_bytes()[:40])
+    rows = load_rows(str(tmp_path), on_bad_row="skip", measured=True)
+    assert rows["instruction"][:] == ["edit 1"]
+    assert "Row 0 of" in caplog.text and "of its target" in caplog.text
 
 
 def test_sentences_have_their_truth_and_no_pictures():

@@ -260,6 +260,14 @@ def test_what_a_remote_editor_fails_at_is_tried_at_the_next_start(tmp_path, serv
     steady = server()
     write_pictures(tmp_path, bare("remote"), ServedEditor(RemoteEditor(steady.url, "closed", concurrency=1)))
     assert steady.counts()["calls"] == 3 and all(row["picture"] for row in read_edits(tmp_path))
+    assert unscored(tmp_path) == (0, 6)
+    write_samples(tmp_path, "scenes-simple", limit=4)  # of which another method may have pictures only
+    assert unscored(tmp_path) == (0, 4)
+
+
+def test_figures_do_not_count_where_only_pictures_were_made(run, server):
+    judged(run, server(refuse_every=3).url)
+    assert unscored(run)[0] > 30 and unscored(run, judged=False) == (0, 200)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(run, server):

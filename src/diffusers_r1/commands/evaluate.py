@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         print(evaluate(**options))
     except (BlockingIOError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    missing, results = unscored(args.output_dir)
+    missing, results = unscored(args.output_dir, judged=args.stage != "edit")
     if missing:
         what, why = ("picture", "edits.jsonl") if args.stage == "edit" else ("score", "the report")
         print(f"{missing} of {results} results have no {what}; {why} says what went wrong.", file=sys.stderr)

@@ -66,12 +66,13 @@ class Pictures:
         else:
             self.column = self.column.cast_column(ours, Picture())
 
-    def check(self, index: int, ahead: Sequence[int] = ()) -> None:
+    def check(self, index: int, ahead: Sequence[int] = (), required: bool = True) -> None:
         """Open a row's picture. A `ValueError` says what is wrong, in words that follow "cannot be used".
 
         Args:
             index (`int`): The row.
             ahead (sequence of `int`): The rows that are checked next; what they have on the net is fetched along.
+            required (`bool`, defaults to `True`): Whether a row has to have one.
         """
         if index in self.several:
             raise ValueError(f"it has {self.several[index]} pictures, and a row has one")
@@ -83,7 +84,7 @@ class Pictures:
         except Exception as error:
             reason = shortened(str(error) or type(error).__name__).rstrip(".")
             raise ValueError(f"its picture cannot be read: {reason}") from error
-        if picture is None:
+        if picture is None and required:
             raise ValueError("it has no picture")
 
     def dataset(self, rows: Collection[int] | None = None) -> Dataset:

@@ -296,6 +296,8 @@ def _read(
     pictures = Pictures(dataset, names.pop("image"), "image", folder)
     column = names.pop("references", None)
     references = None if column is None or measured else References(dataset, column, folder)
+    column = next((column for column in source.target if column in dataset.column_names), None)
+    targets = None if column is None or not measured else Pictures(dataset, column, "target", folder)
     read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
     texts = dataset.select_columns(sorted(read))
     repeated = dataset[source.unique][:] if source.unique else range(len(dataset))
@@ -320,6 +322,8 @@ def _read(
                 pictures.check(index, ahead=order[place + 1 : place + (limit or AHEAD) - len(rows)])
                 if references:
                     references.check(index)
+                if targets:
+                    _check_target(targets, index)
         except ValueError as error:
             faults[index] = f"Row {index} of {name} cannot be used: {error}."
             if on_bad_row == "error":
@@ -346,9 +350,8 @@ def _read(
         facts = {"row": list(range(len(dataset))), "category": category}
         kinds = {"row": Value("int64"), "category": Value("string")}
         joined.append(Dataset.from_dict(facts, features=Features(kinds)))
-        target = next((column for column in source.target if column in dataset.column_names), None)
-        if target:
-            joined.append(Pictures(dataset, target, "target", folder).dataset(rows))
+        if targets:
+            joined.append(targets.dataset(rows))
         else:
             joined.append(Dataset.from_dict({"target": nothing}, features=Features({"target": Image()})))
     # Joined before it is selected from: the other way round every picture would be copied.
@@ -357,6 +360,13 @@ def _read(
     for name in typed.keys() & set(result.column_names):
         result = result.cast_column(name, typed[name])  # joining knows the types of `datasets` only
     return result
+
+
+def _check_target(targets: Pictures, index: int) -> None:
+    try:
+        targets.check(index, required=False)
+    except ValueError as error:
+        raise ValueError(f"of its target, {error}") from error
 
 
 def _column_names(name: str, dataset: Dataset, source: Source, columns: Mapping[str, str]) -> dict[str, str]:

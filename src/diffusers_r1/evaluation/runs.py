@@ -240,19 +240,24 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     return [row for row in rows if (row["judge"], row["settings"]) in judges]
 
 
-def unscored(folder: Path) -> tuple[int, int]:
+def unscored(folder: Path, judged: bool = True) -> tuple[int, int]:
     """How many results of the run have no picture or lack a judge's figure, and how many results there are.
 
     A result is a sample of one variant. Before any judge has been asked, it only needs its picture.
+
+    Args:
+        folder (`Path`): Of the run.
+        judged (`bool`, defaults to `True`): Whether figures count; not after a stage that has only made pictures.
     """
-    variants, scores = read_variants(folder), read_scores(folder)
+    variants, scores = read_variants(folder), read_scores(folder) if judged else []
     figures: dict[str, list[bool]] = {}
     for row in scores:
         figures.setdefault(row["picture"], []).append(row["values"] is not None)
     scored = [row for row in read_edits(folder) if row["picture"]]
     if scores:
         scored = [row for row in scored if all(figures.get(row["picture"], [False]))]
-    results = sum(variant["samples"] for variant in variants)
+    samples = len(read_lines(folder))  # fewer than a variant had, where another one was begun with a lower limit
+    results = sum(min(variant["samples"], samples) for variant in variants)
     return results - len(scored), results
 
 
