@@ -278,6 +278,14 @@ def test_one_editor_in_two_spellings_is_named_twice(bundle, tmp_path):
         evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editors=[editor, f"{editor}/"], model=str(bundle))
 
 
+@pytest.mark.parametrize("option", ["planner", "planner_base", "untrained"])
+def test_a_planner_that_is_not_there_is_refused_before_anything_is_written(tmp_path, option):
+    named = {"planner": "imageedit-r1-smollm2", option: "no-such-planner"}
+    with pytest.raises(OSError, match="no-such-planner"):
+        evaluate(tmp_path / "run", ["scenes-simple"], ["base", "r1"], **named)
+    assert not (tmp_path / "run").exists()
+
+
 def test_samples_are_counted_from_zero(tmp_path):
     with pytest.raises(ValueError, match="`sample_seed` is 0 or more"):
         evaluate(tmp_path / "run", ["scenes-simple"], ["base"], sample_seed=-1)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageChops
 from starlette.datastructures import FormData, UploadFile
 
-from diffusers_r1.serve.form import Refused, read_edit
+from diffusers_r1.serve.form import Refused, check_work, read_edit
 
 
 GREY = Image.linear_gradient("L").resize((8, 8))
@@ -54,3 +54,13 @@ def test_a_picture_is_a_file_and_no_address():
     with pytest.raises(Refused, match="sent as a file") as refused:
         read_edit(form(image="http://127.0.0.1/private.png"))
     assert refused.value.param == "image"
+
+
+@pytest.mark.parametrize(
+    "asked", [{"width": 90}, {"width": 10, "height": 700}, {"max_area": 6401.0}, {"output_resolution": 81}]
+)
+def test_work_is_bounded_by_whatever_name_it_is_asked_for(asked):
+    """The picture is twice as wide as high."""
+    check_work({name: value // 2 for name, value in asked.items()}, (40, 20), 4100)
+    with pytest.raises(Refused, match=r"more than 3,600 pixels"):
+        check_work(asked, (40, 20), 3600)

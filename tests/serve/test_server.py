@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 from tiny_editors import editor_of, picture
@@ -70,8 +71,6 @@ def test_no_other_picture_is_opened_here_for_a_client(private, name, nested):
 def test_another_picture_is_sent_as_a_file():
     pipe = pipeline(KONTEXT)
     answer = edit(client(pipe), [("image_reference", png(COAT))], seed=3, n=2)
-    import torch
-
     expected = pipe(
         PHOTO,
         plan=PLAN,

@@ -163,6 +163,9 @@ def evaluate(
     if stage != "judge":
         if planner is not None or planner_model is not None:
             _check_planner(planner, planner_model, methods)
+        for name in (planner, planner_base, untrained):
+            if name is not None and not is_address(name):
+                resolve(name, only_configs)  # before the first method has planned for hours
         bundle = _Bundle(model, **local)
         given: dict[str, Any] = {"name": planner, "model_name": planner_model, "base": planner_base}
         given |= {"concurrency": concurrency} if is_address(planner) else {}
