@@ -91,6 +91,21 @@ def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch
             load_planner(none, base=folders / "base")
 
 
+def test_where_and_how_the_hub_is_asked_holds_for_the_base_as_well(folders, tmp_path, monkeypatch):
+    adapter, hub = tmp_path / "adapter", tmp_path / "hub"
+    shutil.copytree(folders / "adapter", adapter)
+    index = adapter / "adapter_config.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "base_model_name_or_path": "org/base"}))
+    repository = hub / "models--org--base"
+    shutil.copytree(folders / "base", repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("the net was asked"))
+    adapted, processor, _ = load_planner(adapter, cache_dir=hub, local_files_only=True, dtype="float32")
+    expected, _, _ = load_planner(folders / "adapter", dtype="float32")
+    assert torch.equal(logits(adapted, processor), logits(expected, processor))
+
+
 def test_without_peft_an_adapter_is_refused_before_its_base_is_loaded(folders, monkeypatch):
     monkeypatch.setattr("transformers.utils.is_peft_available", lambda: False)
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", pytest.fail)

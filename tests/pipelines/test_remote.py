@@ -47,6 +47,13 @@ def test_a_callback_that_is_none_or_gives_no_plan(pipe):
         pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: EditPlan("", (), "remove"))
 
 
+def test_a_planner_behind_an_address_takes_the_place_of_all_agents():
+    planner = RemotePlanner(NOWHERE, "m")
+    pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", planner=planner, editor=None)
+    assert pipe.planner is planner
+    assert pipe.processor is pipe.sequencer is pipe.sequencer_processor is None
+
+
 def test_what_is_left_out_is_the_same_in_both(pipe):
     ways = {
         check_call: (pipe.check_inputs, pipe.__call__),

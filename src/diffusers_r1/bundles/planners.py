@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .. import records, schema
@@ -67,7 +68,8 @@ def load_planner(
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-        loaded = _load_from(resolve(name, **hub), kwargs, [], base)
+        of_base = {key: value for key, value in hub.items() if key != "revision"}  # which is the adapter's
+        loaded = _load_from(resolve(name, **hub), kwargs, [], base, of_base)
     model, processor, saved = loaded
     if saved is not None:
         set_belongings(model, prompts=saved.to_dict())
@@ -89,19 +91,23 @@ def load_agents(
 
 
 def _load_from(
-    folder: Path, settings: dict[str, Any], adapters: list[Path], given_base: str | Path | None = None
+    folder: Path,
+    settings: dict[str, Any],
+    adapters: list[Path],
+    given_base: str | Path | None = None,
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Any, Any, Prompts | None]:
-    """`adapters` are those that led to this folder, each naming the next as its base."""
+    """`adapters` are those that led to this folder, each naming the next as its base, which `hub` says how to bring."""
     if (folder / ADAPTER_INDEX).is_file():
         if folder.resolve() in adapters:
             raise ValueError(f"{folder / ADAPTER_INDEX}: `base_model_name_or_path` leads back to the adapter itself.")
         _check_peft(folder)
-        base = _resolve_base(folder, given_base)
-        model, processor, of_base = _load_from(base, settings, [*adapters, folder.resolve()])
+        base = _resolve_base(folder, given_base, hub)
+        model, processor, of_base = _load_from(base, settings, [*adapters, folder.resolve()], hub=hub)
         own, prompts = load_adapter(model, folder)
         return model.eval(), own or processor, prompts or of_base
     if (folder / PIPELINE_INDEX).is_file():
-        return _load_from_bundle(folder, settings, adapters, given_base)
+        return _load_from_bundle(folder, settings, adapters, given_base, hub)
     if given_base is not None:
         raise ValueError(f"`base` goes with a LoRA adapter; {folder} is none.")
     if (folder / REMOTE_FILE).is_file():
@@ -119,10 +125,10 @@ def _check_peft(adapter: Path) -> None:
         raise ImportError(f"The planner in {adapter} is a LoRA adapter, which takes PEFT: {install_line('lora')}")
 
 
-def _resolve_base(adapter: Path, given: str | Path | None) -> Path:
+def _resolve_base(adapter: Path, given: str | Path | None, hub: Mapping[str, Any]) -> Path:
     name = base_of_adapter(adapter) if given is None else given
     try:
-        return resolve(name)
+        return resolve(name, **hub)
     except OSError as error:
         raise OSError(
             f"The planner in {adapter} is an adapter of {name}, which cannot be had: {error}\nWhere it lies in a folder, say "
@@ -160,7 +166,7 @@ def _prompts_in(folder: Path, model: Any) -> Prompts | None:
 
 
 def _load_from_bundle(
-    folder: Path, settings: dict[str, Any], adapters: list[Path], base: str | Path | None
+    folder: Path, settings: dict[str, Any], adapters: list[Path], base: str | Path | None, hub: Mapping[str, Any]
 ) -> tuple[Any, Any, Prompts | None]:
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
@@ -173,7 +179,7 @@ def _load_from_bundle(
     place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
-    model, processor, prompts = _load_from(folder / place, settings, adapters, base)
+    model, processor, prompts = _load_from(folder / place, settings, adapters, base, hub)
     if (folder / ADAPTER_FOLDER).is_dir():
         prompts = load_adapter(model, folder / ADAPTER_FOLDER)[1] or prompts
     # Of a planner that is an adapter the index keeps what else its config would.

@@ -24,6 +24,7 @@ from ...names import (
     resolve,
 )
 from ...planners.adapters import let_rest
+from ...planners.remote import RemotePlanner
 from .modular import load_nested
 from .parts import SHARED, Mixin, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote
@@ -52,8 +53,8 @@ class LoadingMixin(Mixin):
         `quantization_config`, ...) reaches the nested pipelines, which diffusers loads without any. Settings that name
         components (`dtype={"planner": ..., "transformer": ...}`) may name those of both levels, or a nested pipeline.
         A component given here is neither downloaded nor loaded, and brings what belongs to it; `editor=None` leaves it
-        out. `planner="http://localhost:8000/v1"`, the address of a server with one model, replaces all agents; see
-        [`RemotePlanner`] for servers with several. Without `dtype` all is loaded in float32, where diffusers leaves transformers' models in whatever they were
+        out. `planner="http://localhost:8000/v1"`, the address of a server with one model, replaces all agents, and so does a
+        [`RemotePlanner`], which names a model of several. Without `dtype` all is loaded in float32, where diffusers leaves transformers' models in whatever they were
         saved in.
 
         Args:
@@ -69,6 +70,8 @@ class LoadingMixin(Mixin):
             kwargs["dtype"] = torch.float32
         if isinstance(kwargs.get("planner"), str) and is_address(kwargs["planner"]):
             kwargs.update(load_agents(kwargs["planner"]))
+        elif isinstance(kwargs.get("planner"), RemotePlanner):
+            kwargs = {"processor": None, "sequencer": None, "sequencer_processor": None, **kwargs}
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
         index = read_index(folder, cls._get_signature_types())
