@@ -129,6 +129,8 @@ def cases() -> list[tuple[str, dict]]:
         *({name: 1} for name in ("nonsense", "true_cfg_scale", "strength", "height", "mask_image")),
     )
     add("not finite", *({"guidance_scale": number} for number in (NAN, INF, -INF, np.float32(NAN))))
+    add("too large", {"guidance_scale": 10**400}, {"num_inference_steps": 10**400})
+    add("no dict", *({"cross_attention_kwargs": value} for value in (3, "x", [])))
     add("negative prompt", *({"negative_prompt": text} for text in (3, {"a": 1}, [3])))
     add("steps", *({"num_inference_steps": number} for number in (0, -1, 1.5, "2", True, {"a": 1})))
     add("nothing for a number", {"num_inference_steps": None}, {"guidance_scale": None})

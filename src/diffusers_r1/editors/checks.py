@@ -13,7 +13,7 @@ from PIL import Image
 from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from .refusals import REFUSALS
-from .signatures import arguments_of, hints_of, is_number, is_optional, is_text
+from .signatures import arguments_of, hints_of, is_mapping, is_number, is_optional, is_text
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
@@ -93,12 +93,21 @@ def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
             raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not {type(value).__name__}.")
         if is_text(hints.get(name)) and not isinstance(value, (str, list, tuple)):
             raise TypeError(f"`{name}` of {type(editor).__name__} is text, not {type(value).__name__}.")
-        if isinstance(value, Real) and not isfinite(value):
+        if is_mapping(hints.get(name)) and not isinstance(value, Mapping):
+            raise TypeError(f"`{name}` of {type(editor).__name__} is a dict, not {type(value).__name__}.")
+        if isinstance(value, Real) and not _is_finite(value):
             raise ValueError(f"`{name}` must be a finite number, not {value!r}.")
         if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
         if name in CALLED and not callable(value):
             raise TypeError(f"`{name}` is called; {type(value).__name__} cannot be.")
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def refusal_of(editor: Editor) -> str | None:

@@ -51,6 +51,12 @@ def is_number(hint: Any) -> bool:
     return bool(kinds) and all(one in (int, float) for one in kinds)
 
 
+def is_mapping(hint: Any) -> bool:
+    """Whether one value is a dict and nothing else."""
+    kinds = [one for one in _alternatives(hint) if one is not types.NoneType]
+    return bool(kinds) and all((typing.get_origin(one) or one) is dict for one in kinds)
+
+
 def is_optional(hint: Any) -> bool:
     """Whether a value may be `None`."""
     return types.NoneType in _alternatives(hint)
