@@ -1,8 +1,10 @@
 import shutil
 
 import pytest
+import tiny_models
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.scenes import sample_task
 
 
@@ -15,6 +17,15 @@ def test_stdout_is_the_plan_and_nothing_else(run, bundle, photo, caplog):
     plan = EditPlan.from_json(printed)
     assert plan.requests == ("make it blue",) and plan.fallback
     assert "fell back" in caplog.text
+
+
+def test_a_planner_that_is_a_part_of_the_editor_plans_alone_as_well(run, photo, tmp_path):
+    editor = tiny_models.tiny_qwen_image_21()
+    prompts = Prompts(decompose="{instruction}", sequence="in order")
+    ImageEditR1Pipeline.from_editor(editor, prompts=prompts).save_pretrained(tmp_path)
+    code, printed, said = run("plan", photo, "make it blue", "--model", tmp_path, "--max_new_tokens", 4)
+    assert code == 0, said
+    assert EditPlan.from_json(printed).instruction == "make it blue"
 
 
 def test_the_shipped_bundle_says_what_it_was_made_for(run, photo, tmp_path, caplog):

@@ -8,8 +8,9 @@ import tiny_models
 import torch
 from PIL import Image
 
-from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import working_size
+from diffusers_r1.plan import Fault, FaultKind
 
 
 pytestmark = pytest.mark.tiny
@@ -220,3 +221,14 @@ def test_a_mask_keeps_its_edges_and_holds_in_every_turn(planner, prompts, monkey
     for one in seen:  # neither blurred nor rung: black and white are all there is, in the shares that they had
         values = np.asarray(one)
         assert set(np.unique(values)) == {0, 255} and abs((values == 255).mean() - 0.16) < 0.02
+
+
+def test_what_is_said_of_a_plan_that_is_not_whole(caplog):
+    edits = (Edit("recolor", "hat", "red"),)
+    whole = EditPlan("a", edits, ("make the hat red",))
+    in_part = EditPlan("b", edits, ("make the hat red",), faults=(Fault(FaultKind.LOST_ITEM, "subject", "coat"),))
+    ImageEditR1Pipeline.warn_of_fallbacks([whole])
+    assert not caplog.records
+    ImageEditR1Pipeline.warn_of_fallbacks([whole, in_part])
+    (said,) = caplog.records
+    assert said.getMessage().startswith("A part of the plan for 'b' could not be read: ")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.pipelines.call import check_call, check_planning
+from diffusers_r1.pipelines.call import check_call, check_planning, check_settings
 from diffusers_r1.pipelines.remote import LOCAL_ONLY, RemotePipeline
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.remote_editor import GIVEN_BY_THE_PLAN, RemoteEditor
@@ -56,7 +56,7 @@ def test_a_planner_behind_an_address_takes_the_place_of_all_agents():
 
 def test_what_is_left_out_is_the_same_in_both(pipe):
     ways = {
-        check_call: (pipe.check_inputs, pipe.__call__),
+        check_call: (pipe.check_inputs, pipe.__call__, ImageEditR1Pipeline.__call__, check_settings),
         check_planning: (pipe.check_planning,),
         ImageEditR1Pipeline.plan: (pipe.plan,),
     }

@@ -35,7 +35,7 @@ from ..tags import read_decomposition, read_sequence
 from .photos import open_photo
 from .report import estimate
 from .runs import digest
-from .stages import _check_numbers
+from .stages import check_numbers
 from .word_rows import NAMES, WHOLE, Row, read_rows
 
 
@@ -139,7 +139,7 @@ def evaluate_planners(
             is recorded, and counted by the report's first line, see [`unanswered`].
     """
     # 1. Refuse what cannot work
-    _check_numbers(batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    check_numbers(batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
     if not benchmarks:
         raise ValueError(f"Name at least one benchmark: {', '.join(NAMES)}.")
     _check_once("benchmarks", [name.partition("=")[0] for name in benchmarks])

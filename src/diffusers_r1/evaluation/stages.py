@@ -147,7 +147,7 @@ def evaluate(
     _check_choices("turns", turns, TURNS)
     _check_choices("judges", judges, known_judges.NAMES)
     _check_choices("stage", [stage], (None, "edit", "judge"))
-    _check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
     names, local = expand(benchmarks), {"device": device, "dtype": dtype}
     if stage != "judge" and not names:
         raise ValueError("Name at least one benchmark.")
@@ -182,7 +182,7 @@ def evaluate(
         looking = [name for name in plans if name.endswith(REFLECT)]
         looks: dict[str, Any] = {}
         if looking:
-            _check_numbers(reflect=reflect)
+            check_numbers(reflect=reflect)
             critic = find_critic(critic_model, critic_url, **local)
             if isinstance(critic, ScenesCritic) and not all(name in SCENES for name in names):
                 raise ValueError("The exact critic is for scenes; for photos give `critic_model` or `critic_url`.")
@@ -396,7 +396,7 @@ def _check_editors(sources: Sequence[str], arguments: Mapping[str, Any], is_comp
                 check_composed(editor, given)
 
 
-def _check_numbers(**numbers: int | None) -> None:
+def check_numbers(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"`{name}` is 1 or more, not {number}.")

@@ -16,7 +16,7 @@ from ..plan import Edit
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
 from .photos import find_photo
 from .runs import digest
-from .stages import _check_numbers
+from .stages import check_numbers
 
 
 NAMES = (
@@ -86,7 +86,7 @@ def read_rows(name: str, limit: int | None = None, seed: int = 0) -> list[Row]:
     Raises:
         ValueError: If the benchmark or its file is not there, or a row of the file is not as it should be.
     """
-    _check_numbers(limit=limit)
+    check_numbers(limit=limit)
     source, _, path = name.partition("=")
     if source not in NAMES:
         raise ValueError(f"{source!r} is no benchmark of planners: {', '.join(NAMES)}.")
