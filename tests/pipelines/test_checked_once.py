@@ -1,5 +1,7 @@
 """A call is opened and checked once, by whatever way it comes: one file opened, one warning that it is no picture of scenes."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from PIL import Image
 
@@ -85,3 +87,9 @@ def test_retries_are_the_callers_in_a_stream_too(pipe):
     for retries in (0, 1):
         [output] = pipe.stream([scene], "make the background teal", generation={"retries": retries}, **SHORT)
         assert len(output.plans[0].raw) == 1 + retries
+
+
+def test_what_was_checked_is_not_changed_afterwards(pipe):
+    call = pipe.check_inputs(Image.new("RGB", (64, 64)), plan=PLAN)
+    with pytest.raises(FrozenInstanceError):
+        call.turns = "multi"

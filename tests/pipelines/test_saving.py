@@ -89,6 +89,7 @@ def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
     pipe = pipeline()
     modular = pipeline(editor=tiny_models.tiny_kontext_modular())
     modular.save_pretrained(tmp_path)
+    assert type(ImageEditR1Pipeline.from_pretrained(tmp_path).editor) is type(modular.editor)
     pipe.save_pretrained(tmp_path)
     assert type(ImageEditR1Pipeline.from_pretrained(tmp_path).editor) is type(pipe.editor)
 
