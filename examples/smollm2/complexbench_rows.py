@@ -27,10 +27,13 @@ def main(file: Path, output_dir: Path, beside: Path | None, skip: int, each: int
     lines = content if isinstance(content, list) else [{"id": id, **line} for id, line in content.items()]
     held_out = lines[1::2]
     measured = {line["id"] for line in held_out}
+    left = [line for line in lines[::2] if line["id"] not in measured]
+    if not left:
+        raise SystemExit(f"{file}: no row is left to train on; each picture is among those to measure on.")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(output_dir / "held_out.json", json.dumps(held_out, indent=1))
     part = output_dir / "train.json"
-    write_whole(part, json.dumps([line for line in lines[::2] if line["id"] not in measured], indent=1))
+    write_whole(part, json.dumps(left, indent=1))
     rows = [
         {"instruction": row.instruction, "edits": [vars(edit) for edit in row.edits]}
         for row in read_rows(f"complexbench-edit={part}")

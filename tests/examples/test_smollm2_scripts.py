@@ -113,13 +113,12 @@ def test_rows_to_train_on_and_to_measure_on_do_not_overlap(tmp_path):
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(lines))
     command = [sys.executable, EXAMPLES / "complexbench_rows.py", "--file", file, "--output_dir", tmp_path / "out"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1 and "each picture is among those to measure on" in refused.stderr
+    lines = [{**line, "id": str(number)} for number, line in enumerate(lines)]
+    file.write_text(json.dumps(lines))
     subprocess.run(command, check=True, capture_output=True)
-    held_out = json.loads((tmp_path / "out" / "held_out.json").read_text())
-    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
-    assert held_out == lines[1::2]
-    assert rows == []  # every picture is among those to measure on
-    file.write_text(json.dumps([{**line, "id": str(number)} for number, line in enumerate(lines)]))
-    subprocess.run(command, check=True, capture_output=True)
+    assert json.loads((tmp_path / "out" / "held_out.json").read_text()) == lines[1::2]
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and rows[1]["edits"] == [{"action": "remove", "subject": "dog", "goal": "nothing"}] * 2
     assert "dog 2" in rows[1]["instruction"]
