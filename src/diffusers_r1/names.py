@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 PIPELINE_INDEX = "model_index.json"
 MODULAR_INDEX = "modular_model_index.json"  # of a modular pipeline
 ADAPTER_INDEX = "adapter_config.json"
+REMOTE_PLANNER_INDEX = "remote_planner.json"  # of a planner behind an address
 ADDRESS = ("http://", "https://")
 HUB_SETTINGS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
@@ -27,6 +28,7 @@ _SHIPPED_INDEXES = (
     "config.json",
     ADAPTER_INDEX,
 )  # of a whole pipeline, a planner, a planner's adapter
+_CONFIGS = (PIPELINE_INDEX, MODULAR_INDEX, "config.json", ADAPTER_INDEX, REMOTE_PLANNER_INDEX)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # no path such as ./name
 
 
@@ -57,7 +59,7 @@ def is_hub_name(name: str | os.PathLike) -> bool:
 
 def only_configs(folder: Path, files: list[str]) -> list[str]:
     """For `resolve`: of a repository nothing but what it and its parts say of themselves, without weights."""
-    return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, "config.json")]
+    return [file for file in files if file.rpartition("/")[2] in _CONFIGS]
 
 
 def resolve(

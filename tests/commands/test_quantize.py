@@ -14,6 +14,7 @@ from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.commands import edit, quantizing
 from diffusers_r1.commands.shared import load_pipeline
 from diffusers_r1.installing import install_line
+from diffusers_r1.names import only_configs
 from diffusers_r1.planners.int8 import Int8Linear
 
 
@@ -119,7 +120,7 @@ def test_the_hub_is_asked_for_what_tells_a_modular_editor():
         "editor/vae/config.json",
         "editor/vae/model.safetensors",
     ]
-    assert sorted(quantizing._only_indexes(Path(), files)) == sorted(files[:3])
+    assert sorted(only_configs(Path(), files)) == sorted(files[:3])
 
 
 def test_4_bits_are_asked_of_the_libraries_in_their_own_words(kontext):

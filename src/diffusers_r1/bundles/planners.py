@@ -171,12 +171,11 @@ def _load_from_bundle(
     """The planner of a bundle, which may be a part of its editor."""
     path = folder / PIPELINE_INDEX
     kinds = {
-        "_shared": dict[str, str] | None,
         "prompts": dict[str, Any] | None,
         "sequence_without_adapter": bool | None,
     }
     index = schema.read_fields(kinds, _read(path), str(path))
-    place = (index["_shared"] or {}).get("planner", "planner").replace(".", "/")
+    place = place_of_planner(folder)
     if not (folder / place).is_dir():
         raise ValueError(f"The bundle {str(folder)!r} has no planner.")
     model, processor, prompts = _load_from(folder / place, settings, adapters, base, hub)
@@ -192,6 +191,22 @@ def _load_from_bundle(
     from transformers import AutoProcessor
 
     return model, AutoProcessor.from_pretrained(folder / "processor"), prompts
+
+
+def shared_in(folder: Path) -> dict[str, str]:
+    """The agents of the bundle in a folder that are parts of its editor: `{"planner": "editor.text_encoder"}`.
+
+    Raises:
+        ValueError: If its index is not what it should be; the message names it.
+    """
+    path = folder / PIPELINE_INDEX
+    index = _read(path) if path.is_file() else {}
+    return schema.read_fields({"_shared": dict[str, str] | None}, index, str(path))["_shared"] or {}
+
+
+def place_of_planner(folder: Path) -> str:
+    """Where in a bundle's folder its planner lies, which may be a part of its editor."""
+    return shared_in(folder).get("planner", "planner").replace(".", "/")
 
 
 def base_of_adapter(folder: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import schema
+from ..bundles.planners import shared_in
 from ..installing import install_line
 from ..names import MODULAR_INDEX, PIPELINE_INDEX, only_configs, resolve
 
@@ -69,7 +70,7 @@ def of_editor(kind: str | None, name: str, dtype: torch.dtype | None) -> dict[st
     """
     if kind is None:
         return {}
-    folder = resolve(name, _only_indexes)
+    folder = resolve(name, only_configs)
     nested = folder / "editor"
     return _mapping(_denoisers(nested if nested.is_dir() else folder, kind, dtype))
 
@@ -87,9 +88,8 @@ def of_bundle(
     """
     if kind is None:
         return {}
-    folder = resolve(name, _only_indexes)
-    index = _index_in(folder)
-    shared = index.get("_shared") or {}
+    folder = resolve(name, only_configs)
+    shared = shared_in(folder)
     if "planner" in own and _after_loading(kind, device):
         _refuse_shared(shared, name)
     parts = {}
@@ -97,6 +97,7 @@ def of_bundle(
         denoisers = _denoisers(folder / "editor", kind, dtype)
         parts = {f"editor.{part}": config for part, config in denoisers.items()}
     if "planner" in own and not _after_loading(kind, device):
+        index = _index_in(folder)
         loaded = [name for name in PLANNERS if name in shared or (index.get(name) or [None])[0] == "transformers"]
         parts |= {name: of_planner(kind, dtype, device)["quantization_config"] for name in loaded}
     return _mapping(parts)
@@ -118,10 +119,6 @@ def make_smaller(kind: str | None, pipe: ImageEditR1Pipeline, device: torch.devi
 
 def _after_loading(kind: str | None, device: torch.device) -> bool:
     return kind == "int8" and device.type == "cpu"
-
-
-def _only_indexes(folder: Path, files: list[str]) -> list[str]:
-    return [*only_configs(folder, files), *(file for file in files if file.endswith(MODULAR_INDEX))]
 
 
 def _refuse_shared(shared: dict[str, str], name: str) -> None:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from .. import schema
 from ..belongings import belongings_in, not_made_for
 from ..bundles import AGENTS
+from ..bundles.planners import shared_in
 from ..names import PIPELINE_INDEX, is_address, only_configs, resolve
 from . import placing, quantizing
 from .progress import set_log_level
@@ -244,7 +244,12 @@ def load_pipeline(
     with naming():
         smaller = quantizing.of_planner(_quantize(args), dtype, device)
         parts = {**_planner(args, planning, {**_dtype(dtype), **smaller}), **_editor(args, editing, dtype)}
-        if not editing and "planner" not in parts and _plans_with_its_editor(args.model or SCENES):
+        # A planner that is a part of the bundle's editor does not come without it.
+        if (
+            not editing
+            and "planner" not in parts
+            and "planner" in shared_in(resolve(args.model or SCENES, only_configs))
+        ):
             del parts["editor"]
         own = {"planner", "editor"} - set(parts)
         if own:
@@ -256,13 +261,6 @@ def load_pipeline(
     quantizing.make_smaller(_quantize(args), pipe, device)
     pipe.warned.add(warning)
     return placing.place(pipe, args, device)
-
-
-def _plans_with_its_editor(name: str) -> bool:
-    """Whether the planner of a bundle is a part of its editor, so that it does not come without."""
-    path = resolve(name, choose=only_configs) / PIPELINE_INDEX
-    index = schema.read_file(path, dict[str, Any]) if path.is_file() else {}
-    return "planner" in (index.get("_shared") or {})
 
 
 def _other_pictures(args: argparse.Namespace, planning: bool, editing: bool, sizes: Iterable[tuple[int, int]]) -> str:

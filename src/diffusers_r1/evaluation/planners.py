@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import records, schema
-from ..bundles.planners import base_of_adapter
+from .. import records
+from ..bundles.planners import base_of_adapter, place_of_planner
 from ..endpoints import check_address, map_concurrently
 from ..grammar import decomposition_grammar
 from ..matching import action_f1, exact, multiset_f1, normalize, same_edits, soft_f1
-from ..names import ADAPTER_INDEX, PIPELINE_INDEX, is_address, resolve
+from ..names import ADAPTER_INDEX, PIPELINE_INDEX, is_address, only_configs, resolve
 from ..plan import Edit, EditPlan
 from ..planners.remote import CONFIG_NAME, RemotePlanner
 from ..prompts import PHOTO_EXAMPLES, Prompts, prompts_of
@@ -251,18 +251,12 @@ def _check_there(name: str, base: str | None) -> None:
 
 def _planner_folder(name: str) -> Path:
     """Where what a planner says of itself lies: in a bundle, in the folder of its planner."""
-    folder = resolve(name, _only_indexes)
-    index = folder / PIPELINE_INDEX
-    if index.is_file():
-        shared = schema.read_fields({"_shared": dict[str, str] | None}, schema.read_file(index), str(index))["_shared"]
-        folder /= (shared or {}).get("planner", "planner").replace(".", "/")
+    folder = resolve(name, only_configs)
+    if (folder / PIPELINE_INDEX).is_file():
+        folder /= place_of_planner(folder)
     if not any((folder / file).is_file() for file in (CONFIG, ADAPTER_INDEX, CONFIG_NAME)):
         raise OSError(f"{str(folder)!r} has no {CONFIG}, so it is no planner.")
     return folder
-
-
-def _only_indexes(folder: Path, files: list[str]) -> list[str]:
-    return [file for file in files if file.rpartition("/")[2] in (PIPELINE_INDEX, CONFIG, ADAPTER_INDEX, CONFIG_NAME)]
 
 
 def _check_work(planners: Sequence[Planner], rows: Sequence[Row]) -> None:

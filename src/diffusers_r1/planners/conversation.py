@@ -20,12 +20,8 @@ from .sampling import GREEDY
 from .templates import fitting_prompts, render
 
 
-SET_HERE = (
-    "eos_token_id",
-    "pad_token_id",
-    "use_cache",
-    "return_dict_in_generate",
-)  # of `generate`, by `Conversation._run`
+# Of `generate`, by `Conversation._run`.
+SET_HERE = ("eos_token_id", "pad_token_id", "use_cache", "return_dict_in_generate")
 
 
 class Conversation:

@@ -11,13 +11,14 @@ from PIL import Image
 
 from .. import grammar
 from ..endpoints import ChatCompletion, RemoteModel, all_or_raise
+from ..names import REMOTE_PLANNER_INDEX
 from ..prompts import Prompts, plain_text
 from ..tags import EDIT_LISTS, REASONING
 
 
 logger = logging.getLogger(__name__)
 
-CONFIG_NAME = "remote_planner.json"
+CONFIG_NAME = REMOTE_PLANNER_INDEX
 
 # What the templates of the families that servers host write. A server does not say which tokens its tokenizer takes for
 # commands; in words that somebody wrote, none of these has a place.
