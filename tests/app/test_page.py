@@ -246,7 +246,7 @@ def test_the_page_for_photos_speaks_of_photos_and_says_who_is_asked(opened, phot
     words = page.locator("body").inner_text()
     assert "Photo" in words and "shapes" not in words
     expect(page.locator("#examples img")).to_have_count(3)
-    assert page.evaluate("[...document.querySelectorAll('#examples img')].every(one => one.naturalWidth >= 400)")
+    page.wait_for_function("[...document.querySelectorAll('#examples img')].every(one => one.naturalWidth >= 400)")
     choose_example(page)
     expect(page.locator("#instruction textarea")).to_have_value(re.compile("croissant"))
     costs = page.locator("#costs").inner_text()
