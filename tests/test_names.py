@@ -44,3 +44,10 @@ def test_configs_alone_come_without_weights(tmp_path):
         "x.bin",
     ]
     assert only_configs(tmp_path, files) == ["model_index.json", "planner/config.json", "editor/unet/config.json"]
+
+
+def test_a_repository_that_cannot_be_had_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"'org/nothing' at revision 'v2' is not in the cache of huggingface_hub"):
+        resolve("org/nothing", revision="v2", cache_dir=tmp_path, local_files_only=True)
+    with pytest.raises(OSError, match="'org/nothing' is not in the cache of huggingface_hub"):
+        resolve("org/nothing", cache_dir=tmp_path, local_files_only=True)

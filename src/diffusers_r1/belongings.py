@@ -20,11 +20,13 @@ from .names import MODULAR_INDEX, PIPELINE_INDEX, is_hub_name
 
 FILE_NAME = "belongings.json"  # of a component that has no config which is saved with it
 
+_CLASS = "defaults_of"  # the class whose arguments they are: `Other.from_pipe(editor)` takes the config over, too
 _FIELDS = {
     "prompts": dict[str, Any] | None,
     "sequence_without_adapter": bool | None,
     "defaults": dict[str, Any] | None,
     "made_for": dict[str, Any] | None,
+    _CLASS: str | None,
 }
 _MADE_FOR = {"pictures": str, "size": tuple[int, int]}
 _KEY = "_imageedit_r1"  # diffusers leaves a key alone, and warns of none, that begins with an underscore
@@ -42,7 +44,12 @@ def belongings(component: Any) -> dict[str, Any]:
         name = config.get("_name_or_path") or modular
         kept, file = config.get(_KEY), Path(name or "", MODULAR_INDEX if modular else PIPELINE_INDEX)
         if kept is None and name:
-            return belongings_in(file if file.is_file() or Path(name).is_dir() else _cached(name, file.name))
+            found = belongings_in(file if file.is_file() or Path(name).is_dir() else _cached(name, file.name))
+        else:
+            found = _read(kept, file)
+        kinds = [kind.__name__ for kind in type(component).__mro__]
+        foreign = found.pop(_CLASS, None) not in (None, *kinds)
+        return {key: value for key, value in found.items() if not (foreign and key == "defaults")}
     else:
         kept = getattr(component if config is None else config, _KEY, None)
         file = Path(getattr(component, "name_or_path", None) or "", "config.json")
@@ -51,7 +58,9 @@ def belongings(component: Any) -> dict[str, Any]:
 
 def belongings_in(file: Path) -> dict[str, Any]:
     """What [`~belongings.belongings`] are of the component whose `config.json` or `model_index.json` this is, before it is loaded."""
-    return _read(schema.read_file(file, dict[str, Any]).get(_KEY) if file.is_file() else None, file)
+    index = schema.read_file(file, dict[str, Any]) if file.is_file() else {}
+    found, kind = _read(index.get(_KEY), file), index.get("_class_name")
+    return {_CLASS: kind, **found} if "defaults" in found and isinstance(kind, str) else found
 
 
 def read_belongings(component: Any, folder: Path) -> None:
@@ -101,6 +110,8 @@ def set_belongings(component: Any, **values: Any) -> None:
     """
     kept = {**belongings(component), **{name: _plain(name, value) for name, value in values.items()}}
     if isinstance(getattr(component, "config", None), Mapping):
+        if "defaults" in kept:
+            kept[_CLASS] = type(component).__name__
         component.register_to_config(**{_KEY: kept})
     else:
         setattr(getattr(component, "config", component), _KEY, kept)

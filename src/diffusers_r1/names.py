@@ -57,6 +57,14 @@ def is_hub_name(name: str | os.PathLike) -> bool:
     return _HUB_NAME.fullmatch(str(name)) is not None
 
 
+def name_of_snapshot(folder: str | os.PathLike) -> str | None:
+    """The repository, `"org/name"`, of which a folder is a copy in the cache of huggingface_hub; `None` if it is none."""
+    repository = Path(folder).parent.parent.name
+    kind, *name = repository.split("--")
+    of_cache = Path(folder).parent.name == "snapshots" and kind == "models" and len(name) == 2
+    return "/".join(name) if of_cache else None
+
+
 def only_configs(folder: Path, files: list[str]) -> list[str]:
     """For `resolve`: of a repository nothing but what it and its parts say of themselves, without weights."""
     return [file for file in files if file.rpartition("/")[2] in _CONFIGS]
@@ -98,12 +106,20 @@ def resolve(
 
 def _download(name: str, choose: Callable, user_agent: dict[str, str] | None, hub: dict[str, Any]) -> Path:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     given = {key: value for key, value in hub.items() if value is not None}
     revision = given.pop("revision", None)
     indexes = [PIPELINE_INDEX, ADAPTER_INDEX]
-    folder = Path(snapshot_download(name, revision=revision, allow_patterns=indexes, user_agent=user_agent, **given))
+    try:
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=indexes, user_agent=user_agent, **given)
+        )
+    except LocalEntryNotFoundError as error:  # which names no repository
+        at = f" at revision {revision!r}" if revision else ""
+        raise FileNotFoundError(
+            f"{name!r}{at} is not in the cache of huggingface_hub, and the Hub was not asked or not reached: {error}"
+        ) from error
     # A branch may move between the two downloads; a commit does not.
     commit = folder.name
     try:

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import tiny_models
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
+from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline, names
 from diffusers_r1.bundles import cards
+from diffusers_r1.bundles.planners import load_agents
 
 
 pytestmark = pytest.mark.tiny
@@ -216,6 +218,16 @@ def test_training_and_bases_survive_saving_and_loading(build, tmp_path):
     assert card.data.base_model == [QWEN, FLUX] and "| steps | 120 |" in card.text
     twice.editor = tiny_models.tiny_kontext()  # of this one nothing is known
     assert cards.base_models(twice) == {"planner": QWEN}
+
+
+def test_a_planner_that_was_loaded_by_its_name_is_a_base_model(tmp_path):
+    repository = tmp_path / "models--org--base"
+    shutil.copytree(names.local("imageedit-r1-scenes-sft"), repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    agents = load_agents("org/base", cache_dir=tmp_path, local_files_only=True)
+    ImageEditR1Pipeline(**agents).save_pretrained(tmp_path / "bundle")
+    assert ModelCard.load(tmp_path / "bundle" / "README.md").data.base_model == ["org/base"]
 
 
 def test_folders_are_no_base_models(build, tmp_path, monkeypatch):

@@ -91,6 +91,57 @@ def test_the_base_of_an_adapter_may_lie_elsewhere(folders, tmp_path, monkeypatch
             load_planner(none, base=folders / "base")
 
 
+@pytest.mark.filterwarnings("ignore:Unable to fetch remote file")  # PEFT, which saves, asks the Hub
+@pytest.mark.filterwarnings("ignore:Could not find a config file in")
+@pytest.mark.parametrize("agent", ["planner", "sequencer"])
+@pytest.mark.parametrize("base", ["imageedit-r1-scenes", "org/private"])
+def test_a_bundle_may_hold_an_adapter_of_another_bundle_or_of_the_hub(folders, tmp_path, monkeypatch, base, agent):
+    adapter, hub = tmp_path / "adapter", tmp_path / "hub"
+    shutil.copytree(folders / "adapter", adapter)
+    index = adapter / "adapter_config.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "base_model_name_or_path": base}))
+    repository = hub / "models--org--private"
+    shutil.copytree(folders / "base", repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    settings = {"cache_dir": hub, "local_files_only": True}
+    adapted, processor, prompts = load_planner(adapter, dtype="float32", **settings)
+    components = {"planner": adapted, "processor": processor}
+    if agent == "sequencer":
+        components = {f"sequencer{kind}": part for kind, part in zip(("", "_processor"), components.values())}
+        components = {**components, "planner": None}
+    ImageEditR1Pipeline(**components).save_pretrained(tmp_path / "bundle")
+    assert not list((tmp_path / "bundle" / agent).glob("model*.safetensors"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("socket.socket.connect", lambda *args: pytest.fail("the net was asked"))
+        loaded = ImageEditR1Pipeline.from_pretrained(tmp_path / "bundle", **settings)
+    assert torch.equal(logits(getattr(loaded, agent), processor), logits(adapted, processor))
+    assert agent == "sequencer" or loaded.prompts == prompts
+    loaded.save_pretrained(tmp_path / "again")  # what was loaded so is saved so
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path / "again", dtype=torch.bfloat16, **settings)
+    assert getattr(again, agent).dtype == torch.bfloat16 and has_adapter(getattr(again, agent))
+    dtypes = {agent: torch.float16, "default": torch.bfloat16}
+    by_name = ImageEditR1Pipeline.from_pretrained(tmp_path / "again", dtype=dtypes, **settings)
+    assert getattr(by_name, agent).dtype == torch.float16
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+@pytest.mark.filterwarnings("ignore:Adapter second was active")
+def test_of_several_adapters_none_is_lost_in_silence(folders, tmp_path):
+    adapted, processor, _ = load_planner(folders / "adapter", dtype="float32")
+    adapted.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]), "second")
+    pipe = ImageEditR1Pipeline(adapted, processor)
+    with pytest.raises(
+        ValueError, match=r"The planner has 2 adapters \(default, second\), of which a bundle keeps one"
+    ):
+        pipe.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    adapted.delete_adapter("second")
+    pipe.save_pretrained(tmp_path)
+    assert has_adapter(ImageEditR1Pipeline.from_pretrained(tmp_path).planner)
+
+
 def test_where_and_how_the_hub_is_asked_holds_for_the_base_as_well(folders, tmp_path, monkeypatch):
     adapter, hub = tmp_path / "adapter", tmp_path / "hub"
     shutil.copytree(folders / "adapter", adapter)

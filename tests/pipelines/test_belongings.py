@@ -5,7 +5,11 @@ import itertools
 import pytest
 import tiny_models
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+)
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from peft import LoraConfig, get_peft_model
 from PIL import Image
@@ -16,6 +20,7 @@ from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.belongings import belongings, set_belongings
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.pipelines.call import within_size
+from diffusers_r1.pipelines.nested.loading import load_editor
 from diffusers_r1.prompts import Prompts
 
 
@@ -280,6 +285,43 @@ def test_what_was_asked_of_the_pipeline_holds_for_the_next_editor(name, replace)
     ask(pipe)
     assert holds(pipe.editor)
     assert holds(replace(pipe, editor).editor)
+
+
+@pytest.mark.parametrize("of", ["memory", "folder", "bundle"])
+def test_defaults_do_not_go_along_into_another_class_of_the_same_parts(of, tmp_path):
+    editor = tiny_models.tiny_pix2pix()
+    set_belongings(editor, defaults={"num_inference_steps": 3, "image_guidance_scale": 7.0}, made_for=MADE_FOR)
+    if of == "folder":
+        editor.save_pretrained(tmp_path)
+        editor = DiffusionPipeline.from_pretrained(tmp_path)
+    if of == "bundle":
+        ImageEditR1Pipeline(None, None, editor).save_pretrained(tmp_path)
+        editor = load_editor(tmp_path)
+    pipe = ImageEditR1Pipeline(None, None, StableDiffusionImg2ImgPipeline.from_pipe(editor))
+    assert pipe.editor_defaults == {} and belongings(pipe.editor)["made_for"] == MADE_FOR
+    pipe.check_inputs(
+        Image.new("RGB", (32, 48)), plan=EditPlan("", (), ("a",))
+    )  # which no argument of another class fails
+    pipe.editor = type("Own", (StableDiffusionInstructPix2PixPipeline,), {}).from_pipe(editor)
+    assert pipe.editor_defaults == {"num_inference_steps": 3, "image_guidance_scale": 7.0}
+
+
+@pytest.mark.parametrize(
+    "value", [5, {}, torch.nn.Linear(1, 1), Image.new("RGB", (8, 8))], ids=lambda v: type(v).__name__
+)
+def test_an_editor_is_a_pipeline_by_every_way_in(value):
+    said = f"`editor` is a pipeline of diffusers, or a `RemoteEditor`, not {type(value).__name__}"
+    pipe = ImageEditR1Pipeline(None)
+    ways = [
+        lambda: setattr(pipe, "editor", value),
+        lambda: pipe.register_modules(editor=value),
+        lambda: ImageEditR1Pipeline(None, None, value),
+        lambda: ImageEditR1Pipeline.from_pipe(pipe, editor=value),
+        lambda: ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", editor=value),
+    ]
+    for way in ways:
+        with pytest.raises(TypeError, match=said):
+            way()
 
 
 def test_the_last_wish_counts():

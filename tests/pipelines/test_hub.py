@@ -277,12 +277,13 @@ def names() -> dict[str, object]:
 
     from diffusers_r1 import EditPlan, ImageEditR1Pipeline
     from diffusers_r1.bundles.planners import load_planner, save_planner
+    from diffusers_r1.pipelines.nested.loading import load_editor
     from diffusers_r1.prompts import Prompts
     from diffusers_r1.scenes import sample_task
     from diffusers_r1.training.results import check_editor_name
 
     hub, image, commits = HfApi(), sample_task(0).image, {}
-    for repo in ("planner", "bundle", "adapted"):
+    for repo in ("planner", "bundle", "adapted", "editor"):
         hub.create_repo(f"somebody/{repo}")
         commits[repo] = []
     for number in range(2):
@@ -301,6 +302,8 @@ def names() -> dict[str, object]:
             editor.delete_adapters("oil")
         commits["adapted"].append(ImageEditR1Pipeline(None, None, editor).push_to_hub("somebody/adapted").oid)
         ImageEditR1Pipeline(None, None, editor).save_pretrained(f"adapted-{number}")
+        done = hub.upload_folder(repo_id="somebody/editor", folder_path=f"adapted-{number}/editor")
+        commits["editor"].append(done.oid)
 
     def facts(loaded) -> list[object]:
         model, processor, prompts = loaded
@@ -328,10 +331,14 @@ def names() -> dict[str, object]:
     pulled = [
         ImageEditR1Pipeline.from_pretrained("somebody/adapted", revision=commit) for commit in commits["adapted"]
     ]
+    alone = [
+        ImageEditR1Pipeline(None, None, load_editor("somebody/editor", revision=commit, cache_dir="alone"))
+        for commit in commits["editor"]
+    ]
     folder = snapshot_download("somebody/adapted", revision=commits["adapted"][1])
     plain = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-    found["edited"] = [[edited(pipe) for pipe in pipes] for pipes in (local, pulled, [plain])]
-    found["adapters"] = [pipe.editor.get_active_adapters() for pipe in (*pulled, plain)]
+    found["edited"] = [[edited(pipe) for pipe in pipes] for pipes in (local, pulled, alone, [plain])]
+    found["adapters"] = [pipe.editor.get_active_adapters() for pipe in (*pulled, *alone, plain)]
 
     os.environ["HF_HUB_CACHE"] = str(Path("checked").absolute())
     found["checked"] = []
@@ -543,7 +550,7 @@ def test_what_is_left_out_does_not_come(loaded):
 
 def test_the_cache_is_enough(loaded):
     assert loaded["cached"]["editor"] == "StableDiffusionInstructPix2PixPipeline"
-    assert "LocalEntryNotFoundError" in loaded["nothing cached"]["error"]
+    assert "is not in the cache of huggingface_hub" in loaded["nothing cached"]["error"]
 
 
 def test_a_repository_that_is_not_there(loaded):
@@ -617,9 +624,9 @@ def test_a_planner_brings_nothing_but_what_it_loads(named):
 
 
 def test_adapters_of_the_editor_come_with_the_revision(named):
-    local, pulled, plain = named["edited"]
-    assert local[0] != local[1] and pulled == local and plain == [local[1]]
-    assert named["adapters"] == [["ink"], ["ink", "oil"], ["ink", "oil"]]
+    local, pulled, alone, plain = named["edited"]
+    assert local[0] != local[1] and pulled == alone == local and plain == [local[1]]
+    assert named["adapters"] == [["ink"], ["ink", "oil"], ["ink"], ["ink", "oil"], ["ink", "oil"]]
 
 
 def test_the_name_of_an_editor_is_checked_wherever_it_is(named):

@@ -7,6 +7,7 @@ import pytest
 import tiny_models
 import torch
 from accelerate.hooks import CpuOffload
+from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 
@@ -179,6 +180,21 @@ def test_a_bundle_without_an_adapter(tmp_path):
     again = ImageEditR1Pipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert again.planner is again.editor.text_encoder and again.planner.dtype == torch.bfloat16
     assert not (tmp_path / ADAPTER_FOLDER).exists()
+
+
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_plain_diffusers_shares_it_as_well(adapter, has_adapter, tmp_path):
+    pipe = build(adapter) if has_adapter else build(prompts=SHORT)
+    pipe.sequence_without_adapter = has_adapter
+    said = answer(pipe)
+    pipe.save_pretrained(tmp_path)
+    plain = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    assert plain.planner is plain.editor.text_encoder and plain.prompts == SHORT
+    assert plain.sequence_without_adapter == has_adapter and answer(plain) == said
+    own = {"planner": tiny_models.tiny_planner()[0]}
+    assert DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, **own).planner is own["planner"]
+    half = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, dtype=torch.bfloat16)
+    assert half.planner is half.editor.text_encoder and half.planner.dtype == torch.bfloat16
 
 
 def test_another_editor_at_load(adapter, tmp_path):

@@ -226,6 +226,18 @@ def make_nan(editor) -> None:
         editor.vae.decoder.conv_out.bias.fill_(float("nan"))
 
 
+def test_what_is_no_number_in_the_callers_own_callback_is_no_fault_of_the_editor(pipe):
+    def count(editor, step, timestep, values):
+        counted.append(np.float32("inf") - np.float32("inf"))
+        return values
+
+    counted, plan = [], EditPlan("", (), ("a", "b"))
+    settings = {"callback_on_step_end": count, "num_inference_steps": 2}
+    with np.errstate(invalid="ignore"):
+        pictures = pipe([picture(1), picture(2)], plan=plan, turns="multi", **settings).images
+    assert len(pictures) == 2 and len(counted) == 4  # two turns of two steps, the pictures together
+
+
 @pytest.mark.parametrize("build", [tiny_models.tiny_pix2pix, tiny_models.tiny_kontext])
 def test_a_picture_of_no_numbers_is_an_error_by_every_way_in(pipe, build, monkeypatch, tmp_path, capsys):
     pipe.editor = build()

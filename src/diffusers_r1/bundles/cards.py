@@ -16,6 +16,7 @@ from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import yaml_dump
 
+from ..names import name_of_snapshot
 from ..plan import EditPlan
 
 
@@ -118,7 +119,7 @@ def base_models(pipeline: DiffusionPipeline) -> dict[str, str]:
         component = getattr(pipeline, name, None)
         origin = str(getattr(component, "name_or_path", None) or "")
         is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", origin) is not None and not Path(origin).exists()
-        base = origin if is_hub_name else recorded.get(origin)
+        base = origin if is_hub_name else name_of_snapshot(origin) or recorded.get(origin)
         if base:
             found[name] = base
     return found

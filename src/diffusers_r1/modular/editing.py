@@ -15,7 +15,7 @@ from PIL import Image
 from ..editors import as_large_as, call_editor, check_composed, check_editor, check_values, share_out, working_size
 from ..editors.checks import GIVEN_BY_THE_PLAN
 from ..pipelines.call import within_size
-from ..pipelines.exclusive import not_a_number_raises, one_at_a_time
+from ..pipelines.exclusive import not_a_number_raises, one_at_a_time, with_callers_numbers
 from .parameters import (
     EDITOR_DEFAULTS,
     GIVES_IMAGES,
@@ -89,6 +89,7 @@ class EditTurnsBlock(SequentialPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         editor, own, source, references = self.check(components, state)
+        (own,) = with_callers_numbers([own])
         most: Any = state.get("max_pixels")
         size = working_size(editor, source.size if most else within_size(components, source.size), own, most)
         generator = generator_in(state)

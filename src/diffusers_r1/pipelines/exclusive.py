@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from diffusers import SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+
+from ..editors.checks import CALLED
 
 
 if TYPE_CHECKING:
@@ -53,6 +56,33 @@ def not_a_number_raises(editor: Any) -> Iterator[None]:
             f"{type(editor).__name__} made a picture with values that are no numbers (NaN). In float16 some editors do:"
             " load it in bfloat16 or float32."
         ) from error
+
+
+def with_callers_numbers(each: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The arguments of pictures, with the caller's own functions among them kept out of `not_a_number_raises`.
+
+    Pictures that share a function share it afterwards, so that they still go into one call.
+    """
+    errors = np.geterr()
+    known: dict[int, Callable] = {}
+
+    def outside(function: Callable) -> Callable:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with np.errstate(**errors):
+                return function(*args, **kwargs)
+
+        return known.setdefault(id(function), called)
+
+    of_diffusers = (PipelineCallback, MultiPipelineCallbacks)  # which diffusers looks into
+    return [
+        {
+            name: outside(value)
+            if name in CALLED and value is not None and not isinstance(value, of_diffusers)
+            else value
+            for name, value in own.items()
+        }
+        for own in each
+    ]
 
 
 class Interruption:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -37,8 +36,9 @@ from .call import (
 )
 from .checked import EditCall, PlanCall, are_plans
 from .checks import changed_plan
-from .exclusive import Interruption, not_a_number_raises, one_at_a_time
+from .exclusive import Interruption, not_a_number_raises, one_at_a_time, with_callers_numbers
 from .nested import NestedPipelineMixin
+from .nested.loading import check_component
 from .nested.parts import shared_parts
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
 from .reflection import ReflectionMixin, last_whole
@@ -109,13 +109,13 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             sequencer=sequencer,
             sequencer_processor=sequencer_processor,
         )
-        if planner is not None and prompts is not None:
+        self._complete_plain_loading()
+        if self.planner is not None and prompts is not None:
             self.prompts = prompts
-        if planner is not None and sequence_without_adapter is not None:
+        if self.planner is not None and sequence_without_adapter is not None:
             self.sequence_without_adapter = sequence_without_adapter
         if editor is not None and editor_defaults is not None:
             self.editor_defaults = editor_defaults
-        self._complete_plain_loading()
 
     @property
     def prompts(self) -> Prompts:
@@ -152,18 +152,18 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         set_belongings(self.editor, defaults=dict(defaults))
 
     def register_modules(self, **components: Any) -> None:
-        """As in diffusers; a component is refused where it is a name.
+        """As in diffusers; a component is refused where it is a name, and an editor that is no pipeline.
 
         Raises:
             TypeError: If it is one.
         """
         for name, component in components.items():
-            _refuse_name(name, component)
+            check_component(name, component)
         super().register_modules(**components)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._optional_components:
-            _refuse_name(name, value)
+            check_component(name, value)
         super().__setattr__(name, value)
         if name == "editor" and value is not None:
             set_belongings(value)  # what its folder says is noted now: a folder can go
@@ -322,7 +322,9 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             FloatingPointError: If the editor makes a picture of values that are no numbers.
         """
         interrupted = Interruption(self) if interruption is None else interruption
-        each = each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
+        each = with_callers_numbers(
+            each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
+        )
         with one_at_a_time(self.editor):  # its tokenizer counts, and keeps to itself whether it cuts off and fills up
             asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
         self.warn_of_unread(asked)
@@ -593,11 +595,3 @@ def _with_components_required(method: Callable) -> None:
 
 
 _with_components_required(ImageEditR1Pipeline.__init__)
-
-
-def _refuse_name(component: str, value: Any) -> None:
-    if isinstance(value, (str, os.PathLike)):
-        raise TypeError(
-            f"`{component}` is loaded before it is given, and {str(value)!r} is a name: `load_planner` loads a planner,"
-            " `DiffusionPipeline.from_pretrained` an editor."
-        )

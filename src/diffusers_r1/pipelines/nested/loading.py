@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +14,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 
 from ...belongings import set_belongings
 from ...bundles.cards import PIPELINE_MODULE
-from ...bundles.planners import ADAPTER_FOLDER, base_of_adapter, load_adapter, load_agents, naming
+from ...bundles.planners import ADAPTER_FOLDER, load_adapter, load_agents, load_planner, naming
 from ...names import (
     ADAPTER_INDEX,
     HUB_SETTINGS,
@@ -25,21 +27,22 @@ from ...names import (
 )
 from ...planners.adapters import let_rest
 from ...planners.remote import RemotePlanner
+from ...remote_editor import RemoteEditor
+from .adapters import ADAPTERS_FILE, load_adapters
 from .modular import load_nested
 from .parts import SHARED, Mixin, models_of, nested_names, read_index
 from .remote import REMOTE, is_remote, load_remote
-from .settings import settings_of_nested, settings_of_outer
+from .settings import settings_of_agent, settings_of_nested, settings_of_outer
 
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ...remote_editor import RemoteEditor
-
 # What an index says for a planner that is an adapter, and older ones for any planner and editor: nothing for another one.
 _KEPT_IN_INDEX = {"prompts": "planner", "sequence_without_adapter": "planner", "editor_defaults": "editor"}
 _OF_ANY_CLASS = ("processor", "sequencer_processor")
-NO_DTYPE_ASKED = "_loaded_without_dtype"
+_COMPONENTS = ("planner", "processor", "editor", "sequencer", "sequencer_processor")
+LOADED_PLAINLY = "_loaded_plainly"
 
 
 class LoadingMixin(Mixin):
@@ -73,9 +76,11 @@ class LoadingMixin(Mixin):
         elif isinstance(kwargs.get("planner"), RemotePlanner):
             kwargs = {"processor": None, "sequencer": None, "sequencer_processor": None, **kwargs}
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
-        kwargs = {key: value for key, value in kwargs.items() if key not in HUB_SETTINGS}
+        hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
         index = read_index(folder, cls._get_signature_types())
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
+        for name, component in given.items():
+            check_component(name, component)
         replaced = set(given)
 
         # 1. What is behind an address, and the nested pipelines with their adapters
@@ -91,17 +96,14 @@ class LoadingMixin(Mixin):
                 given[name] = load_nested(folder / name, **settings[name])
 
         # 2. Models of ours that are parts of one of them
-        for own, place in shared.items():
-            outer, _, name = place.partition(".")
-            if given.get(outer) is not None:
-                given[own] = _part(given[outer], name, own, folder)
-        if "planner" in shared and given.get("planner") is not None and (folder / ADAPTER_FOLDER).is_dir():
-            add_quiet_adapter(given["planner"], folder / ADAPTER_FOLDER)
+        given.update(_parts_of(given, shared, folder))
 
-        # 3. The rest, as diffusers loads it
-        for name in index:
+        # 3. Agents of ours that are adapters, each on its base, which may be a bundle's planner, or private
+        for name in ("planner", "sequencer"):
             if name not in given and (folder / name / ADAPTER_INDEX).is_file():
-                base_of_adapter(folder / name)  # which says what is wrong with the file, as transformers does not
+                given[name], *_ = load_planner(folder / name, **hub, **settings_of_agent(name, kwargs))
+
+        # 4. The rest, as diffusers loads it
         # Saved as absent, loaded as absent; diffusers would say that the pipeline expected it.
         absent = {name: None for name, entry in index.items() if entry == [None, None]}
         of_others = {name: None for name, part in _KEPT_IN_INDEX.items() if part in replaced and index.get(name)}
@@ -152,12 +154,21 @@ class LoadingMixin(Mixin):
         return str(resolve(pretrained_model_name, choose, {"pipeline_class": cls.__name__}, **hub))
 
     def _complete_plain_loading(self) -> None:
-        """Bring models to float32 that plain `DiffusionPipeline` has left in what they were saved in, for want of a dtype.
+        """Do what plain `DiffusionPipeline` leaves undone: share what was one model, and, for want of a dtype, choose float32.
 
-        Only the nested pipeline is loaded by a class of ours there, so it says that no dtype was asked for.
+        Only the nested pipeline is loaded by a class of ours there, so it says where it lies and whether there was a dtype.
         """
-        if any(vars(pipeline).pop(NO_DTYPE_ASKED, False) for pipeline in self.nested_pipelines.values()):
-            for model in models_of(self).values():
+        for pipeline in self.nested_pipelines.values():
+            if (plainly := vars(pipeline).pop(LOADED_PLAINLY, None)) is None:
+                continue
+            folder, has_dtype = plainly
+            shared = {
+                own: place
+                for own, place in (read_index(folder).get(SHARED) or {}).items()
+                if self.components[own] is None
+            }
+            self.register_modules(**_parts_of(self.components, shared, folder))
+            for model in () if has_dtype else models_of(self).values():
                 model.to(torch.float32)
 
 
@@ -177,13 +188,33 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
     folder = resolve(name, only_configs, **hub)
     index = read_index(folder)
     if "editor" not in index:
-        if local(name) is None:
-            return DiffusionPipeline.from_pretrained(str(name), **kwargs, **hub)
-        return load_nested(folder, **kwargs)  # with its adapters, which plain diffusers leaves
+        if local(name) is not None:
+            return load_nested(folder, **kwargs)
+        # diffusers knows what it takes of a repository, but for adapters. All of one commit: a branch may move.
+        hub["revision"] = folder.name
+        folder = resolve(name, lambda _, files: [file for file in files if _is_of_adapters(file)], **hub)
+        pipeline = DiffusionPipeline.from_pretrained(str(name), **kwargs, **hub)
+        load_adapters(pipeline, folder)
+        return pipeline
     folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
     return load_nested(folder / "editor", **kwargs)
+
+
+def check_component(name: str, value: Any) -> None:
+    """Refuse what no pipeline could use under a component's name.
+
+    Raises:
+        TypeError: If a component is a name, or the editor no pipeline.
+    """
+    if name in _COMPONENTS and isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f"`{name}` is loaded before it is given, and {str(value)!r} is a name: `load_planner` loads a planner,"
+            " `DiffusionPipeline.from_pretrained` an editor."
+        )
+    if name == "editor" and not isinstance(value, (DiffusionPipeline, ModularPipeline, RemoteEditor, NoneType)):
+        raise TypeError(f"`editor` is a pipeline of diffusers, or a `RemoteEditor`, not {type(value).__name__}.")
 
 
 class NestedPipeline(DiffusionPipeline, torch.nn.Module):
@@ -199,8 +230,12 @@ class NestedPipeline(DiffusionPipeline, torch.nn.Module):
     ) -> DiffusionPipeline | ModularPipeline:
         """The pipeline in a folder with its adapters, in float32 if no dtype is asked for."""
         pipeline = load_nested(Path(folder), dtype=torch_dtype or torch.float32)
-        vars(pipeline)[NO_DTYPE_ASKED] = torch_dtype is None
+        vars(pipeline)[LOADED_PLAINLY] = Path(folder).parent, torch_dtype is not None
         return pipeline
+
+
+def _is_of_adapters(file: str) -> bool:
+    return file == ADAPTERS_FILE or file.startswith("adapter-")
 
 
 def _remote_in(index: dict[str, Any]) -> dict[str, str]:
@@ -219,6 +254,23 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
         set_belongings(model, prompts=prompts.to_dict())
     let_rest(model)
     return processor
+
+
+def _parts_of(components: Mapping[str, Any], shared: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The models of ours that are parts of a nested pipeline, by component, the planner with its own adapter.
+
+    Args:
+        components (`Mapping`): Those that are there.
+        shared (`Mapping`): What the index of the bundle in `folder` says of them: `{"planner": "editor.text_encoder"}`.
+    """
+    parts = {}
+    for own, place in shared.items():
+        outer, _, name = place.partition(".")
+        if components.get(outer) is not None:
+            parts[own] = _part(components[outer], name, own, folder)
+    if "planner" in parts and (folder / ADAPTER_FOLDER).is_dir():
+        add_quiet_adapter(parts["planner"], folder / ADAPTER_FOLDER)
+    return parts
 
 
 def _part(pipeline: DiffusionPipeline, name: str, own: str, folder: Path) -> torch.nn.Module:

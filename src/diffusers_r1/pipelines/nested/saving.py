@@ -34,7 +34,8 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Refuse agents that `folder` would not give back.
 
     Raises:
-        ValueError: If diffusers would leave one out, it has weights of 8 bits, or its adapter's base lies in `folder`.
+        ValueError: If diffusers would leave one out, it has weights of 8 bits or several adapters, or its adapter's base lies
+            in `folder`.
     """
     for name in ("planner", "sequencer"):
         agent = pipeline.components.get(name)
@@ -47,6 +48,12 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
             )
         if any(isinstance(module, Int8Linear) for module in agent.modules()):
             raise ValueError(f"The {name} has weights of 8 bits (`to_int8`), which are not saved; save it before.")
+        adapters = list(getattr(agent, "peft_config", {}))
+        if len(adapters) > 1:
+            raise ValueError(
+                f"The {name} has {len(adapters)} adapters ({', '.join(adapters)}), of which a bundle keeps one:"
+                " `delete_adapter` takes one off."
+            )
         bases = {config.base_model_name_or_path for config in getattr(agent, "peft_config", {}).values()}
         for base in {*bases, agent.name_or_path} if adapter_layers(agent) else ():
             place = Path(base or folder.parent).resolve()
@@ -111,8 +118,8 @@ class SavingMixin(Mixin):
 
         Raises:
             ValueError: If a nested pipeline has an adapter that is fused, or is modular with blocks that are not diffusers' own;
-                if an agent is no model of transformers, or has weights of 8 bits; or if an adapter's base lies where this
-                would be saved. What is in the folder stays as it is then, and whenever saving fails.
+                if an agent is no model of transformers, or has weights of 8 bits or several adapters; or if an adapter's base
+                lies where this would be saved. What is in the folder stays as it is then, and whenever saving fails.
         """
         modular = {name: part for name, part in nested_pipelines(self).items() if isinstance(part, ModularPipeline)}
         for name, part in modular.items():

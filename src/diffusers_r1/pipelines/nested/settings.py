@@ -6,10 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.quantizers import PipelineQuantizationConfig
 
 from ...names import has_variant
 from .parts import components_in
+
+
+_OF_TRANSFORMERS = ("device_map", "max_memory", "offload_folder", "use_safetensors")
 
 
 def settings_of_nested(
@@ -36,6 +40,17 @@ def settings_of_nested(
         result["quantization_config"].components_to_quantize = None  # all of them
     else:
         result["quantization_config"] = _quantizing(config, own_names)
+    return result
+
+
+def settings_of_agent(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` of an agent's model, which transformers loads, is given of what the pipeline was given."""
+    result = {key: settings[key] for key in _OF_TRANSFORMERS if settings.get(key) is not None}
+    dtype = settings.get("dtype") or settings.get("torch_dtype")
+    result["dtype"] = dtype.get(name, dtype.get("default", torch.float32)) if isinstance(dtype, dict) else dtype
+    config: Any = settings.get("quantization_config")
+    if config is not None:
+        result["quantization_config"] = config._resolve_quant_config(is_diffusers=False, module_name=name)
     return result
 
 
