@@ -71,6 +71,8 @@ ALL_ACTIONS = ("recolor", "remove", "add", "replace", "background")
         (answer("remove; remove", "man; man", "nothing; nothing"), 1, 0, 0, 0),
         (answer("remove; remove; recolor", "man; the man; coat", "nothing; Nothing.; red"), 1, 0, 0, 0),
         (answer("; ".join(["recolor"] * 40), "; ".join(["coat"] * 40), "; ".join(["red"] * 40)), 1, 0, 0, 0),
+        (answer("remove; erase", "man; man", "nothing; gone"), 1, 0, 0, 0),
+        (answer("Taking out; deleting; recolor", "man; the man; coat", "nothing; nothing; red"), 1, 0, 0, 0),
         # every action at once, on one subject each or in one item
         (answer("; ".join(ALL_ACTIONS), "; ".join(["coat"] * 5), "; ".join(["red"] * 5)), 1, 0, 0, 0),
         (answer(" ".join(ALL_ACTIONS), "coat", "red"), 1, 0, 2 / 3, 2 / 3),
@@ -149,11 +151,21 @@ def test_a_truth_that_holds_an_edit_twice_or_the_instruction_can_be_answered():
     completion = answer("add; add", "bird; bird", "sky; sky")
     assert [score(reward, completion, **two_birds) for reward in REWARDS[1:]] == [[1.0]] * 3
     assert score(SubjectReward(), answer("add", "bird", "sky"), **two_birds) == [2 / 3]
+    for unknown in ("subjects", "goals"):
+        known = {**two_birds, unknown: None}
+        paid = [one for reward in REWARDS[1:] for one in score(reward, completion, **known) if one is not None]
+        assert paid == [1.0, 1.0]
     assert score(
         SubjectReward(), answer("add; " * 2 + "add", "bird; " * 2 + "bird", "sky; " * 2 + "sky"), **two_birds
     ) == [0]
     said = {"instruction": "sharper", "actions": ["sharpen"], "subjects": ["photo"], "goals": ["Sharper"]}
     assert [score(reward, answer("sharpen", "photo", "sharper"), **said) for reward in REWARDS[1:]] == [[1.0]] * 3
+
+
+def test_a_further_name_of_an_action_does_not_hide_that_it_is_the_same_edit():
+    twice = answer("zap; remove", "man; man", "nothing; nothing")
+    assert score(ActionReward(), twice) != [0]
+    assert score(ActionReward({"zap": "remove"}), twice) == [0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ What an answer scores, from 0.0 to 1.0:
 | the declared format | 1 | F1 against the true list |
 | a slip: no `<think>`, a tag not closed, tags out of order, an empty item | 0 | F1 of what could be read |
 | any other fault: a tag twice, tags inside `<think>`, lists of unequal length, no edit, text outside the tags, stray tags | 0 | 0 |
-| the same edit twice (action, subject and goal), unless it truly is there twice | 1 | 0 |
+| the same edit twice (subject, goal and action, which may have two names; a removal has no goal), unless it truly is there twice | 1 | 0 |
 | more than `MOST_SURPLUS` times as many edits as there are true ones: every action word at once | 1 | 0 |
 | a subject or goal that has the whole instruction in it, unless the true one has it as well, or it is no sentence: "brighter" | 1 | 0 |
 | nothing readable | 0 | 0 |
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from .matching import ACTIONS, LIGHT_VERBS, action_f1, action_name, exact, multiset_f1, normalize, soft_f1
@@ -58,23 +59,30 @@ def answer_text(completion: Completion) -> str:
         return ""
 
 
-def is_hack(found: Decomposition, truth: Sequence[Edit], instruction: str = "") -> bool:
+def is_hack(
+    found: Decomposition,
+    truth: Sequence[Edit],
+    instruction: str = "",
+    synonyms: Mapping[str, str] | None = None,
+) -> bool:
     """Whether an answer is built to be paid for without being right; see the table at the top of the module.
 
     Args:
         found ([`Decomposition`]): The answer.
         truth (sequence of [`Edit`]): The true edits. What is not known of them is empty text.
         instruction (`str`, defaults to `""`): What the user typed; empty: copies of it are not looked for.
+        synonyms (`Mapping` of `str` to `str`, *optional*): As in [`ActionReward`].
     """
     if not all(map(_is_slip, found.faults)):
         return True
     if len(found.edits) > MOST_SURPLUS * len(truth):
         return True
-    answered, true = Counter(map(_triple, found.edits)), Counter(map(_triple, truth))
-    if any(count > max(1, true[edit]) for edit, count in answered.items()):
-        return True
+    true = [_meant(edit, synonyms) for edit in truth]
+    for answered, count in Counter(_meant(edit, synonyms) for edit in found.edits).items():
+        if count > max(1, sum(_as_far_as_known(answered, one) for one in true)):
+            return True
     whole = normalize(instruction)
-    return _is_sentence(whole) and _holds(whole, answered) and not _holds(whole, true)
+    return _is_sentence(whole) and _holds(whole, found.edits) and not _holds(whole, truth)
 
 
 class FormatReward:
@@ -110,6 +118,7 @@ class _ListReward:
 
     field: str
     __name__: str
+    synonyms: Mapping[str, str] = MappingProxyType({})
 
     def score(self, answered: list[str], true: Sequence[str]) -> float:
         """How alike the two lists are, from 0.0 to 1.0; `true` is not empty."""
@@ -145,7 +154,7 @@ class _ListReward:
         for row, truth in enumerate(truths):
             if not truth:
                 rewards.append(None)
-            elif is_hack(found[row], _true_edits(columns, row, len(truth)), instructions[row] or ""):
+            elif is_hack(found[row], _true_edits(columns, row, len(truth)), instructions[row] or "", self.synonyms):
                 rewards.append(0.0)
             else:
                 rewards.append(float(self.score(answered[row], truth)))
@@ -279,9 +288,14 @@ def _true_edits(columns: Mapping[str, Any], row: int, count: int) -> list[Edit]:
     return [Edit(*items) for items in zip(*(items or [""] * count for items in known))]
 
 
-def _triple(edit: Edit) -> tuple[str, str, str]:
-    return normalize(edit.action), normalize(edit.subject), normalize(edit.goal)
+def _meant(edit: Edit, synonyms: Mapping[str, str] | None) -> tuple[str, str, str]:
+    action = action_name(edit.action, synonyms)
+    return action, normalize(edit.subject), "" if action == "remove" else normalize(edit.goal)
 
 
-def _holds(whole: str, triples: Counter[tuple[str, str, str]]) -> bool:
-    return any(f" {whole} " in f" {item} " for _, subject, goal in triples for item in (subject, goal))
+def _as_far_as_known(answered: tuple[str, ...], true: tuple[str, ...]) -> bool:
+    return all(not known or said == known for said, known in zip(answered, true))
+
+
+def _holds(whole: str, edits: Sequence[Edit]) -> bool:
+    return any(f" {whole} " in f" {normalize(item)} " for edit in edits for item in (edit.subject, edit.goal))
