@@ -142,17 +142,22 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _AGENT_FOLDERS = {"planner": 1, "processor": 1, "planner_adapter": 1}
 
 
-def planner_files(folder: Path, files: list[str]) -> list[str]:
+def planner_files(
+    folder: Path, files: list[str], variant: str | None = None, use_safetensors: bool | None = None
+) -> list[str]:
     """Of the files of a repository, those that its planner takes: all at its top, or the planner's in a bundle.
 
-    A planner that is a part of the bundle's editor is brought with the editor's folder of that name.
+    A planner that is a part of the bundle's editor is brought with the editor's folder of that name. `variant` and
+    `use_safetensors`, see [`files_to_load`], are about whole weights: of an adapter they are its base's.
     """
+    if {ADAPTER_INDEX, f"planner/{ADAPTER_INDEX}"} & set(files):
+        variant = use_safetensors = None
     if not (folder / PIPELINE_INDEX).is_file():
-        return files_to_load(files, {"": 0})
+        return files_to_load(files, {"": 0}, variant, use_safetensors)
     depths = dict(_AGENT_FOLDERS)
     if not any(file.startswith("planner/") for file in files):
         depths["editor"] = 2
-    return files_to_load(files, depths)
+    return files_to_load(files, depths, variant, use_safetensors)
 
 
 def variant_of(file: str) -> str:

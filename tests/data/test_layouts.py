@@ -144,6 +144,20 @@ def write_all(root, net):
     (root / "csv" / "rows.csv").write_text(
         "file_name,instruction\n" + "".join(f"../loose/{i}.png,edit {i}\n" for i in range(3))
     )
+    written_tables = {
+        "comma": ("rows.csv", "file_name,instruction\n../loose/0.png,edit 0\n../loose/1.png,edit 1, and more\n"),
+        "commas": ("rows.csv", "file_name,instruction\n../loose/0.png,edit 0, and more\n../loose/1.png,edit 1, too\n"),
+        "commainfolder": ("metadata.csv", "file_name,instruction\n0.png,edit 0, and more\n1.png,edit 1, too\n"),
+        "commabeside": ("rows.csv", "file_name,instruction\n0.png,edit 0, and more\n1.png,edit 1, too\n"),
+        "openquote": ("rows.csv", 'file_name,instruction\n../loose/0.png,"edit 0\n../loose/1.png,edit 1\n'),
+        "semicolons": ("rows.csv", "file_name;instruction\n" + "".join(f"../loose/{i}.png;edit {i}\n" for i in range(3))),
+    }  # fmt: skip
+    for name, (file, written) in written_tables.items():
+        (root / name).mkdir()
+        (root / name / file).write_text(written)
+        if name in ("commainfolder", "commabeside"):
+            for i in range(2):
+                picture(i).save(root / name / f"{i}.png")
     (root / "nothing").mkdir()
     (root / "notes").mkdir()
     (root / "notes" / "notes.txt").write_text("hm")
@@ -222,6 +236,7 @@ ALL, TWO, LAST = [0, 1, 2], [0, 1], [2]
         ("bytes", {}, ALL),
         ("csv", {}, ALL),
         ("csv/rows.csv", {}, ALL),
+        ("semicolons", {"sep": ";"}, ALL),
     ],
 )
 def test_layouts_that_are_read(root, own_cache, name, arguments, found):
@@ -244,7 +259,15 @@ def test_layouts_that_are_read(root, own_cache, name, arguments, found):
         ("nothing", {}, "nothing holds nothing"),
         ("notes", {}, "notes"),
         ("notes/notes.txt", {}, "a file of .jsonl, .json, .csv, .parquet, .arrow, not .txt"),
-        ("notes/broken.json", {}, "broken.json|json"),
+        ("notes/broken.json", {}, "notes/broken.json"),
+        ("comma", {}, r"comma/rows\.csv, row 2 \(line 3\): more cells than the table has columns"),
+        ("commas", {}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
+        ("commas/rows.csv", {}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
+        ("commas", {"data_files": "rows.csv"}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
+        ("commas", {"data_files": {"train": ["*.csv"]}}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
+        ("commainfolder", {}, r"commainfolder/metadata\.csv, row 1 \(line 2\): more cells"),
+        ("commabeside", {}, r"commabeside/rows\.csv, row 1 \(line 2\): more cells"),
+        ("openquote", {}, r"openquote/rows\.csv cannot be read as a table"),
         ("loose", {}, "no column for instruction .*it has"),
         ("nowords", {}, "no column for instruction"),
         ("missing", {}, "Row 1 of .* its picture cannot be read: there is no file .*none.png"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_editors import CASES, MASK, editor_of
 
-from diffusers_r1.editors import check_editor, check_values, open_masks, traits_of
+from diffusers_r1.editors import check_editor, check_values, checks, open_masks, traits_of
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def test_refused(name, arguments, error, message):
     [
         ({"num_inference_steps": 0}, ValueError, "must be 1 or more, not 0"),
         ({"height": -8}, ValueError, "must be 1 or more, not -8"),
+        ({"height": 15}, ValueError, "must be 16 pixels or more, not 15"),
         ({"num_inference_steps": 2.5}, ValueError, "must be 1 or more, not 2.5"),
         ({"num_inference_steps": True}, ValueError, "must be 1 or more, not True"),
         ({"guidance_scale": float("nan")}, ValueError, "must be a finite number"),
@@ -46,6 +47,14 @@ def test_refused(name, arguments, error, message):
 def test_values_that_no_editor_can_use(arguments, error, message):
     with pytest.raises(error, match=message):
         check_values(editor_of("FluxKontextPipeline"), arguments)
+
+
+def test_the_signature_is_read_once_for_all_pictures(monkeypatch):
+    read, hints_of = [], checks.hints_of
+    monkeypatch.setattr(checks, "hints_of", lambda editor: read.append(editor) or hints_of(editor))
+    with pytest.raises(TypeError, match="is a number, not str"):
+        check_values(editor_of("FluxKontextPipeline"), {"guidance_scale": 1.0}, {}, {"guidance_scale": "3"})
+    assert len(read) == 1
 
 
 def test_values_that_an_editor_can_use():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tiny_editors import SMALL, difference, editor_of, picture, seeded
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import hints_of, share_out
-from diffusers_r1.editors.signatures import is_list, is_picture, is_text
+from diffusers_r1.editors.signatures import is_list, is_picture, is_text, plain_of
 
 
 PLAN = EditPlan("", (), ("make it blue",))
@@ -37,6 +39,46 @@ KONTEXT = "FluxKontextPipeline"
 )
 def test_what_one_value_is(hint, text, shown, listed):
     assert (is_text(hint), is_picture(hint), is_list(hint)) == (text, shown, listed)
+
+
+@pytest.mark.parametrize(
+    ("hint", "plain"),
+    [
+        (float | torch.Tensor, float),
+        (str | list[str] | None, str | list[str]),
+        (torch.Tensor | None, None),
+        (Image.Image | list[Image.Image] | np.ndarray, None),
+        (list[torch.Tensor], None),
+        (list[dict], list[dict[str, Any]]),
+        (tuple[int], tuple[int, ...]),
+        (tuple[int, int], tuple[int, int]),
+        (list[tuple[int, int] | None], list[tuple[int, int] | None]),
+        (None, None),
+    ],
+)
+def test_what_json_can_hold(hint, plain):
+    assert plain_of(hint) == plain
+
+
+@pytest.mark.parametrize(
+    ("editor", "name", "hint"),
+    [
+        ("FluxKontextModularPipeline", "num_inference_steps", int),
+        ("FluxKontextModularPipeline", "sigmas", list[float]),
+        ("FluxKontextModularPipeline", "guidance_scale", float),
+        ("FluxKontextModularPipeline", "prompt_2", str),
+        ("FluxKontextModularPipeline", "joint_attention_kwargs", None),
+        ("BriaFiboEditPipeline", "do_patching", bool),
+        ("Flux2KleinPipeline", "negative_prompt_embeds", torch.Tensor),
+    ],
+)
+def test_what_a_class_does_not_say_of_an_argument(editor, name, hint):
+    assert hints_of(editor_of(editor))[name] == hint
+
+
+def test_one_schedule_is_one_value_for_blocks_without_hints():
+    (share,) = share_out(editor_of("FluxKontextModularPipeline"), {"sigmas": [1.0, 0.5]}, 1)
+    assert share == {"sigmas": [1.0, 0.5]}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from diffusers_r1 import records
 from diffusers_r1.bundles.planners import save_planner
 from diffusers_r1.commands import main
 from diffusers_r1.endpoints import EndpointError
-from diffusers_r1.evaluation import evaluate_planners
+from diffusers_r1.evaluation import evaluate_planners, planners
 from diffusers_r1.evaluation.photos import find_photo, open_photo
 from diffusers_r1.evaluation.planners import (
     Row,
@@ -555,6 +555,19 @@ def test_what_counts_was_answered_under_the_settings_of_this_run(tmp_path):
             tables = json.loads((tmp_path / "planners.json").read_text())
             assert tables["sentences"]["m"]["figures"]["exact"]["mean"] == exact
         assert len(first.requests) == len(second.requests) == 4
+
+
+def test_seconds_are_of_one_way_to_ask(tmp_path):
+    """A run that is gone on with in another way has figures of that way alone."""
+    with planning(true_answers(read_rows("sentences", limit=2))) as server:
+        for concurrency, asked in ((8, 4), (1, 8), (1, 8), (8, 8)):
+            evaluate_planners(tmp_path, ["sentences"], [server.url], 2, planner_model="m", concurrency=concurrency)
+            assert len(server.requests) == asked
+    settings = [
+        planners.local("p", str(tmp_path), **given).settings
+        for given in ({}, {"batch_size": 8, "device": "cpu"}, {"batch_size": 1}, {"device": "cuda"})
+    ]
+    assert settings[0] == settings[1] and len({str(one) for one in settings}) == 3
 
 
 @contextmanager

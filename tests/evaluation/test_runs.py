@@ -263,6 +263,10 @@ def test_what_a_remote_editor_fails_at_is_tried_at_the_next_start(tmp_path, serv
     assert unscored(tmp_path) == (0, 6)
     write_samples(tmp_path, "scenes-simple", limit=4)  # of which another method may have pictures only
     assert unscored(tmp_path) == (0, 4)
+    write_samples(tmp_path, "scenes-simple", limit=2)  # asked of fewer, which are there
+    write_pictures(tmp_path, bare("remote"), ServedEditor(RemoteEditor(steady.url, "closed", concurrency=1)))
+    write_samples(tmp_path, "scenes-simple", limit=6)
+    assert unscored(tmp_path) == (0, 6) and read_variants(tmp_path)[0]["samples"] == 6
 
 
 def test_figures_do_not_count_where_only_pictures_were_made(run, server):

@@ -6,11 +6,13 @@ import shutil
 import weakref
 
 import pytest
+import torch
 from data_sets import write_data_set
 from openai_server import planning, scripted
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from diffusers_r1 import records
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
 from diffusers_r1.evaluation.benchmarks import SAMPLE_SEED
 from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants, unscored
@@ -18,6 +20,23 @@ from diffusers_r1.installing import install_line
 from diffusers_r1.plan import TURNS
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 from diffusers_r1.tags import write_decomposition, write_sequence
+
+
+@pytest.mark.tiny
+def test_what_models_of_another_type_made_is_made_again(bundle, tmp_path):
+    for dtype, made in ((None, 1), (torch.bfloat16, 2), (torch.float32, 2)):
+        evaluate(
+            tmp_path, ["scenes-simple"], ["r1"], stage="edit", model=str(bundle), limit=1, max_new_tokens=4,
+            device="cpu", dtype=dtype,
+        )  # fmt: skip
+        assert len({line["settings"] for line in records.read(tmp_path / "plans.jsonl")}) == made
+        assert len({line["settings"] for line in records.read(tmp_path / "edits.jsonl")}) == made
+        assert len(list((tmp_path / "pictures").rglob("*.png"))) == made
+    judges = [
+        stages._judge("viescore", None, "m", None, 1, {"device": None, "dtype": dtype})
+        for dtype in (None, torch.float32, torch.bfloat16)
+    ]
+    assert [judge.settings.get("dtype") for judge in judges] == [None, None, "torch.bfloat16"]
 
 
 @pytest.mark.tiny

@@ -56,7 +56,7 @@ def colour_of(path):
         (
             "a.csv",
             "file,instruction\ny.png,blue\nx.png,make it red, and blue\n",
-            "row 2: more cells than the table has",
+            r"a\.csv, row 2 \(line 3\): more cells than the table has",
         ),
         ("a.csv", "file,instruction\nx.png\n", "row 1: no `instruction` for x.png"),
         ("a.csv", "instruction,file\nmake it red\n", "row 1: no `file`"),

@@ -213,6 +213,11 @@ def begun(tmp_path):
     return begun
 
 
+def test_a_run_is_gone_on_with_on_the_same_base_of_its_planner(begun):
+    with pytest.raises(ValueError, match="planner_base was None, not 'another'"):
+        folder.make_folder(settings(begun, planner_base="another"))
+
+
 INSTRUCTIONS = ["one", "two", "three"]
 
 

@@ -376,3 +376,11 @@ def test_a_picture_is_worked_on_at_as_many_pixels_as_were_made_for(size, expecte
     assert within_size(editor, size) == size
     set_belongings(editor, made_for=MADE_FOR)
     assert within_size(editor, size) == expected
+
+
+def test_an_editor_that_is_there_already_is_asked_nothing_again():
+    pipe = ImageEditR1Pipeline(None, editor=tiny_models.tiny_pix2pix())
+    pipe.enable_vae_tiling()
+    pipe.editor.vae.disable_tiling()
+    pipe.editor = pipe.editor
+    assert not pipe.editor.vae.use_tiling

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import ExifTags, Image, ImageChops
 from starlette.datastructures import FormData, UploadFile
 
 from diffusers_r1.serve.form import Refused, check_work, read_edit
@@ -35,6 +35,26 @@ def test_a_mask_without_a_clear_pixel_is_white_where_the_picture_may_change(mode
     """Many programs save every picture with transparency."""
     read = read_edit(form(mask=upload(GREY.convert(mode)))).mask
     assert ImageChops.difference(read, GREY).getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (100, 100), (100, 99)])
+def test_a_mask_of_another_size_has_the_proportions_of_the_picture(size):
+    assert read_edit(form(mask=upload(GREY.resize(size)))).mask.size == size
+    with pytest.raises(Refused, match="proportions") as refused:
+        read_edit(form(mask=upload(GREY.resize((16, 8)))))
+    assert refused.value.param == "mask"
+
+
+def test_a_mask_that_was_turned_is_read_upright():
+    """Where it may change is the upper half, once it is turned as its EXIF data says."""
+    half = Image.new("L", (8, 8), 255)
+    half.paste(0, (0, 0, 4, 8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the left side is shown on top
+    file = io.BytesIO()
+    Image.merge("LA", (GREY, half)).save(file, "PNG", exif=exif)
+    mask = read_edit(form(mask=UploadFile(file))).mask
+    assert [mask.getpixel(place) for place in ((4, 1), (4, 6))] == [255, 0]
 
 
 def test_other_fields_are_the_editors_and_openais_own_are_not_gone_by():

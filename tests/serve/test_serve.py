@@ -60,7 +60,7 @@ def bundle(tmp_path_factory, planner, prompts):
 @pytest.fixture(scope="module")
 def local(bundle, tmp_path_factory):
     """A server whose planner and editor are models loaded in it."""
-    words = ("--model", bundle, "--name", "tiny", "--max_pixels", 10_000)
+    words = ("--model", bundle, "--name", "tiny", "--max_pixels", 10_000, "--max_steps", 3)
     with serving(tmp_path_factory.mktemp("log") / "log", *words, DIFFUSERS_R1_API_KEY=KEY) as (address, _):
         yield address
 
@@ -132,6 +132,7 @@ def test_models_are_listed(client):
         ({"response_format": "url"}, openai.BadRequestError, "response_format", "b64_json"),
         ({"extra_body": {"plan": "{}"}}, openai.BadRequestError, "plan", "requests"),
         ({"extra_body": {"guidance": 1}}, openai.BadRequestError, None, "takes no `guidance`"),
+        ({"extra_body": {"num_inference_steps": 4}}, openai.BadRequestError, "num_inference_steps", "at most 3"),
         ({"extra_body": {"selector": "os.system"}}, openai.BadRequestError, "selector", "no field"),
         ({"extra_body": {"image_embeds": "/etc/passwd"}}, openai.BadRequestError, "image_embeds", "takes no text"),
     ],

@@ -21,6 +21,7 @@ KONTEXT = "FluxKontextInpaintPipeline"  # takes a mask, and a second picture
 PLAN = EditPlan("", (), ("make it blue",))
 PHOTO, COAT, MASK = picture((32, 24)), picture((16, 16), 1), Image.new("L", (32, 24), 255)
 LIMIT = 10_000
+SMALL = {"width": "64", "height": "48"}  # of Kontext's own sizes all have a megapixel
 
 
 def png(image=PHOTO):
@@ -151,7 +152,127 @@ def test_a_number_that_is_none_is_the_clients_to_mend(param, fields):
 
 @pytest.mark.tiny
 def test_a_number_that_no_float_holds_is_the_clients_to_mend():
-    refused(edit(client(pipeline(KONTEXT)), guidance_scale="9" * 400), None)
+    refused(edit(client(pipeline(KONTEXT)), guidance_scale="9" * 400), "guidance_scale")
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ip_adapter_image_embeds", "[1]"),
+        ("negative_prompt_embeds", "[[0.5]]"),
+        ("negative_prompt_embeds", '"x"'),
+        ("latents", "[1]"),
+        ("sigmas", "[null]"),
+        ("sigmas", "[{}]"),
+        ("guidance_scale", "[[1]]"),
+        ("guidance_scale", "true"),
+        ("negative_prompt", "[1]"),
+        ("num_inference_steps", "2.5"),
+        ("callback_on_step_end_tensor_inputs", "[1]"),
+    ],
+)
+def test_only_what_json_can_hold_of_the_editors_arguments_is_taken(name, value):
+    assert f"`{name}`" in refused(edit(client(pipeline(KONTEXT)), **{name: value}), name)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("name", ["generator", "callback_on_step_end", "prompt_embeds", "num_images_per_prompt"])
+def test_what_the_server_gives_itself_is_no_field(name):
+    answer = edit(client(pipeline(KONTEXT)), **{name: "[1]"})
+    assert answer.status_code == 400 and f"`{name}`" in answer.json()["error"]["message"]
+
+
+@pytest.mark.tiny
+def test_tensors_that_a_class_calls_text_are_none():
+    asked = client(pipeline("Flux2KleinPipeline"))
+    answer = asked.post(
+        "/v1/images/edits",
+        files=[("image", png())],
+        data={"plan": PLAN.to_json(), "negative_prompt_embeds": '"x"'},
+    )
+    refused(answer, "negative_prompt_embeds")
+
+
+@pytest.mark.tiny
+def test_a_value_for_each_result_is_taken():
+    asked = client(pipeline(KONTEXT))
+    sent = {"n": "2", "seed": "1", "strength": "1.0", **SMALL}
+    each = edit(asked, **sent, negative_prompt='["blurry", "dark"]', true_cfg_scale="[1.5, 4]").json()["data"]
+    same = edit(asked, **sent, negative_prompt="blurry", true_cfg_scale="1.5").json()["data"]
+    assert len(each) == 2 and each[0] == same[0] and each[1] != same[1]
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("fields", [{"max_sequence_length": "600"}, {"strength": "2"}])
+def test_what_only_the_editors_class_knows_is_the_clients_to_mend_too(fields):
+    refused(edit(client(pipeline(KONTEXT)), **fields), None)
+
+
+@pytest.mark.tiny
+def test_a_fault_of_the_servers_own_settings_is_no_clients():
+    pipe = pipeline(KONTEXT)
+    pipe.editor_defaults = {**pipe.editor_defaults, "strength": 2}
+    assert edit(client(pipe)).status_code == 500
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_inference_steps", "6"),
+        ("num_inference_steps", "[1, 1000000]"),
+        ("sigmas", "[1, 1, 1, 1, 1, 1]"),
+        ("max_sequence_length", "100000"),
+        ("negative_prompt", "x" * 2001),
+    ],
+)
+def test_work_is_bounded_before_a_model_runs(name, value):
+    asked = client(pipeline(KONTEXT), max_steps=5)
+    assert f"`{name}`" in refused(edit(asked, **{name: value}, n="2"), name)
+
+
+@pytest.mark.tiny
+def test_as_many_steps_as_the_server_lets_a_client_have():
+    sent = {"num_inference_steps": "[5]", "max_sequence_length": "512", "strength": "1", **SMALL}
+    assert edit(client(pipeline(KONTEXT), max_steps=5), **sent).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_inference_steps", "101"),
+        ("steps", "[1000000]"),
+        ("prior_num_inference_steps", "1e9"),
+        ("num_outputs_per_prompt", "11"),
+        ("batch_size", "64"),
+        ("text_length", "5000"),
+        ("resolution", "101"),
+        ("sigmas", json.dumps([1.0] * 101)),
+        ("nested", json.dumps({"sigmas": [1.0] * 101})),
+    ],
+)
+def test_a_server_behind_this_one_is_asked_for_no_more_either(name, value):
+    assert f"`{name}`" in refused(edit(client(behind_an_address()), **{name: value}), name)
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "param"),
+    [
+        ([("mask", png(MASK))], {}, "mask"),  # a second one
+        ([], {"turns": ["single", "multi"]}, "turns"),
+        ([], {"guidance_scale": ["1", "2"]}, "guidance_scale"),
+    ],
+)
+def test_of_two_fields_of_one_name_none_is_lost(files, fields, param):
+    assert "is there 2 times" in refused(edit(client(behind_an_address()), files, **fields), param)
+
+
+def test_what_a_plan_does_not_depend_on_is_no_field_of_it():
+    answer = client(behind_an_address()).post(
+        "/v1/plans", files=[("image", png())], data={"prompt": "make it blue", "max_new_tokens": "9"}
+    )
+    assert "no field" in refused(answer, "max_new_tokens")
 
 
 @pytest.mark.parametrize("charset", ["punycode", "unicode_escape"])

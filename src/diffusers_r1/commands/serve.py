@@ -12,7 +12,7 @@ from ..images import MAX_UPLOAD_PIXELS
 from ..installing import install_line
 from .listening import listen, port
 from .progress import add_log_arguments
-from .shared import SCENES, UsageError, add_limits, add_model_arguments, load_pipeline
+from .shared import SCENES, UsageError, add_limits, add_model_arguments, load_pipeline, positive
 
 
 KEY = "DIFFUSERS_R1_API_KEY"
@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME", help="of the model, to clients (default: the bundle's, or imageedit-r1)"
     )
     add_limits(parser, MAX_UPLOAD_PIXELS, 64)
+    parser.add_argument(
+        "--max_steps",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="refuse a request for more steps of denoising (default: %(default)s)",
+    )
     add_model_arguments(parser)
     add_log_arguments(parser)
 
@@ -52,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             if hasattr(pipe, "set_progress_bar_config"):
                 pipe.set_progress_bar_config(disable=True)
             name = args.name or args.model or (SCENES if args.planner is None else "imageedit-r1")
-            service = Service(pipe, name, os.environ.get(KEY), args.max_pixels, args.max_waiting)
+            service = Service(pipe, name, os.environ.get(KEY), args.max_pixels, args.max_waiting, args.max_steps)
             config = uvicorn.Config(
                 service.app(), log_level=args.log_level or "warning", timeout_graceful_shutdown=SECONDS_TO_END
             )

@@ -13,8 +13,10 @@ it and give the folder as `path`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +26,7 @@ from ..images import to_png
 from ..plan import Edit
 from .pictures import AHEAD, Pictures, References, shortened
 from .rows import EDIT_COLUMNS, checked_texts, row_features
+from .tables import read_table
 
 
 if TYPE_CHECKING:
@@ -97,6 +100,20 @@ SOURCES: dict[str, Source] = {
 }
 
 FILE_KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+
+# Options that say how a CSV file is laid out, if not with a line of names and commas.
+LAID_OUT = {
+    "sep",
+    "delimiter",
+    "header",
+    "names",
+    "column_names",
+    "skiprows",
+    "quotechar",
+    "quoting",
+    "escapechar",
+    "comment",
+}
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -210,7 +227,9 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
             "Rows are counted and checked before anything learns from them, so they are not streamed: leave `streaming` out, "
             'and take a part by `limit` or `split="train[:1000]"`.'
         )
-    path = Path(location)
+    path, read = Path(location), location
+    if not LAID_OUT & options.keys():
+        _check_tables(path, options.get("data_files"))
     try:
         if (path / "state.json").exists():
             saved: Any = datasets.load_from_disk(location)
@@ -219,10 +238,10 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
             saved = datasets.load_from_disk(location)
             return _part(saved, split, default)
         if path.is_file():
-            location, options = _file_as_data_set(path, options)
+            read, options = _file_as_data_set(path, options)
         elif "data_files" not in options and (tables := _tables_beside_pictures(path)):
-            location, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
-        return datasets.load_dataset(location, split=split or default, **options)
+            read, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
+        return datasets.load_dataset(read, split=split or default, **options)
     except OSError as error:
         there = f"{path} holds {_listing(path)}" if path.is_dir() else f"There is no {path} here"
         raise FileNotFoundError(f"{there}, and no data set could be read: {shortened(str(error))}") from error
@@ -230,6 +249,33 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
         raise ValueError(f"{location} cannot be read: {shortened(str(error.__cause__ or error))}") from error
     except ValueError as error:
         raise ValueError(f"{location}: {shortened(str(error))}") from error
+
+
+def _check_tables(path: Path, data_files: Any) -> None:
+    """Refuse rows of CSV files of which pandas would read cells as those of other columns, and say nothing.
+
+    Args:
+        path (`Path`): Of a data set; of one on the Hub, which is not here, nothing is looked at.
+        data_files: As `load_dataset` takes them; those that it would find by default.
+    """
+    if path.is_file():
+        data_files = path.absolute()
+    elif data_files is None:
+        shown = path.is_dir() and any(one.suffix.lower() in PICTURES for one in path.rglob("*"))
+        beside = [table.absolute() for table in _tables_beside_pictures(path)]
+        data_files = ["**/metadata.csv", *beside] if shown else "**/*.csv"
+    folder = path if path.is_dir() or data_files == "**/*.csv" else Path()
+    for pattern in _flat(data_files):
+        for file in glob(pattern, root_dir=folder, recursive=True):
+            if file.endswith(".csv"):
+                deque(read_table(folder / file), maxlen=0)
+
+
+def _flat(data_files: Any) -> Iterator[str]:
+    if isinstance(data_files, Mapping):
+        data_files = list(data_files.values())
+    for one in data_files if isinstance(data_files, (list, tuple)) else [data_files]:
+        yield from _flat(one) if isinstance(one, (list, tuple)) else [str(one)]
 
 
 def _part(saved: Mapping[str, Dataset], split: str | None, default: str) -> Dataset:

@@ -21,7 +21,8 @@ from .table import REFERENCES, TRAITS, traits_of
 GIVEN_BY_THE_PLAN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
 EMBEDDED_PROMPT = ("prompt_embeds", "pooled_prompt_embeds")  # and what begins so: classes refuse them beside a prompt
 
-COUNTS = ("num_inference_steps", "height", "width")
+SIDES = ("height", "width")
+COUNTS = ("num_inference_steps", *SIDES)
 CALLED = ("callback_on_step_end", "callback")
 
 
@@ -73,34 +74,41 @@ def check_editor(
         _check_max_pixels(editor, max_pixels)
 
 
-def check_values(editor: Editor, arguments: Mapping[str, Any]) -> None:
-    """Refuse values of one picture's arguments that every editor of diffusers would fail on, some only after minutes.
+def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
+    """Refuse values of pictures' arguments that every editor of diffusers would fail on, some only after minutes.
 
     Args:
-        arguments (`Mapping`): As `share_out` gives them, with names that `check_editor` has let pass.
+        each (`Mapping`): Of each picture, as `share_out` gives them, with names that `check_editor` has let pass.
 
     Raises:
         TypeError: If a value is text or None where a number belongs, or the other way round, or a callback cannot be called.
-        ValueError: If a number is not finite, or there are fewer than one step, or pixels.
+        ValueError: If a number is not finite, there is less than one step, or a side is shorter than a latent block.
     """
-    hints, defaults = hints_of(editor), arguments_of(editor)
-    for name, value in arguments.items():
-        if value is None:
-            if is_number(hints.get(name)) and not is_optional(hints[name]) and defaults[name] is not None:
-                raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not None.")
-            continue
-        if is_number(hints.get(name)) and isinstance(value, (str, bytes, Mapping)):
-            raise TypeError(f"`{name}` of {type(editor).__name__} is a number, not {type(value).__name__}.")
-        if is_text(hints.get(name)) and not isinstance(value, (str, list, tuple)):
-            raise TypeError(f"`{name}` of {type(editor).__name__} is text, not {type(value).__name__}.")
-        if is_mapping(hints.get(name)) and not isinstance(value, Mapping):
-            raise TypeError(f"`{name}` of {type(editor).__name__} is a dict, not {type(value).__name__}.")
-        if isinstance(value, Real) and not _is_finite(value):
-            raise ValueError(f"`{name}` must be a finite number, not {value!r}.")
-        if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
-        if name in CALLED and not callable(value):
-            raise TypeError(f"`{name}` is called; {type(value).__name__} cannot be.")
+    kind, hints, defaults, block = type(editor).__name__, hints_of(editor), arguments_of(editor), block_of(editor)
+    for arguments in each:
+        for name, value in arguments.items():
+            _check_value(kind, name, value, hints.get(name), defaults.get(name))
+            if name in SIDES and value is not None and value < block:
+                raise ValueError(f"`{name}` of {kind} must be {block} pixels or more, not {value!r}.")
+
+
+def _check_value(kind: str, name: str, value: Any, hint: Any, default: Any) -> None:
+    if value is None:
+        if is_number(hint) and not is_optional(hint) and default is not None:
+            raise TypeError(f"`{name}` of {kind} is a number, not None.")
+        return
+    if is_number(hint) and isinstance(value, (str, bytes, Mapping)):
+        raise TypeError(f"`{name}` of {kind} is a number, not {type(value).__name__}.")
+    if is_text(hint) and not isinstance(value, (str, list, tuple)):
+        raise TypeError(f"`{name}` of {kind} is text, not {type(value).__name__}.")
+    if is_mapping(hint) and not isinstance(value, Mapping):
+        raise TypeError(f"`{name}` of {kind} is a dict, not {type(value).__name__}.")
+    if isinstance(value, Real) and not _is_finite(value):
+        raise ValueError(f"`{name}` must be a finite number, not {value!r}.")
+    if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
+    if name in CALLED and not callable(value):
+        raise TypeError(f"`{name}` is called; {type(value).__name__} cannot be.")
 
 
 def _is_finite(value: Real) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any
 
 from diffusers import ModularPipeline
+from diffusers.modular_pipelines.modular_pipeline_utils import INPUT_PARAM_TEMPLATES
 from PIL import Image
 
 from ..remote_editor import MASK, RemoteEditor
@@ -28,7 +31,10 @@ def arguments_of(editor: Editor) -> dict[str, Any]:
 
 
 def hints_of(editor: Editor) -> dict[str, Any]:
-    """The type hint of each argument that the editor takes; `None` where it has none that can be read."""
+    """The type hint of each argument that the editor takes, or what its name or its default says where it has none.
+
+    `None` where nothing says what an argument is.
+    """
     if isinstance(editor, RemoteEditor):
         return {MASK: Image.Image}
     if isinstance(editor, ModularPipeline):
@@ -37,7 +43,10 @@ def hints_of(editor: Editor) -> dict[str, Any]:
         hints = {name: parameter.annotation for name, parameter in _parameters(editor).items()}
         if any(isinstance(hint, str) for hint in hints.values()):
             hints = typing.get_type_hints(type(editor).__call__)
-    return {name: hints.get(name) for name in arguments_of(editor)}
+    return {
+        name: hints[name] if _is_hint(name, hints.get(name)) else _supposed(name, default)
+        for name, default in arguments_of(editor).items()
+    }
 
 
 def is_text(hint: Any) -> bool:
@@ -67,10 +76,53 @@ def is_picture(hint: Any) -> bool:
     return Image.Image in _alternatives(hint) or any(Image.Image in typing.get_args(one) for one in _lists(hint))
 
 
+def plain_of(hint: Any) -> Any:
+    """What JSON can hold of a type hint but for null, as `schema.read` takes it; `None` if that is nothing.
+
+    Example:
+        >>> plain_of(list[float] | torch.Tensor | None)  # doctest: +SKIP
+        list[float]
+    """
+    return _either(_plain(one) for one in _alternatives(hint) if one is not types.NoneType)
+
+
 def is_list(hint: Any) -> bool:
     """Whether one value is a list or tuple itself: `list[float]` is, `str | list[str]` is not."""
     singles = [one for one in _alternatives(hint) if one not in _lists(hint)]
     return bool(_lists(hint)) and not any(one in singles for many in _lists(hint) for one in _alternatives_in(many))
+
+
+def _is_hint(name: str, hint: Any) -> bool:
+    """Whether the hint says what the argument is: `negative_prompt_embeds` of Flux2KleinPipeline calls a tensor text."""
+    return hint not in (None, inspect.Parameter.empty) and not (name.endswith("_embeds") and is_text(hint))
+
+
+def _supposed(name: str, default: Any) -> Any:
+    """What diffusers' own words for modular blocks say of the name, such as `prompt_2`; otherwise what the default is."""
+    known = INPUT_PARAM_TEMPLATES.get(name) or INPUT_PARAM_TEMPLATES.get(name.rstrip("_0123456789"))
+    kinds = {bool: bool, int: int | float, float: float, str: str}
+    return known["type_hint"] if known else kinds.get(type(default))
+
+
+def _plain(kind: Any) -> Any:
+    if kind in (bool, int, float, str, types.NoneType, Any):
+        return kind
+    origin = typing.get_origin(kind) or kind
+    if origin is dict:
+        return dict[str, Any]
+    inside = [_either(map(_plain, _alternatives(one))) for one in typing.get_args(kind) if one is not Ellipsis]
+    if origin not in (list, tuple) or None in inside:
+        return None
+    if origin is tuple and len(inside) > 1:
+        return tuple[tuple(inside)]
+    item = inside[0] if inside else Any
+    return list[item] if origin is list else tuple[item, ...]
+
+
+def _either(kinds: Iterable[Any]) -> Any:
+    """The union of those that are there; `None` of none."""
+    there = [kind for kind in kinds if kind is not None]
+    return reduce(operator.or_, there) if there else None
 
 
 def _parameters(editor: Editor) -> dict[str, inspect.Parameter]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 ROWS, ANSWERS, REPORT = "planner_rows.jsonl", "planner_answers.jsonl", "planners"
+BATCH_SIZE, CONCURRENCY = 8, 8  # instructions planned at once, requests to a server at once
 EXTRAS = ("few-shot", "constrained", "int8")  # NAME+few-shot
 CONFIG = "config.json"
 UNKNOWN = "the edits of its rows are not known"
@@ -69,7 +70,7 @@ class Planner:
     Args:
         name (`str`): In tables.
         plan (`Callable`): From rows to each row with its answer, or with what a server made none for.
-        settings (`Mapping`): What the plans depend on, ready for JSON.
+        settings (`Mapping`): What the plans and their seconds depend on, ready for JSON.
         needs_truth (`bool`, defaults to `False`): Whether only rows whose edits are known have plans.
     """
 
@@ -90,10 +91,10 @@ def evaluate_planners(
     limit: int | None = None,
     seed: int = 0,
     max_new_tokens: int = 512,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     planner_model: str | None = None,
     planner_base: str | None = None,
-    concurrency: int = 8,
+    concurrency: int = CONCURRENCY,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -123,7 +124,8 @@ def evaluate_planners(
         limit (`int`, *optional*): The most rows of each benchmark; all by default, of sentences 400, reworded 500.
         seed (`int`, defaults to 0): Which sentences, and how steps are joined.
         max_new_tokens (`int`, defaults to 512): Of each answer.
-        batch_size (`int`, defaults to 8): Instructions planned at once. Give 1 to measure the seconds of a single one.
+        batch_size (`int`, defaults to 8): Instructions planned at once. Give 1 to measure the seconds of a single one. With
+            another one, or another `device` or `concurrency`, which seconds depend on as well, rows are answered again.
         planner_model (`str`, *optional*): The model at an address that has several. The key is read from `OPENAI_API_KEY`.
         planner_base (`str`, *optional*): Of planners that are adapters: where their base is, see [`load_planner`].
         concurrency (`int`, defaults to 8): Requests to a server at once.
@@ -348,7 +350,7 @@ def local(
     constrained: bool = False,
     int8: bool = False,
     max_new_tokens: int = 512,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Planner:
@@ -398,6 +400,7 @@ def local(
     settings = {"source": fingerprint(source), "few_shot": few_shot, "constrained": constrained}
     settings |= {} if base is None else {"base": fingerprint(base)}
     settings |= {"int8": True} if int8 else {}  # a run from before goes on
+    settings |= _if_other(batch_size=(batch_size, BATCH_SIZE), device=(str(device or "cpu"), "cpu"))
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens, "dtype": str(dtype)})
 
 
@@ -438,7 +441,13 @@ def served(
 
     # The address too, in which no key can be: two servers may call different models the same.
     settings = {"address": planner.base_url, "model": planner.model, "few_shot": few_shot, "constrained": constrained}
+    settings |= _if_other(concurrency=(planner.endpoint.concurrency, CONCURRENCY))
     return Planner(name, plan, {**settings, "max_new_tokens": max_new_tokens})
+
+
+def _if_other(**settings: tuple[Any, Any]) -> dict[str, Any]:
+    """What only the seconds depend on, where it is not the default, so that a run from before goes on."""
+    return {name: value for name, (value, default) in settings.items() if value != default}
 
 
 # Figures

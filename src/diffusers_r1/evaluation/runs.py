@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -116,9 +117,7 @@ def write_pictures(
     details = {"method": dict(method.settings), "editor": dict(editor.settings), "source": editor.source}
     records.append(folder / VARIANTS, {**variant, "samples": len(lines), "details": details, "versions": _versions()})
 
-    done = {
-        row["sample"] for row in read_edits(folder) if row["picture"] and all(row[n] == variant[n] for n in VARIANT)
-    }
+    done = {row["sample"] for row in read_edits(folder) if row["picture"] and _variant_of(row) == _variant_of(variant)}
     plans = read_plans(folder, method.name, plans_from)
     left = {id: line for id, line in lines.items() if id not in done and id in plans}
     for id in lines.keys() - plans.keys():
@@ -216,16 +215,23 @@ def read_plans(folder: Path, method: str, settings: str) -> dict[str, EditPlan]:
 
 
 def read_variants(folder: Path) -> list[dict[str, Any]]:
-    """Each method x editor x turns x seed, with its last settings, in the order in which they came first."""
-    return _last(folder / VARIANTS, *VARIANT[:-1])
+    """Each method x editor x turns x seed, with its last settings, in the order in which they came first.
+
+    `samples` is of how many of the samples that the run has now it was asked, or has a result of an earlier limit.
+    """
+    there, results = len(read_lines(folder)), Counter(map(_variant_of, read_edits(folder)))
+    return [
+        {**variant, "samples": max(min(variant["samples"], there), results[_variant_of(variant)])}
+        for variant in _last(folder / VARIANTS, *VARIANT[:-1])
+    ]
 
 
 def read_edits(folder: Path) -> list[dict[str, Any]]:
     """The last result of each variant, under its last settings, for each sample that the run has now."""
-    variants = {tuple(variant[name] for name in VARIANT) for variant in read_variants(folder)}
+    variants = set(map(_variant_of, _last(folder / VARIANTS, *VARIANT[:-1])))
     there = read_lines(folder)
     rows = _last(folder / EDITS, "sample", *VARIANT)
-    return [row for row in rows if tuple(row[name] for name in VARIANT) in variants and row["sample"] in there]
+    return [row for row in rows if _variant_of(row) in variants and row["sample"] in there]
 
 
 def read_judges(folder: Path) -> list[dict[str, Any]]:
@@ -256,8 +262,7 @@ def unscored(folder: Path, judged: bool = True) -> tuple[int, int]:
     scored = [row for row in read_edits(folder) if row["picture"]]
     if scores:
         scored = [row for row in scored if all(figures.get(row["picture"], [False]))]
-    samples = len(read_lines(folder))  # fewer than a variant had, where another one was begun with a lower limit
-    results = sum(min(variant["samples"], samples) for variant in variants)
+    results = sum(variant["samples"] for variant in variants)
     return results - len(scored), results
 
 
@@ -265,6 +270,10 @@ def digest(settings: Any) -> str:
     """Sixteen hexadecimal digits that tell settings, as JSON, from others."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=dict)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _variant_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in VARIANT)
 
 
 def _last(path: Path, *key: str) -> list[dict[str, Any]]:

@@ -129,7 +129,8 @@ def evaluate(
             is for scenes, if both are left out.
         clip_model (`str`, *optional*): For `clip_i` among the pixel figures.
         concurrency (`int`, defaults to 8): How many requests to a server are under way at once.
-        device, dtype (*optional*): Of the models that are loaded here; an accelerator if there is one, and float32.
+        device, dtype (*optional*): Of the models that are loaded here; an accelerator if there is one, and float32. What was
+            made in another type is made again.
 
     Returns:
         `Path`: of `report.md`; of the folder after `stage="edit"`.
@@ -204,11 +205,12 @@ def evaluate(
             called = editor_names(weights, read_variants(folder), [editor.name for editor in served])
             for name, source in zip(called, sources):
                 at_once = [plan for key, plan in plans.items() if key != "remote" and key not in looking]
-                editor = bundle.editor(name, source, weights[source], batch_size, arguments)
+                made_by = {**weights[source], **bundle.precision}
+                editor = bundle.editor(name, source, made_by, batch_size, arguments)
                 _carry_out(folder, at_once, editor, turns, seed)
                 if looking:
                     place = place_of(source)
-                    editor = LocalEditor(name, editor.pipe, weights[source], batch_size, place, **looks, **arguments)
+                    editor = LocalEditor(name, editor.pipe, made_by, batch_size, place, **looks, **arguments)
                     _carry_out(folder, [plans[key] for key in looking], editor, turns, seed)
                 del editor
                 _free_memory()
@@ -229,6 +231,7 @@ class _Bundle:
         from diffusers.utils.torch_utils import get_device
 
         self.name, self.device, self.dtype = model, device or get_device(), dtype or torch.float32
+        self.precision = _precision(dtype)
 
     def _load(self, **components: Any) -> ImageEditR1Pipeline:
         from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -270,6 +273,11 @@ class _Bundle:
         return LocalEditor(name, pipe.to(self.device), weights, batch_size, place_of(source), **arguments)
 
 
+def _precision(dtype: torch.dtype | None) -> dict[str, str]:
+    """The type that models are loaded in, as one of the settings; none for float32, so that a run from before goes on."""
+    return {} if str(dtype) in ("None", "torch.float32") else {"dtype": str(dtype)}
+
+
 def _free_memory() -> None:
     """Of models that nobody holds any more."""
     from diffusers.utils.torch_utils import empty_device_cache
@@ -296,8 +304,9 @@ def _method(
     if name == "r1" and planner["name"] is not None:
         settings = {"planner": fingerprint(planner["name"]), "planner_model": planner["model_name"]}
         settings |= {"base": fingerprint(planner["base"])} if planner["base"] else {}
+        settings |= {} if is_address(planner["name"]) else bundle.precision
         return agents(name, lambda: bundle.planned_by(**planner), settings, batch_size, max_new_tokens)
-    settings = {"pipeline": fingerprint(bundle.name, lambda part: part != "editor")}
+    settings = {"pipeline": fingerprint(bundle.name, lambda part: part != "editor"), **bundle.precision}
     if name == "r1":
         return agents(name, bundle.agents, settings, batch_size, max_new_tokens)
     supervised = f"{bundle.name}{SUPERVISED}"
@@ -332,7 +341,11 @@ def _judge(
         return Pixels(clip_model)
     if not model:
         raise ValueError("VIEScore needs `judge_model`, and `judge_url` unless that is a model to be loaded here.")
-    return VIEScore(server, concurrency) if server else VIEScore(LocalModel(model, **local), concurrency=1)
+    if server:
+        return VIEScore(server, concurrency)
+    judge = VIEScore(LocalModel(model, **local), concurrency=1)
+    judge.settings = {**judge.settings, **_precision(local["dtype"])}
+    return judge
 
 
 def _server(url: str | None, model: str | None) -> Endpoint:

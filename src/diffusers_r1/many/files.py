@@ -10,7 +10,6 @@ run.json                    what the pictures depend on
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from .. import records
+from ..data.tables import read_table
 from ..endpoints import map_concurrently
 from ..images import SUFFIXES, Metadata, check_writable, is_url, write_picture
 from ..plan import EditPlan
@@ -243,20 +243,7 @@ def _cells(path: Path) -> list[dict[str, Any]]:
         if len(rows) < sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")):
             raise ValueError(f"{path}, row {len(rows) + 1}: no JSON object")
         return rows
-    try:
-        # A byte order mark is what spreadsheets put in front.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not written in UTF-8: {error}") from error
-    except csv.Error as error:  # as of a quote that does not end, which would take the rows below along
-        raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    for number, cells in enumerate(rows, start=1):
-        if None in cells:
-            raise ValueError(
-                f"{path}, row {number}: more cells than the table has columns; text with commas stands in quotes"
-            )
-    return rows
+    return list(read_table(path))
 
 
 def _free(name: Path, taken: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ IDENTITY = (
     "model",
     "planner",
     "planner_model",
+    "planner_base",
     "vllm",
     "dtype",
     "turns",

@@ -164,6 +164,11 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._optional_components:
             check_component(name, value)
+            if value is not None and tuple(self.config[name]) == (None, None):
+                self.register_modules(
+                    **{name: value}
+                )  # diffusers keeps it absent in the config, and would not save it
+                return
         super().__setattr__(name, value)
         if name == "editor" and value is not None:
             set_belongings(value)  # what its folder says is noted now: a folder can go

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 from starlette.datastructures import FormData, UploadFile
 
 from .. import schema
-from ..app.uploads import check_instruction, check_plan
+from ..app.uploads import MAX_CHARACTERS, check_instruction, check_plan
 from ..images import FORMATS as ALLOWED
 from ..images import MAX_UPLOAD_PIXELS, load_picture
 from ..plan import EditPlan, Turns
@@ -21,10 +22,18 @@ from ..plan import EditPlan, Turns
 MAX_PICTURES = 16  # the one to edit and its references; OpenAI's limit
 MAX_BYTES = 2**26  # of a whole request: a phone's photos are a tenth of that
 MAX_IMAGES = 10  # of `n`; OpenAI's limit
+MAX_STEPS = 100  # of denoising, unless the server is told otherwise; what the classes take by themselves
+MAX_TOKENS = 4096  # of a text; no editor reads more by itself
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}  # of `output_format`
 
 # What OpenAI's clients may send and nothing here goes by.
 IGNORED = ("user", "quality", "background", "input_fidelity", "moderation", "output_compression")
+# What a number asks for, by the name of its argument, whoever's it is: a server behind this one has arguments of its own.
+_STEPS = re.compile(r"(.*_)?steps")
+_TOKENS = re.compile(r".*_(length|tokens)")
+_COUNTED = re.compile(r"num_.*|batch_size|best_of")
+_AREA = re.compile(r".*_(area|pixels)")
+_SIDE = re.compile(r"(.*_)?(resolution|size)")
 _SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 
 
@@ -80,6 +89,7 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
     Raises:
         Refused
     """
+    _check_once(form)
     rest: dict[str, Any] = {
         name: value for name, value in form.multi_items() if name not in (*_PICTURES, "mask", "model", *IGNORED)
     }
@@ -100,7 +110,7 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
         images,
         _checked("prompt", check_instruction, prompt) if plan is None else "",
         plan,
-        _mask(form, max_pixels),
+        _mask(form, images[0].size, max_pixels),
         _whole(rest, "n", 1, MAX_IMAGES, 1) or 1,
         _size(rest.pop("size", None), images[0].size, max_pixels),
         output_format,
@@ -117,6 +127,10 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
 
 def read_plan_request(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> tuple[list[Image.Image], str]:
     """The pictures, and the instruction to plan; raises as `read_edit` does."""
+    _check_once(form)
+    for name in form:
+        if name not in (*_PICTURES, "prompt", "model", *IGNORED):
+            raise Refused(f"`{name}` is no field of a request for a plan.", param=name)
     prompt = _checked("prompt", check_instruction, _text(dict(form.multi_items()), "prompt"))
     return _pictures(form, max_pixels), prompt
 
@@ -127,23 +141,90 @@ def fitted(size: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def check_work(arguments: Mapping[str, Any], size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse arguments that have an editor work on a picture of `size` at more pixels than pictures may have."""
-    numbers = {name: value for name, value in arguments.items() if isinstance(value, (int, float))}
-    width, height = numbers.get("width", 0), numbers.get("height", 0)
+def read_argument(name: str, value: Any, hint: Any) -> Any:
+    """An editor's argument as its type hint has it, or a list of them, one for each result.
+
+    Args:
+        value: As JSON has it.
+        hint: What JSON can hold of one value, but for null; `None` if that is nothing.
+
+    Raises:
+        Refused
+    """
+    if value is None:
+        return None
+    if hint is None:
+        raise Refused(f"`{name}` cannot be sent: it is nothing that JSON can hold.", param=name)
+    return _checked(name, lambda sent: schema.read(hint | list[hint], sent, f"`{name}`"), value)
+
+
+def check_work(
+    arguments: Mapping[str, Any], size: tuple[int, int], max_pixels: int, max_steps: int = MAX_STEPS
+) -> None:
+    """Refuse arguments of a client's that have an editor work longer than a server lets it, on a picture of `size`.
+
+    Args:
+        arguments (`Mapping`): What JSON can hold, under whatever names an editor, or a server behind this one, has.
+        max_pixels (`int`): The most pixels of a picture that it works at.
+        max_steps (`int`): The most steps of denoising, and values of a list, which may be a step each.
+
+    Raises:
+        Refused
+    """
+    largest = {name: max(_numbers(value), default=0) for name, value in arguments.items()}
+    width, height = largest.get("width", 0), largest.get("height", 0)
     areas = {  # of a side alone the other follows, in the picture's proportions
         "width": (width or height * size[0] // size[1]) * (height or width * size[1] // size[0]),
-        "max_area": numbers.get("max_area", 0),
-        "output_resolution": numbers.get("output_resolution", 0) ** 2,
+        **{name: number for name, number in largest.items() if _AREA.fullmatch(name)},
+        **{name: number * number for name, number in largest.items() if _SIDE.fullmatch(name)},
     }
     for name, area in areas.items():
         if area > max_pixels:
             raise Refused(
                 f"`{name}` asks for more than {max_pixels:,} pixels, the most of a picture here.", param=name
             )
+    for name, number in largest.items():
+        most = _most(name, max_steps)
+        if most is not None and number > most:
+            raise Refused(f"`{name}` is at most {most:,} here.", param=name)
+    for name, value in arguments.items():
+        for inner in _inside(value):
+            if isinstance(inner, (list, tuple)) and len(inner) > max_steps:
+                raise Refused(f"`{name}` is a list of at most {max_steps:,} here.", param=name)
+            if isinstance(inner, str) and len(inner) > MAX_CHARACTERS:
+                raise Refused(f"`{name}` has at most {MAX_CHARACTERS:,} characters.", param=name)
+
+
+def _most(name: str, max_steps: int) -> int | None:
+    """The largest number of that name; `None` for any."""
+    if _STEPS.fullmatch(name):
+        return max_steps
+    if _TOKENS.fullmatch(name):
+        return MAX_TOKENS
+    return MAX_IMAGES if _COUNTED.fullmatch(name) else None
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """The value, and all that is in it, however deep."""
+    yield value
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        yield from _inside(part)
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    return (inner for inner in _inside(value) if isinstance(inner, (int, float)))
 
 
 _PICTURES = ("image", "image[]")
+
+
+def _check_once(form: FormData) -> None:
+    """Refuse a field that is there twice, of which one would be lost; of pictures there may be several."""
+    words = Counter(name for name, value in form.multi_items() if isinstance(value, str) or name == "mask")
+    for name, count in words.items():
+        if count > 1:
+            raise Refused(f"`{name}` is there {count} times.", param=name)
 
 
 def _pictures(form: FormData, max_pixels: int) -> list[Image.Image]:
@@ -161,7 +242,7 @@ def _picture(name: str, upload: Any, max_pixels: int) -> Image.Image:
     return _checked(name, lambda file: load_picture(file, max_pixels), upload.file)
 
 
-def _mask(form: FormData, max_pixels: int) -> Image.Image | None:
+def _mask(form: FormData, size: tuple[int, int], max_pixels: int) -> Image.Image | None:
     """OpenAI's masks are clear where the picture may change, those of editors white there.
 
     What tells them apart is a pixel that is clear, not the mode: many programs save every picture as RGBA.
@@ -170,9 +251,14 @@ def _mask(form: FormData, max_pixels: int) -> Image.Image | None:
     if upload is None:
         return None
     white = _picture("mask", upload, max_pixels).convert("L")
+    width, height = fitted(white.size, size)
+    if abs(width - size[0]) > 1 or abs(height - size[1]) > 1:  # of a mask in another size a side may be rounded
+        sides = f"{white.width} x {white.height}, and the picture {size[0]} x {size[1]}"
+        raise Refused(f"`mask` has the picture's proportions; this one is {sides}.", param="mask")
     upload.file.seek(0)
     with Image.open(upload.file, formats=ALLOWED) as mask:  # of an allowed format, or it would have been refused above
-        alpha = mask.convert("RGBA").getchannel("A") if mask.has_transparency_data else None
+        upright = ImageOps.exif_transpose(mask)
+        alpha = upright.convert("RGBA").getchannel("A") if mask.has_transparency_data else None
     return white if alpha is None or alpha.getextrema() == (255, 255) else ImageChops.invert(alpha)
 
 
@@ -183,7 +269,7 @@ def _plan(text: str) -> EditPlan:
 def _checked(name: str, check: Any, value: Any) -> Any:
     try:
         return check(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:  # the first of a whole number that no float holds
         raise Refused(str(error), param=name) from error
 
 

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from traceback import extract_tb
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -33,11 +34,13 @@ from .form import (
     FORMATS,
     MAX_BYTES,
     MAX_PICTURES,
+    MAX_STEPS,
     EditRequest,
     Refused,
     about,
     check_work,
     fitted,
+    read_argument,
     read_edit,
     read_plan_request,
 )
@@ -63,6 +66,7 @@ class Service:
         key (`str`, *optional*): Let in only those who send it as a bearer token.
         max_pixels (`int`, defaults to 2**25): The largest width x height of a picture.
         max_waiting (`int`, defaults to 64): How many requests may wait.
+        max_steps (`int`, defaults to 100): The most steps of denoising that a client may ask for.
     """
 
     def __init__(
@@ -72,9 +76,10 @@ class Service:
         key: str | None = None,
         max_pixels: int = MAX_UPLOAD_PIXELS,
         max_waiting: int = MAX_WAITING,
+        max_steps: int = MAX_STEPS,
     ):
         self.pipe, self.name, self.key = pipe, name, key
-        self.max_pixels, self.max_waiting = max_pixels, max_waiting
+        self.max_pixels, self.max_waiting, self.max_steps = max_pixels, max_waiting, max_steps
         self._here = 0
         self._threads = asyncio.Semaphore(AT_ONCE)
 
@@ -122,7 +127,7 @@ class Service:
 
             def work() -> dict[str, Any]:
                 asked = read_edit(form, self.max_pixels)
-                out = self._asked(lambda: self._checked(asked), self.pipe.run_checked)
+                out = self._asked(lambda: self._checked(asked), lambda call: self._made(call, asked))
                 if out.interrupted:
                     raise Refused("The server is ending.", 503)
                 pictures = [_encoded(image, asked) for image in out.images]
@@ -136,8 +141,17 @@ class Service:
         call = self.pipe.check_inputs(**self._call(asked))
         for share in [call.arguments] if isinstance(self.pipe, RemotePipeline) else call.each[0]:
             of_client = {name: value for name, value in share.items() if name in asked.arguments}
-            check_work(of_client, asked.images[0].size, self.max_pixels)
+            check_work(of_client, asked.images[0].size, self.max_pixels, self.max_steps)
         return call
+
+    def _made(self, call: Any, asked: EditRequest) -> Any:
+        """The pictures; what the editor's class refuses of a client's arguments, which only it can know, is the client's."""
+        try:
+            return self.pipe.run_checked(call)
+        except ValueError as error:
+            if asked.arguments and extract_tb(error.__traceback__)[-1].name in _CHECKS_OF_EDITORS:
+                raise Refused(str(error)) from error
+            raise
 
     def _call(self, asked: EditRequest) -> dict[str, Any]:
         """The arguments of the pipeline's call."""
@@ -154,7 +168,20 @@ class Service:
         self._check_fields(asked)
         # A list of one value is that value for all results, whether it is a picture or several.
         pictures = {name: files if len(files) == 1 else [files] for name, files in asked.pictures.items()}
-        return {**call, **asked.arguments, **pictures}
+        return {**call, **self._arguments(asked), **pictures}
+
+    def _arguments(self, asked: EditRequest) -> dict[str, Any]:
+        """The editor's arguments as it takes them; of a server behind this one, only that one knows."""
+        if isinstance(self.pipe, RemotePipeline):
+            return asked.arguments
+        from ..editors.signatures import hints_of, plain_of
+
+        hints = hints_of(self.pipe.editor)
+        # What the editor does not take at all, the pipeline refuses.
+        return {
+            name: read_argument(name, value, plain_of(hints[name])) if name in hints else value
+            for name, value in asked.arguments.items()
+        }
 
     def _check_fields(self, asked: EditRequest) -> None:
         """Let pictures in as files only, and text as words only: any other text may be a path or an address."""
@@ -257,6 +284,10 @@ _NOT_FOR_CLIENTS = (
     ),
     *("max_pixels", "upscale", "mask_image", "callback_on_step_end", "reflect", "critic"),
 )
+
+
+# Functions in which classes of diffusers refuse what does not go together, such as few steps and a low `strength`.
+_CHECKS_OF_EDITORS = ("check_inputs", "retrieve_timesteps", "__call__")
 
 
 class _Form:

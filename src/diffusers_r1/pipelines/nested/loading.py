@@ -27,6 +27,7 @@ from ...names import (
 )
 from ...planners.adapters import let_rest
 from ...planners.remote import RemotePlanner
+from ...prompts import Prompts
 from ...remote_editor import RemoteEditor
 from .adapters import ADAPTERS_FILE, load_adapters
 from .modular import load_nested
@@ -77,7 +78,7 @@ class LoadingMixin(Mixin):
             kwargs = {"processor": None, "sequencer": None, "sequencer_processor": None, **kwargs}
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
-        index = read_index(folder, cls._get_signature_types())
+        index = read_index(folder, cls._get_signature_keys(cls)[0])
         given = {key: kwargs.pop(key) for key in inspect.signature(cls.__init__).parameters if key in kwargs}
         for name, component in given.items():
             check_component(name, component)
@@ -181,9 +182,10 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
 
     Raises:
         OSError: If nothing has that name.
-        ValueError: If a file is not what it should be; the message names it.
+        ValueError: If a file is not what it should be; the message names it. If the bundle has no editor.
     """
-    kwargs = {"dtype": torch.float32, **kwargs}
+    if kwargs.get("torch_dtype") is None:
+        kwargs = {"dtype": torch.float32, **kwargs}
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
     folder = resolve(name, only_configs, **hub)
     index = read_index(folder)
@@ -196,17 +198,24 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
         pipeline = DiffusionPipeline.from_pretrained(str(name), **kwargs, **hub)
         load_adapters(pipeline, folder)
         return pipeline
-    folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}), **hub)
+    if index["editor"] == [None, None]:
+        raise ValueError(f"The bundle {str(name)!r} has no editor.")
+    folder = resolve(
+        name,
+        lambda _, files: files_to_load(files, {"editor": 2}, kwargs.get("variant"), kwargs.get("use_safetensors")),
+        **hub,
+    )
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
     return load_nested(folder / "editor", **kwargs)
 
 
 def check_component(name: str, value: Any) -> None:
-    """Refuse what no pipeline could use under a component's name.
+    """Refuse what no pipeline could use under the name of a component, or of what belongs to one.
 
     Raises:
-        TypeError: If a component is a name, or the editor no pipeline.
+        TypeError: If a component is a name, the editor no pipeline, or its defaults no mapping.
+        ValueError: If prompts are none.
     """
     if name in _COMPONENTS and isinstance(value, (str, os.PathLike)):
         raise TypeError(
@@ -215,6 +224,10 @@ def check_component(name: str, value: Any) -> None:
         )
     if name == "editor" and not isinstance(value, (DiffusionPipeline, ModularPipeline, RemoteEditor, NoneType)):
         raise TypeError(f"`editor` is a pipeline of diffusers, or a `RemoteEditor`, not {type(value).__name__}.")
+    if name == "editor_defaults" and not isinstance(value, (Mapping, NoneType)):
+        raise TypeError(f"`editor_defaults` are arguments by name, not {type(value).__name__}.")
+    if name == "prompts" and not isinstance(value, (Prompts, NoneType)):
+        Prompts.from_dict(value)
 
 
 class NestedPipeline(DiffusionPipeline, torch.nn.Module):
