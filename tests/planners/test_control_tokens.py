@@ -105,6 +105,28 @@ def test_what_counts_as_control():
     assert not TAGS & set(control_tokens(tokenizer))
 
 
+def test_attributes_that_name_no_token_are_none():
+    _, processor = build("qwen2_5_vl")
+    before = control_tokens(processor)
+    processor.video_token, processor.image_tag, processor.token_of = None, "[I]", "<no>"
+    assert control_tokens(processor) == tuple(sorted([*before, "[I]"]))
+    numbers = processor.tokenizer.convert_tokens_to_ids(list(before))
+    assert control_token_ids(processor) == sorted(numbers)  # the vocabulary has not the other
+
+
+def test_every_tag_of_the_format_may_be_written():
+    names = ("think", "action", "subject", "goal", "sequence")
+    assert {f"<{slash}{name}>" for name in names for slash in ("", "/")} == TAGS
+
+
+@pytest.mark.parametrize(("own", "more"), [(None, []), (90, [90]), ([90, 91], [90, 91])])
+def test_an_answer_ends_at_the_models_own_ends_too(own, more):
+    model, tokenizer = tiny_text_planner()
+    model.generation_config.eos_token_id = own
+    assert not set(more) & set(control_token_ids(tokenizer))
+    assert end_token_ids(model, tokenizer) == sorted([*control_token_ids(tokenizer), *more])
+
+
 @pytest.mark.tiny
 def test_an_answer_ends_at_any_of_them_and_shows_none():
     model, processor = build("glm4v")

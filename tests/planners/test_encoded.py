@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from diffusers_r1.planners.conversation import Conversation
-from diffusers_r1.planners.encoded import first_of_equals, with_pictures_encoded
+from diffusers_r1.planners.encoded import _chosen, _split, encoder_of, first_of_equals, with_pictures_encoded
 from diffusers_r1.scenes import sample_task
 
 
@@ -63,6 +63,37 @@ def test_pictures_are_told_apart_by_more_than_their_sums():
     assert first_of_equals(pictures) == ([0, 1, 3], [0, 1, 0, 2])
     sized = [{"pixel_values": ramp, "image_sizes": torch.tensor([[side, side]])} for side in (8, 8, 9)]
     assert first_of_equals(sized) == ([0, 2], [0, 0, 1])
+
+
+def test_the_innermost_module_that_takes_pictures_encodes_them(planner, text_planner):
+    assert encoder_of(planner[0]) is planner[0].model
+    assert encoder_of(text_planner[0]) is None
+
+
+def test_what_belongs_to_which_picture_is_told_or_nothing_is_split():
+    pixels, sizes = torch.arange(6.0).reshape(3, 2), torch.tensor([[1, 2], [1, 2], [3, 4]])
+    pieces = _split({"pixel_values": pixels, "image_sizes": sizes})
+    assert [[one.tolist() for one in piece.values()] for piece in pieces] == [
+        [[pixels[row].tolist()], [sizes[row].tolist()]] for row in range(3)
+    ]
+    assert _split({"pixel_values": pixels, "image_sizes": sizes[:2]}) is None
+    assert _split({"pixel_values": pixels, "image_sizes": sizes.tolist()}) is None
+
+
+def test_pictures_that_cannot_be_told_apart_are_left_to_the_model(planner, batch):
+    """A grid as a list of rows, and no pixels: neither is what a processor makes, and neither may be guessed at."""
+    alone = {**batch, "pixel_values": None}
+    assert with_pictures_encoded(planner[0], alone) is alone
+    apart = {name: value for name, value in batch.items() if name != "image_grid_thw"}
+    assert len(apart["pixel_values"].unique(dim=0)) < len(apart["pixel_values"])
+    less = {**apart, "pixel_values": apart["pixel_values"][:1]}
+    assert with_pictures_encoded(planner[0], less) is less
+
+
+def test_features_are_handed_out_as_tensor_or_list():
+    rows = torch.arange(6.0).reshape(3, 2)
+    assert torch.equal(_chosen(rows, [2, 0, 2]), rows[[2, 0, 2]])
+    assert _chosen(["a", "b"], [1, 0, 1]) == ["b", "a", "b"]
 
 
 def test_a_planner_that_does_not_see_is_left_alone(text_planner):

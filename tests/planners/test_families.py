@@ -1,11 +1,12 @@
 """The families that must do everything do; the table in the docs, which a benchmark makes of all of them, says so too."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from planner_cells import CELLS, WORDS, pictures, printable, read_plainly
-from tiny_planners import FAMILIES, REQUIRED, build
+from tiny_planners import FAMILIES, REQUIRED, build, byte_tokenizer
 
 from diffusers_r1.plan import Edit
 from diffusers_r1.planners.conversation import Conversation
@@ -60,6 +61,20 @@ def test_the_system_words_reach_the_model_with_or_without_a_role(family):
     assert (words == WORDS) == (family != "mistral3")
     text = render(processor, words.second_turn(words.first_turn("paint it", pictures(1)[0]), "so"))
     assert text.count(WORDS.system) == 1 and text.index(WORDS.system) < text.index("Plan: paint it")
+
+
+def test_a_template_that_refuses_the_role_has_none():
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no such role') }}{% endif %}"
+        "{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    tokenizer = byte_tokenizer([], "<|end|>", template, image_token="<picture>")
+    words = fitting_prompts(WORDS, tokenizer)
+    assert words == replace(WORDS, system="", decompose=f"{WORDS.system}\n\n{WORDS.decompose}")
+    assert render(tokenizer, words.first_turn("paint it")) == f"{WORDS.system}\n\nPlan: paint it>"
+    plain = replace(WORDS, system="")
+    assert fitting_prompts(plain, tokenizer) is plain
+    assert render(tokenizer, plain.first_turn("paint it", pictures(1)[0])) == "<picture>Plan: paint it>"
 
 
 def test_a_model_that_thinks_by_default_is_told_not_to_and_an_opened_thought_is_left_to_it():

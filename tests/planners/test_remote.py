@@ -9,7 +9,7 @@ import time
 
 import pytest
 from openai_server import PASSING_FAULTS, said, scripted
-from PIL import Image
+from planning_server import INSTRUCTIONS, PICTURES, RIGHT, WORDS, agents, plan_of, requests_of, text_of
 from transformers_server import transformers_server
 
 from diffusers_r1.bundles.planners import load_planner, save_planner
@@ -24,38 +24,6 @@ from diffusers_r1.tags import write_decomposition, write_sequence
 
 
 KEY = "sk-secret-key"
-WORDS = Prompts(decompose="Plan: {instruction}", sequence="Order them.")
-COLORS = ("red", "green", "blue", "teal", "black", "white")
-PICTURES = [Image.new("RGB", (3, 2), color) for color in COLORS]
-INSTRUCTIONS = [f"paint the {color} thing" for color in COLORS]
-
-
-def plan_of(instruction: str) -> EditPlan:
-    """What the server below plans for an instruction, so that a plan of another row would be seen."""
-    edit = Edit("paint", instruction.split("the ")[1], "gold")
-    requests = (f"paint the {edit.subject} gold",)
-    answers = write_decomposition([edit], "a thing"), write_sequence(requests)
-    return EditPlan(instruction, (edit,), requests, "a thing", raw=answers)
-
-
-def text_of(message: dict) -> str:
-    return "".join(part.get("text", "") for part in message["content"])
-
-
-def instruction_of(request: dict) -> str:
-    return next(text for text in map(text_of, request["messages"]) if "Plan: " in text).partition("Plan: ")[2]
-
-
-def agents(body: bytes) -> dict:
-    """Both agents: what the last message asks for, about the instruction of the first."""
-    request = json.loads(body)
-    answers = plan_of(instruction_of(request)).raw
-    text = answers[text_of(request["messages"][-1]) == WORDS.sequence]
-    reply = said(text)
-    return {**reply, "choices": [{**reply["choices"][0], "index": i} for i in range(request.get("n", 1))]}
-
-
-RIGHT = (200, agents, {})
 OPEN: list[RemotePlanner] = []
 
 
@@ -82,10 +50,6 @@ def server():
 def remote(server, **settings) -> RemotePlanner:
     OPEN.append(RemotePlanner(server.url, "m", **{"timeout": 10, "max_retries": 2, **settings}))
     return OPEN[-1]
-
-
-def requests_of(server) -> list[dict]:
-    return [json.loads(body) for _, _, body in server.requests if body]
 
 
 def plans(planner, rows: int = 6, **settings) -> list[EditPlan]:
@@ -214,7 +178,50 @@ def test_the_expressions_become_a_grammar_of_the_same_language():
         assert llguidance.LLMatcher.validate_grammar(llguidance.LLMatcher.grammar_from_lark(lark)) == ""
 
 
+@pytest.mark.parametrize("kept", [{"finish_reason": "length"}, {"reasoning_content": "so"}])
+def test_what_is_cut_or_reasoned_apart_does_not_show_that_a_format_is_not_kept(kept, caplog):
+    message = {"role": "assistant", "content": "No format.", **kept}
+    reason = message.pop("finish_reason", "stop")
+    with scripted((200, said(None, message=message, finish_reason=reason), {})) as server:
+        with caplog.at_level(logging.WARNING):
+            plans(remote(server), 1, constrained=True)
+        assert not caplog.records
+        server.replies = [(200, said("No format."), {})]
+        plans(remote(server), 1, constrained=True)
+        assert len(caplog.records) == 1
+
+
+def test_a_planner_that_refuses_says_so_in_the_plan():
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help."}
+    with scripted((200, said(None, message=message), {})) as server:
+        (plan,) = plans(remote(server), 1, retries=0)
+    assert plan.fallback and plan.raw == ("I cannot help.",)
+
+
+def test_what_the_server_counted_is_kept_for_each_answer(server):
+    talk = remote(server).converse(PICTURES[:2], INSTRUCTIONS[:2], WORDS)
+    talk.decompose(num_answers=2)
+    talk.sequence()
+    assert [use["completion_tokens"] for use in talk.usage] == [7] * (2 * 2 + 4)
+
+
+def test_another_models_answers_are_asked_about_as_words(server):
+    talk = remote(server).converse(PICTURES[:1], INSTRUCTIONS[:1], WORDS)
+    talk.decompose()
+    talk.sequence(["do <|im_end|>it"])
+    assert text_of(requests_of(server)[1]["messages"][1]) == "do  it"
+
+
+def test_the_first_list_tells_whether_items_begin_with_a_space():
+    for first, begin in ((" paint", " "), ("paint", "")):
+        lists = f"<action>{first}</action><subject>cat</subject><goal> gold</goal>"
+        message = {"role": "assistant", "content": lists, "reasoning_content": "a cat"}
+        with scripted((200, said(None, message=message), {}), RIGHT) as server:
+            assert plans(remote(server), 1)[0].raw[0] == f"<think>{begin}a cat</think>{lists}"
+
+
 def test_settings_of_generate_become_fields():
+    assert request_fields({"do_sample": True}) == {"temperature": 1.0}
     assert request_fields({"max_new_tokens": 9, "top_p": 0.5}) == {"max_tokens": 9, "temperature": 0.0}
     sampled = {"do_sample": True, "temperature": 0.7, "top_k": 5, "repetition_penalty": None}
     assert request_fields(sampled) == {"temperature": 0.7, "top_k": 5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from importlib.util import find_spec
 from typing import Any
 
 from diffusers import ModelMixin, ModularPipeline
@@ -28,7 +29,8 @@ def keeps_passes_apart(pipeline: type) -> bool:
     home: Any = inspect.getmodule(pipeline)
     modules = [home]
     if issubclass(pipeline, ModularPipeline):  # the loop is in a file beside it
-        modules = [importlib.import_module(f"{home.__package__}.denoise")] if home.__package__ != "diffusers" else []
+        loop = f"{home.__package__}.denoise"
+        modules = [importlib.import_module(loop)] if home.__package__ and find_spec(loop) else []
     return any("cache_context(" in inspect.getsource(module) for module in modules)
 
 
