@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 METADATA, FAILED, PICTURES = "metadata.jsonl", "failed.jsonl", "pictures"
+REFERENCES = "references_file_names"  # which `datasets` reads as a column `references`, of lists of pictures
 REPEAT_TEMPERATURE = 1.0
 MAX_RETRIES = 10
 TIMEOUT = 600  # seconds; behind the queue of a busy server an answer takes minutes
@@ -77,11 +78,15 @@ whose own words are its `raw`, with `examples/annotate_plans.py` of diffusers-r1
 
 @dataclass(frozen=True)
 class Question:
-    """What the teacher is asked about; `index` is the row's place in the data set as it was loaded."""
+    """What the teacher is asked about; `index` is the row's place in the data set as it was loaded.
+
+    `references` are the further pictures that belong to the row's; `None` where the data set has no such column.
+    """
 
     index: int
     image: Image.Image
     instruction: str
+    references: tuple[Image.Image, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--planner is loaded here; a teacher behind an address is --base_url and --model")
     if args.base_url and not args.model:
         parser.error("--base_url needs the --model to ask there")
-    if args.prompts and not (args.prompts / FILE_NAME).is_file():
-        parser.error(f"--prompts: there is no {args.prompts / FILE_NAME}")
+    if args.prompts:
+        if not (args.prompts / FILE_NAME).is_file():
+            parser.error(f"--prompts: there is no {args.prompts / FILE_NAME}")
+        try:
+            Prompts.load(args.prompts)
+        except ValueError as error:
+            parser.error(f"--prompts: {error}")
     check_row_options(parser, args)
     if args.output_dir.exists() and not is_ours(args.output_dir):
         parser.error(f"--output_dir: {args.output_dir} is there and holds something else")
@@ -176,9 +186,12 @@ def is_ours(folder: Path) -> bool:
 
 def load_dataset(args: argparse.Namespace) -> Dataset:
     try:
-        return rows_of(args, args.on_bad_row)
+        rows = rows_of(args, args.on_bad_row)
     except (OSError, ValueError) as error:
         stop(error)
+    if "image" not in rows.column_names:
+        stop(f"{args.dataset_name} has no pictures, and a teacher is shown them.")
+    return rows
 
 
 def kept_rows(folder: Path, dataset: Dataset) -> tuple[set[int], set[int]]:
@@ -201,10 +214,15 @@ def kept_rows(folder: Path, dataset: Dataset) -> tuple[set[int], set[int]]:
 
 def read_rows(dataset: Dataset, indices: Sequence[int], image_size: int | None) -> Iterator[Question]:
     """The rows at these places, read one after the other as they are asked for."""
+
+    def shown(picture: Any) -> Image.Image:
+        opened = load_picture(picture)
+        return opened if image_size is None else fit(opened, image_size)
+
     for index in indices:
         cells = dataset[index]
-        picture = load_picture(cells["image"])
-        yield Question(index, picture if image_size is None else fit(picture, image_size), cells["instruction"])
+        references = tuple(map(shown, cells["references"] or [])) if "references" in cells else None
+        yield Question(index, shown(cells["image"]), cells["instruction"], references)
 
 
 def ask_endpoint(rows: Iterator[Question], args: argparse.Namespace) -> Iterator[tuple[Question, Answers | Exception]]:
@@ -216,7 +234,7 @@ def ask_endpoint(rows: Iterator[Question], args: argparse.Namespace) -> Iterator
         answers: list[TeacherAnswer] = []
         while not answers or (not answers[-1].is_truth and len(answers) < args.attempts):
             (said,) = endpoint.chat(
-                prompts.first_turn(row.instruction, row.image),
+                prompts.first_turn(row.instruction, row.image, row.references or ()),
                 max_tokens=args.max_new_tokens,
                 temperature=REPEAT_TEMPERATURE if answers else 0,
             )
@@ -262,7 +280,8 @@ def ask_batch(
     with seeded(batch[0].index):
         for _ in range(args.attempts):
             images, instructions = [row.image for row in waiting], [row.instruction for row in waiting]
-            conversation = Conversation(model, processor, images, instructions, prompts)
+            references = [row.references or () for row in waiting]
+            conversation = Conversation(model, processor, images, instructions, prompts, references=references)
             for row, text in zip(waiting, conversation.decompose(args.max_new_tokens, **sampling)):
                 answers[row.index].append(TeacherAnswer(writable(text), args.planner))
             waiting = [row for row in waiting if not answers[row.index][-1].is_truth]
@@ -286,10 +305,13 @@ def record(folder: Path, row: Question, answers: Answers) -> bool:
         return False
     found = read_decomposition(last.text)
     name = f"{PICTURES}/{row.index:06d}.png"
-    # The picture first: a line is the promise that its picture is there.
-    records.write_whole(folder / name, to_png(row.image))
+    others = {f"{PICTURES}/{row.index:06d}-{place}.png": one for place, one in enumerate(row.references or (), 2)}
+    # The pictures first: a line is the promise that they are there.
+    for place, picture in {name: row.image, **others}.items():
+        records.write_whole(folder / place, to_png(picture))
     line = {
         "file_name": name,
+        **({} if row.references is None else {REFERENCES: list(others)}),
         "instruction": row.instruction,
         "actions": [edit.action for edit in found.edits],
         "subjects": [edit.subject for edit in found.edits],

@@ -41,7 +41,7 @@ def run(output_dir, *options, status=0, **environment) -> subprocess.CompletedPr
     """The script, run to its end; `environment` is added to that of the tests."""
     settings = {"capture_output": True, "text": True, "env": {**os.environ, **environment}}
     done = subprocess.run(command(output_dir, *options), **settings)
-    assert done.returncode == status, done.stderr[-3000:]
+    assert done.returncode == status or status is None, done.stderr[-3000:]
     return done
 
 
@@ -307,6 +307,34 @@ def test_what_a_server_is_asked_and_what_is_kept(server, photos, tmp_path):
     }
 
 
+@pytest.fixture
+def composed(photos):
+    """Of the first two of the pictures, one has further pictures."""
+    lines = [json.loads(line) for line in (photos / "metadata.jsonl").read_text().splitlines()[:2]]
+    lines[0]["references"], lines[1]["references"] = ["2.jpg", "3.jpg"], []
+    (photos / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return photos
+
+
+def test_further_pictures_of_a_row_are_shown_and_kept(server, composed, tmp_path):
+    folder, answering = tmp_path / "annotated", server(lambda body: (200, RIGHT, {}))
+    options = ["--dataset_name", composed, "--image_size", 64, "--base_url", answering.url, "--model", "big"]
+    run(folder, *options, "--concurrency", 1)
+    parts = [[part["type"] for part in body["messages"][-1]["content"]] for _, body in answering.asked]
+    assert [each.count("image_url") for each in parts] == [3, 1]
+    shown = [[one.size for one in row["references"]] for row in load_rows(str(folder))]
+    assert shown == [[(64, 64)] * 2, []]
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        *("000000-2.png", "000000-3.png", "000000.png", "000001.png")
+    ]
+
+
+def test_further_pictures_are_shown_to_a_planner_that_is_loaded_here(composed, tmp_path):
+    folder, options = tmp_path / "annotated", ["--dataset_name", composed, "--image_size", 64]
+    run(folder, *options, "--planner", SCENES, "--attempts", 1, status=None)
+    assert len(read(folder / "metadata.jsonl")) + len(read(folder / "failed.jsonl")) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -507,6 +535,19 @@ def test_rows_that_cannot_be_read(server, photos, tmp_path):
     assert "of 3 rows, 3 are annotated" in run(tmp_path / "annotated", *options, "--on_bad_row", "skip").stdout
     named = ["--dataset_columns", '{"instruction": "prompt"}']
     assert "no column for instruction" in run(tmp_path / "other", *options, *named, status=1).stderr
+
+
+def test_rows_without_pictures_are_refused_before_anything_is_written(tmp_path):
+    options = ["--dataset_name", "sentences", "--dataset_limit", 2, *ASK]
+    done = run(tmp_path / "annotated", *options, status=1)
+    assert "error: sentences has no pictures" in done.stderr and not (tmp_path / "annotated").exists()
+
+
+def test_prompts_that_cannot_be_read_are_refused_before_anything_is_written(photos, tmp_path):
+    (photos / "prompts.json").write_text("[")
+    done = run(tmp_path / "annotated", "--dataset_name", photos, "--prompts", photos, *ASK, status=2)
+    assert "--prompts: " in done.stderr and "prompts.json cannot be read" in done.stderr
+    assert not (tmp_path / "annotated").exists()
 
 
 ASK = ["--base_url", "http://127.0.0.1:9/v1", "--model", "big"]

@@ -96,6 +96,19 @@ def test_a_function_that_is_not_there_is_refused(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("os:path", "no function, but a module"),
+        ("os:sep", "no function, but a str"),
+        ("json:loads", "with three values"),
+    ],
+)
+def test_what_cannot_judge_is_refused_before_there_is_a_picture(name, said):
+    with pytest.raises(ValueError, match=said):
+        FunctionJudge(name)
+
+
+@pytest.mark.parametrize(
     "judge",
     [
         ScenesJudge(),

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -23,6 +24,20 @@ from diffusers_r1.training.arguments import (
         ({}, "--dataset_name"),
         ({"dataset_name": "scenes", "validation_rows": 0}, "at least 1"),
         ({"dataset_name": "scenes", "validation_steps": 0}, "at least 1"),
+        ({"dataset_name": "scenes", "image_size": 0}, "`image_size` is at least 1, not 0"),
+        ({"dataset_name": "scenes", "dataset_limit": 0}, "`dataset_limit` is at least 1, not 0"),
+        ({"dataset_name": "scenes", "dataset_seed": -1}, "`dataset_seed` is at least 0, not -1"),
+        # A YAML file gets past the types and choices of the command line.
+        ({"dataset_name": "scenes", "dataset_limit": 2.5}, "`dataset_limit` must be a whole number"),
+        ({"dataset_name": "scenes", "on_bad_row": "keep"}, "`on_bad_row` must be one of error, skip"),
+        ({"dataset_name": "scenes", "picture_editor_dtype": "int8"}, "`picture_editor_dtype` must be one of float32"),
+        ({"dataset_name": "rows", "dataset_columns": "{"}, "`dataset_columns` cannot be read as JSON"),
+        ({"dataset_name": "rows", "dataset_columns": "[1]"}, "`dataset_columns` must be an object"),
+        (
+            {"dataset_name": "rows", "dataset_columns": '{"instruction": 1}'},
+            "`dataset_columns`: `instruction` must be text",
+        ),
+        ({"dataset_name": "rows", "picture_editor_arguments": "[1]"}, "`picture_editor_arguments` must be an object"),
         ({"dataset_name": "scenes", "rewards": ["format", "taste"]}, "not taste"),
         ({"dataset_name": "scenes", "rewards": []}, "not none"),
     ],
@@ -30,6 +45,20 @@ from diffusers_r1.training.arguments import (
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RewardArguments(**options)
+
+
+@pytest.mark.parametrize("written", ["{", "", "[1, 2]", "null", '{"zap": 1}', '\ufeff{"zap": "remove"}'])
+def test_a_file_of_synonyms_that_holds_something_else_is_named(written, tmp_path):
+    path = tmp_path / "synonyms.json"
+    path.write_text(written, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        RewardArguments("scenes", action_synonyms=str(path))
+
+
+def test_prompts_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "prompts.json").write_text("[")
+    with pytest.raises(ValueError, match=r"prompts.json cannot be read"):
+        DataArguments("scenes", prompts=str(tmp_path))
 
 
 def test_scenes_are_validated_on_rows_of_their_own():
@@ -95,7 +124,7 @@ def test_rewards_come_in_the_order_asked_for(tmp_path):
     ("given", "kind"),
     [
         ({"picture_judge": "scenes"}, ScenesJudge),
-        ({"picture_judge": "json:loads"}, FunctionJudge),
+        ({"picture_judge": "red_judge:redness"}, FunctionJudge),
         ({"picture_judge": "checklist", "picture_judge_model": "Qwen/Qwen2.5-VL-3B-Instruct"}, ChecklistJudge),
         (
             {

@@ -119,6 +119,17 @@ def test_the_bar_shows_reward_and_exact(capsys):
     assert "reward=2.75, exact=0.125" in said and "grad_norm" not in said
 
 
+def test_a_step_without_a_single_reward_is_passed_over(caplog):
+    """TRL logs `None` for it, as where the judge of pictures was away for a whole step."""
+    nothing = {"reward": None, "rewards/format/mean": None, "frac_reward_zero_std": None}
+    learning, variance, bar = LearningWatch(), VarianceWatch(), RewardBar()
+    bar.on_train_begin(None, TrainerState(max_steps=1), None)
+    for watch in (learning, variance, bar):
+        for entry in (nothing, {**nothing, "completions/clipped_ratio": 1.0}):
+            watch.on_log(None, TrainerState(), None, logs=entry)
+    assert (learning.cut, learning.rewards, variance.shares, bar.values) == (1, [], [], {})
+
+
 NOT_TIMES = ("reward", "loss", "grad_norm", "entropy")
 
 

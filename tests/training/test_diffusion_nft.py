@@ -247,6 +247,19 @@ def test_three_policies():
     assert all(torch.equal(*pair) for pair in zip(one.weights, learned))
 
 
+def test_an_adapter_is_drawn_from_its_seed_and_no_other_device_is_seeded(monkeypatch):
+    editors = [tiny_models.tiny_pix2pix() for _ in range(3)]
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    one, same, other = (
+        EditorLearner(editor, SETTINGS, 1e-3, lora_rank=2, seed=seed) for editor, seed in zip(editors, (1, 1, 2))
+    )
+    assert all(map(torch.equal, one.weights, same.weights))
+    assert not all(map(torch.equal, one.weights, other.weights))
+    assert torch.equal(before, torch.get_rng_state()) and not seeded
+
+
 @pytest.mark.parametrize("lora_rank", [None, 2])
 def test_going_on_is_exact(lora_rank):
     pictures = [judged(0, 1.0, 1), judged(0, 0.0, 2), judged(0, 0.5, 3)]

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 from trl import GRPOConfig, ModelConfig
 
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.records import LOCK, only_one_in
 from diffusers_r1.training.arguments import RewardArguments
-from diffusers_r1.training.folders import differences, fingerprint, identity, run_folder
+from diffusers_r1.training.folders import differences, identity, run_folder
+from diffusers_r1.training.prints import content_print, fingerprint
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
@@ -74,6 +76,30 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint(run, caplog):
     assert "checkpoint-11 is passed over: it is cut off, there is no trainer_state.json" in caplog.text
 
 
+def test_a_run_that_was_killed_in_its_first_checkpoint_begins_anew(tmp_path, caplog):
+    with run_folder(*start(tmp_path)):
+        (leave_checkpoint(tmp_path, 2) / "trainer_state.json").unlink()
+    said = refusal(tmp_path, *start(tmp_path, resume_from_checkpoint="true", learning_rate=0.5))
+    assert "learning_rate: 1e-06, now 0.5" in said
+    assert "go on with it by --resume_from_checkpoint true" in refusal(tmp_path, *start(tmp_path))
+    with run_folder(*start(tmp_path, resume_from_checkpoint="true")) as checkpoint:
+        assert checkpoint is None and not (tmp_path / "checkpoint-2").exists()
+    assert "checkpoint-2 is taken away: the run begins at its first step again" in caplog.text
+
+
+@pytest.mark.parametrize("left", ["another run", "a finished run", "a model without its optimizer"])
+def test_what_is_not_plainly_cut_off_is_not_taken_away(left, tmp_path):
+    with run_folder(*start(tmp_path)):
+        path = leave_checkpoint(tmp_path, 2)
+    (path / ("optimizer.pt" if "optimizer" in left else "trainer_state.json")).unlink()
+    if left == "another run":
+        (tmp_path / ".run.json").unlink()
+    if left == "a finished run":
+        (tmp_path / "training_curves.csv").write_text("step\n1\n")
+    said = refusal(tmp_path, *start(tmp_path, resume_from_checkpoint="true"))
+    assert "of which no checkpoint is whole" in said and "--resume_from_checkpoint" not in said
+
+
 def test_the_first_start_of_a_command_that_is_repeated(tmp_path):
     with run_folder(*start(tmp_path / "new", resume_from_checkpoint="true")) as checkpoint:
         assert checkpoint is None
@@ -133,15 +159,54 @@ def test_two_runs_are_not_in_one_folder(run):
 
 @pytest.mark.parametrize(
     ("name", "cut"),
-    [("trainer_state.json", None), ("model.safetensors", 20), ("model.safetensors", -4), ("optimizer.pt", 100)],
+    [
+        ("trainer_state.json", None),
+        ("trainer_state.json", 8),
+        ("trainer_state.json", 0),
+        ("model.safetensors", 20),
+        ("model.safetensors", -4),
+        ("model.safetensors", 0),
+        ("optimizer.pt", 100),
+    ],
 )
 def test_a_cut_off_checkpoint_is_not_gone_on_from(run, name, cut):
     path = run / "checkpoint-10" / name
-    path.write_bytes(path.read_bytes()[:cut]) if cut else path.unlink()
+    path.unlink() if cut is None else path.write_bytes(path.read_bytes()[:cut])
     with run_folder(*start(run, resume_from_checkpoint="true")) as checkpoint:
         assert checkpoint == str(run / "checkpoint-9")
     said = refusal(run, *start(run, resume_from_checkpoint=str(run / "checkpoint-10")))
     assert "cut off" in said and name in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", b"\xff" * 100, "model.safetensors is cut off"),
+        ("trainer_state.json", b"{}", "does not say at which step"),
+        ("trainer_state.json", b"[1]", "does not say at which step"),
+        ("model.safetensors", None, "it has no weights"),
+        ("optimizer.pt", None, "it has no state of the optimizer"),
+    ],
+)
+def test_a_broken_checkpoint_is_not_gone_on_from(name, content, said, run):
+    path = run / "checkpoint-10" / name
+    path.unlink() if content is None else path.write_bytes(content)
+    asked = {"resume_from_checkpoint": str(path.parent)}
+    assert said in refusal(run, *start(run, **asked))
+    if name == "optimizer.pt":  # which a run need not save
+        with run_folder(*start(run, save_only_model=True, **asked)) as checkpoint:
+            assert checkpoint == str(path.parent)
+
+
+def test_a_trainer_may_have_logged_what_is_no_number(run):
+    (run / "checkpoint-10" / "trainer_state.json").write_text('{"global_step": 10, "log_history": [{"loss": NaN}]}')
+    with run_folder(*start(run, resume_from_checkpoint="true")) as checkpoint:
+        assert checkpoint == str(run / "checkpoint-10")
+
+
+def test_what_a_run_says_of_itself_is_named_where_it_cannot_be_read(run):
+    (run / ".run.json").write_text("{")
+    assert f"{run / '.run.json'} cannot be read" in refusal(run, *start(run, resume_from_checkpoint="true"))
 
 
 def test_a_checkpoint_that_is_not_there_is_said_to_be(run):
@@ -194,3 +259,59 @@ def test_a_base_that_has_changed_is_noticed(run, tmp_path):
     before, now = ({**identity(*start(run)), "weights of the base": each} for each in prints)
     assert differences(before, now) == [f"weights of the base: {prints[0]}, now {prints[1]}"]
     assert differences({**before, "weights of the base": None}, now) == []
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> dict[str, str]:
+    """Options that name files of one's own: rows with a picture, prompts, further names of actions."""
+    monkeypatch.chdir(tmp_path)
+    Path("rows").mkdir()
+    Path("rows/metadata.jsonl").write_text('{"file_name": "0.png", "instruction": "remove the cat"}')
+    Path("rows/0.png").write_bytes(bytes(200_000))
+    Prompts().save(Path("rows"))
+    Path("synonyms.json").write_text('{"zap": "remove"}')
+    return {"dataset_name": "rows", "prompts": "rows", "action_synonyms": "synonyms.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("rows/metadata.jsonl", b'{"file_name": "0.png", "instruction": "remove the dog"}', "content of the rows"),
+        ("rows/0.png", bytes(200_001), "content of the rows"),
+        ("rows/prompts.json", b'{"decompose": "{instruction}!"}', "content of the prompts"),
+        ("synonyms.json", b'{"zap": "recolor"}', "content of the action synonyms"),
+    ],
+)
+def test_files_that_have_changed_under_one_name_are_noticed(name, changed, said, files, tmp_path):
+    with run_folder(*start(tmp_path / "run", rows=files)):
+        leave_checkpoint(tmp_path / "run", 1)
+    Path(name).write_bytes(changed)
+    asked = {"resume_from_checkpoint": "true"}
+    assert f"{said}: " in refusal(tmp_path / "run", *start(tmp_path / "run", rows=files, **asked))
+    with run_folder(*start(tmp_path / "run", rows={**files, "allow_changes": True}, **asked)):
+        pass
+
+
+def test_one_path_may_be_written_in_two_ways_and_runs_may_lie_among_the_rows(files, tmp_path):
+    folder = Path("rows/run")
+    with run_folder(*start(folder, rows=files)):
+        leave_checkpoint(folder, 1)
+    Path("rows/cache-0123.arrow").write_bytes(b"of datasets")
+    absolute = {name: str(tmp_path / path) for name, path in files.items()}
+    with run_folder(*start(folder, rows=absolute, resume_from_checkpoint="true")) as checkpoint:
+        assert checkpoint == str(folder / "checkpoint-1")
+
+
+def test_a_run_of_a_version_that_took_no_prints_of_files_is_gone_on_with(files, tmp_path):
+    with run_folder(*start(tmp_path / "run", rows=files)):
+        leave_checkpoint(tmp_path / "run", 1)
+    path = tmp_path / "run" / ".run.json"
+    kept = {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("content of")}
+    path.write_text(json.dumps(kept))
+    with run_folder(*start(tmp_path / "run", rows=files, resume_from_checkpoint="true")) as checkpoint:
+        assert checkpoint == str(tmp_path / "run" / "checkpoint-1")
+
+
+def test_a_print_of_files_is_of_what_a_data_set_reads(files):
+    assert content_print("rows") == content_print("rows/metadata.jsonl") != content_print("rows/0.png")
+    assert content_print("no/such/rows") is None is content_print(None)

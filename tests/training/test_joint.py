@@ -23,7 +23,7 @@ GIVEN = {"dataset_name": "scenes", "picture_editor": EDITOR, "picture_judge": "s
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"train": "both"}, "`train` is joint, planner or editor, not 'both'"),
+        ({"train": "both"}, "`train` must be one of joint, planner, editor, not "),
         ({"rewards": ["format", "action"]}, "`picture` is among"),
         ({"pictures_per_plan": 1}, "`pictures_per_plan` is at least 2"),
         ({"pictures_per_plan": 0, "train": "planner"}, "are at least 1"),

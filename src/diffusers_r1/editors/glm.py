@@ -7,10 +7,12 @@ come as one `[channels, rows, columns]` for each picture. It takes the tokens as
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
+from ..random_state import devices_of, seeded
 from .sizes import Pipeline
 
 
@@ -43,9 +45,10 @@ def prior_tokens(editor: Pipeline, given: Mapping[str, Any]) -> dict[str, Any]:
     codes = [model.get_image_tokens([one], grid[None]) for one, grid in zip(seen, sources)]
 
     rows, columns = target[1:]
-    if generator is not None:  # `generate` samples from the global state, which the caller restores
-        torch.manual_seed(generator.initial_seed())
-    written = model.generate(**inputs, max_new_tokens=rows * columns + 1, do_sample=True)
+    # `generate` samples from the global state of where it computes, which need not be where the weights wait.
+    devices = devices_of(model) | {editor._execution_device}
+    with nullcontext() if generator is None else seeded(generator.initial_seed(), devices):
+        written = model.generate(**inputs, max_new_tokens=rows * columns + 1, do_sample=True)
     start = inputs["input_ids"].shape[-1]
     return {
         "prior_token_ids": _twice_as_fine(written[0, start : start + rows * columns], rows, columns)[None],

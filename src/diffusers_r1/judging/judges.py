@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -139,7 +140,7 @@ class FunctionJudge:
         name (`str`): `"module:function"`, importable.
 
     Raises:
-        ValueError: If there is no such module or function.
+        ValueError: If there is no such module or function, or it does not take three values.
     """
 
     concurrency = 1
@@ -151,8 +152,22 @@ class FunctionJudge:
             self._function: Callable[..., PictureMarks | float | None] = getattr(import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"{name} names no function of an importable module: {error}.") from None
+        if not callable(self._function):
+            raise ValueError(f"{name} names no function, but a {type(self._function).__name__}.")
+        if not _takes_three(self._function):
+            raise ValueError(f"{name} is not called with three values: the source, the result and the row.")
 
     def __call__(
         self, source: Image.Image, edited: Image.Image, row: Mapping[str, Any]
     ) -> PictureMarks | float | None:
         return self._function(source, edited, row)
+
+
+def _takes_three(function: Callable[..., Any]) -> bool:
+    try:
+        signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # some of those that are written in C say nothing of what they take
+        return True
+    return True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_type_hints
 
 from accelerate import PartialState
 from transformers import ProcessorMixin
@@ -89,12 +88,22 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        for name, kind in get_type_hints(type(self)).items():  # a YAML file gets past types and `choices`
+            schema.read(kind, getattr(self, name), f"`{name}`")
         if not self.dataset_name:
             raise ValueError("Name the rows to train on: --dataset_name.")
         if self.validation_rows < 1 or self.validation_steps < 1:
             raise ValueError("`validation_rows` and `validation_steps` are at least 1.")
-        if self.prompts is not None and not (Path(self.prompts) / FILE_NAME).exists():
-            raise ValueError(f"`prompts` is a folder with a {FILE_NAME}, and {self.prompts} has none.")
+        for name in ("dataset_limit", "image_size"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"`{name}` is at least 1, not {number}.")
+        if self.dataset_seed is not None and self.dataset_seed < 0:
+            raise ValueError(f"`dataset_seed` is at least 0, not {self.dataset_seed}.")
+        if self.prompts is not None:
+            if not (Path(self.prompts) / FILE_NAME).exists():
+                raise ValueError(f"`prompts` is a folder with a {FILE_NAME}, and {self.prompts} has none.")
+            Prompts.load(self.prompts)  # raises where it cannot be read
+        _ = self.columns
         if self.dataset_test_split is None and is_made(self.dataset_name):
             self.dataset_test_split = "validation"
 
@@ -106,7 +115,8 @@ class DataArguments:
     @property
     def columns(self) -> dict[str, str]:
         """`dataset_columns`, read."""
-        return json.loads(self.dataset_columns) if self.dataset_columns else {}
+        given = schema.read_json(self.dataset_columns or "{}", "`dataset_columns`")
+        return schema.read(dict[str, str], given, "`dataset_columns`")
 
 
 @dataclass
@@ -140,9 +150,8 @@ class RewardArguments(DataArguments):
     picture_editor_arguments: str | None = field(
         default=None, metadata={"help": """the editor's own, as JSON: '{"num_inference_steps": 20}'"""}
     )
-    picture_editor_dtype: str = field(
-        default="float32",
-        metadata={"help": "of its weights", "choices": ["float32", "float16", "bfloat16"]},
+    picture_editor_dtype: Literal["float32", "float16", "bfloat16"] = field(
+        default="float32", metadata={"help": "of its weights"}
     )
     picture_batch_size: int = field(default=32, metadata={"help": "pictures in one call of the editor"})
     picture_judge: str | None = field(
@@ -162,19 +171,31 @@ class RewardArguments(DataArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        unknown = sorted(set(self.rewards) - set(REWARDS))  # a YAML file gets past `choices`
+        unknown = sorted(set(self.rewards) - set(REWARDS))
         if unknown or not self.rewards:
             raise ValueError(f"`rewards` are any of {', '.join(REWARDS)}, not {', '.join(unknown) or 'none'}.")
         if self.picture_bare_member and set(self.rewards) != set(WITHOUT_LABELS):
             raise ValueError(
                 "`picture_bare_member` goes with the rewards format and picture: an instruction has no others."
             )
+        _ = self.synonyms, self.editor_arguments
         if "picture" in self.rewards:
             self._check_picture()
 
     @property
     def needs_truth(self) -> bool:
         return not set(self.rewards) <= set(WITHOUT_LABELS) or self.picture_judge == "scenes"
+
+    @property
+    def synonyms(self) -> dict[str, str] | None:
+        """What the file `action_synonyms` holds."""
+        return schema.read_file(self.action_synonyms, dict[str, str]) if self.action_synonyms else None
+
+    @property
+    def editor_arguments(self) -> dict[str, Any]:
+        """`picture_editor_arguments`, read."""
+        given = schema.read_json(self.picture_editor_arguments or "{}", "`picture_editor_arguments`")
+        return schema.read(dict[str, Any], given, "`picture_editor_arguments`")
 
     def _check_picture(self) -> None:
         if self.picture_editor is None or self.picture_judge is None:
@@ -248,12 +269,9 @@ def make_rewards(
     """
     if weights is not None and len(weights) != len(arguments.rewards):
         raise ValueError(f"There are {len(weights)} `reward_weights` for {len(arguments.rewards)} `rewards`.")
-    synonyms = None
-    if arguments.action_synonyms:
-        synonyms = json.loads(Path(arguments.action_synonyms).read_text(encoding="utf-8"))
     makers = {
         "format": FormatReward,
-        "action": lambda: ActionReward(synonyms),
+        "action": lambda: ActionReward(arguments.synonyms),
         "subject": SubjectReward,
         "subject_soft": lambda: SubjectReward(soft=True),
         "goal": GoalReward,
@@ -265,7 +283,6 @@ def make_rewards(
 
 
 def _renderer(arguments: RewardArguments, base: str) -> Renderer:
-    given = schema.read_json(arguments.picture_editor_arguments or "{}", "`picture_editor_arguments`")
     return Renderer(
         str(arguments.picture_editor),
         base,
@@ -273,7 +290,7 @@ def _renderer(arguments: RewardArguments, base: str) -> Renderer:
         arguments.prompts,
         batch_size=arguments.picture_batch_size,
         dtype=arguments.picture_editor_dtype,
-        arguments=schema.read(dict[str, Any], given, "`picture_editor_arguments`"),
+        arguments=arguments.editor_arguments,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,11 @@ FEW = 3
 RISE = 0.1  # of the sum of all rewards
 
 
+def known(logs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was logged, without what nothing is known of: of a step that was all left out, TRL logs rewards of `None`."""
+    return {name: value for name, value in (logs or {}).items() if value is not None}
+
+
 class VarianceWatch(TrainerCallback):
     """Warn when the completions of almost every prompt earn one and the same reward: nothing can be learned from them."""
 
@@ -38,7 +44,8 @@ class VarianceWatch(TrainerCallback):
         self.shares: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs is None or "frac_reward_zero_std" not in logs:
+        logs = known(logs)
+        if "frac_reward_zero_std" not in logs:
             return
         self.shares = [*self.shares, float(logs["frac_reward_zero_std"])][-PATIENCE:]
         if len(self.shares) == PATIENCE and np.mean(self.shares) >= NO_VARIANCE and state.is_world_process_zero:
@@ -67,7 +74,7 @@ class LearningWatch(TrainerCallback):
         self.said: set[str] = set()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = logs or {}
+        logs = known(logs)
         if "reward" in logs:
             self.rewards.append(float(logs["reward"]))
         if "completions/clipped_ratio" in logs:
@@ -120,7 +127,7 @@ class RewardBar(ProgressCallback):
         self.values: dict[str, str] = {}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = logs or {}
+        logs = known(logs)
         if state.is_world_process_zero and self.training_bar is not None:
             self.values |= {short: f"{float(logs[name]):.3g}" for name, short in self.shown.items() if name in logs}
             self.training_bar.set_postfix(self.values)

@@ -37,6 +37,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..editors.positions import with_positions
+from ..random_state import devices_of, seeded
 from .editor_families import Encoded, family_of
 
 
@@ -268,8 +269,7 @@ class EditorLearner:
             config = LoraConfig(
                 r=lora_rank, lora_alpha=lora_rank, target_modules=targets, init_lora_weights="gaussian"
             )
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed, devices_of(self.denoiser)):
                 self.denoiser.add_adapter(config, adapter_name=self.ADAPTER)
             self.weights = [weight for weight in self.denoiser.parameters() if weight.requires_grad]
             for weight in self.weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
-from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..names import ADAPTER_INDEX, local, resolve
+from .. import schema
+from ..names import ADAPTER_INDEX, resolve
 from ..records import only_one_in, write_whole
+from .prints import IDENTITY, PRINTS, prints_of
 
 
 if TYPE_CHECKING:
@@ -30,22 +31,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IDENTITY = ".run.json"  # hidden, so that `datasets` takes it for no rows where the folder is among them
 QUESTIONS = "checklist.jsonl"  # those of the judge of pictures
-WEIGHTS = "weights of the base"
+CURVES = "training_curves.csv"  # written at the end
+# What a checkpoint consists of, and what it is called: of one process, of DeepSpeed, of FSDP.
+WEIGHTS, OPTIMIZER = "weights", "state of the optimizer"
+PARTS = {
+    WEIGHTS: ("*.safetensors", "global_step*", "pytorch_model_fsdp*"),
+    OPTIMIZER: ("optimizer*", "global_step*"),
+}
 # What a run leaves beside its checkpoints; where it is started afresh, all of it goes.
 LEFT_BEHIND = (
     IDENTITY,
     "completions",
-    "checklist.jsonl",
+    QUESTIONS,
     "editor_adapter",
     "samples",
-    "training_curves.csv",
+    CURVES,
     "training_curves.png",
     "README.md",
     "adapter",
     "bundle",
 )
+# Options that may name a file or a folder.
+PATHS = ("model_name_or_path", "dataset_name", "dataset_path", "prompts", "action_synonyms", "picture_editor")
 # How the names of options begin that change nothing about what is learned.
 WITHOUT_EFFECT = (
     *(
@@ -69,7 +77,7 @@ WITHOUT_EFFECT = (
 def identity(
     method: str, script: DataArguments, training: GRPOConfig | SFTConfig, model: ModelConfig
 ) -> dict[str, Any]:
-    """What makes a run this run: method, base model with a print of its weights, rows, rewards, settings that matter."""
+    """What makes a run this run: method, base, rows, rewards, settings that matter, and prints of what lies in files."""
     options = {
         field.name: getattr(group, field.name)
         for group in (model, script, training)
@@ -78,31 +86,11 @@ def identity(
     }
     known = {
         "method": method,
-        WEIGHTS: fingerprint(model.model_name_or_path, model.model_revision),
+        **prints_of(script, model),
         "processes": training.world_size,
         **options,
     }
-    return json.loads(json.dumps(known, default=str))  # as it is read again
-
-
-def fingerprint(name: str | None, revision: str | None = None) -> str | None:
-    """Tells two models of one name apart: a Hub commit, or a hash of what the folder's files of weights begin and end with.
-
-    `None` where nothing is on this machine yet.
-    """
-    folder = local(str(name))
-    if folder is None:
-        config = name and try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(config).parent.name if isinstance(config, str) else None
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        if not any(part.startswith(PREFIX_CHECKPOINT_DIR) for part in path.relative_to(folder).parts):
-            with path.open("rb") as file:
-                found.update(file.read(2**20))
-                file.seek(max(0, path.stat().st_size - 2**20))
-                found.update(file.read())
-            found.update(str((path.relative_to(folder), path.stat().st_size)).encode())
-    return found.hexdigest()[:16]
+    return json.loads(json.dumps(known, default=str), parse_constant=str)  # as it is read again
 
 
 @contextmanager
@@ -110,6 +98,8 @@ def run_folder(
     method: str, script: DataArguments, training: GRPOConfig | SFTConfig, model: ModelConfig
 ) -> Iterator[str | None]:
     """Hold `output_dir` for this run; what comes is the checkpoint that it goes on from, or `None`.
+
+    A run that was killed before its first checkpoint was whole begins anew, where the newest one is asked for.
 
     Every process has to call this; the first one looks.
 
@@ -124,7 +114,8 @@ def run_folder(
         with state.main_process_first():
             checkpoint = resume_point(training)
             if state.is_main_process:
-                _settle(folder, checkpoint, identity(method, script, training, model), script, model)
+                now = identity(method, script, training, model)
+                _settle(folder, checkpoint, now, script, model, _asks_for_the_newest(training))
         yield checkpoint
 
 
@@ -139,64 +130,104 @@ def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
     asked = training.resume_from_checkpoint
     if asked is None or asked.lower() == "false":
         return None
-    if asked.lower() != "true":
-        if fault := what_is_missing(asked):
+    if not _asks_for_the_newest(training):
+        if fault := what_is_missing(asked, training.save_only_model):
             raise ValueError(f"{asked} cannot be gone on from: {fault}.")
         return asked
     for folder in reversed(_checkpoints(str(training.output_dir))):
-        if not (fault := what_is_missing(folder)):
+        if not (fault := what_is_missing(folder, training.save_only_model)):
             return str(folder)
         logger.warning("%s is passed over: %s.", folder, fault)
     return None
 
 
-def what_is_missing(checkpoint: str | Path) -> str | None:
-    """In a few words what a checkpoint lacks to be whole; `None` if it lacks nothing."""
+def _asks_for_the_newest(training: GRPOConfig | SFTConfig) -> bool:
+    return str(training.resume_from_checkpoint).lower() == "true"
+
+
+def what_is_missing(checkpoint: str | Path, save_only_model: bool = False) -> str | None:
+    """In a few words what a checkpoint lacks to be whole; `None` if it lacks nothing.
+
+    Args:
+        checkpoint (`str` or `Path`): Its folder.
+        save_only_model (`bool`, defaults to `False`): Whether the run wants none of the optimizer's state to be saved.
+    """
     folder = Path(checkpoint)
     if not folder.is_dir():
         return "there is no such folder"
     if not (folder / TRAINER_STATE_NAME).exists():  # what is written last
         return f"it is cut off, there is no {TRAINER_STATE_NAME}"
     for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors" and path.stat().st_size != _safetensors_size(path):
+        if path.suffix in READERS and not READERS[path.suffix](path):
             return f"{path.name} is cut off"
-        if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-            return f"{path.name} is cut off"
+    for part, patterns in PARTS.items():
+        if not (part == OPTIMIZER and save_only_model) and not any(any(folder.glob(pattern)) for pattern in patterns):
+            return f"it has no {part}"
+    if not isinstance(_state_of(folder).get("global_step"), int):
+        return f"{TRAINER_STATE_NAME} does not say at which step it was"
     return None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two identities, `"learning_rate: 1e-05, now 2e-05"`.
 
-    The print of a model that was fetched from the Hub only after the run began is not known; it counts as equal.
+    A print that is not known counts as equal: of a model that was fetched from the Hub only after the run began, or where
+    the run is of a version that took no such print. So do two ways to write one path.
     """
     names = before.keys() | now.keys()
-    if before.get(WEIGHTS) is None:
-        names -= {WEIGHTS}
+    names -= {name for name in PRINTS if before.get(name) is None}
     return [
         f"{name}: {before.get(name)}, now {now.get(name)}"
         for name in sorted(names)
-        if before.get(name) != now.get(name)
+        if before.get(name) != now.get(name) and not (name in PATHS and _is_one_place(before.get(name), now.get(name)))
     ]
 
 
+def _is_one_place(one: Any, other: Any) -> bool:
+    return isinstance(one, str) and isinstance(other, str) and Path(one).resolve() == Path(other).resolve()
+
+
 def _settle(
-    folder: Path, checkpoint: str | None, now: dict[str, Any], script: DataArguments, model: ModelConfig
+    folder: Path,
+    checkpoint: str | None,
+    now: dict[str, Any],
+    script: DataArguments,
+    model: ModelConfig,
+    newest_asked: bool,
 ) -> None:
     own = checkpoint is not None and Path(checkpoint).parent.resolve() == folder.resolve()
     if script.overwrite_output_dir and not own:
         for path in (*_checkpoints(folder), *(folder / name for name in LEFT_BEHIND)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    held = [path.name for path in (*_checkpoints(folder), folder / "training_curves.csv") if path.exists()]
+    is_finished, has_identity = (folder / CURVES).exists(), (folder / IDENTITY).exists()
+    if newest_asked and checkpoint is None and has_identity and not is_finished:
+        _clear_unfinished(folder, now, script.allow_changes)
+    held = [path.name for path in (*_checkpoints(folder), folder / CURVES) if path.exists()]
     if held and not own:
+        way = ": go on with it by --resume_from_checkpoint true, "
+        if newest_asked:
+            way = ", of which no checkpoint is whole: "
         raise ValueError(
-            f"{folder} holds an earlier run ({held[-1]}): go on with it by --resume_from_checkpoint true, name another "
-            "--output_dir, or start afresh with --overwrite_output_dir."
+            f"{folder} holds an earlier run ({held[-1]}){way}name another --output_dir, or start afresh with "
+            "--overwrite_output_dir."
         )
     if checkpoint is not None:
         _check_adapter(Path(checkpoint), model)
         _check_identity(Path(checkpoint), now, script.allow_changes)
     write_whole(folder / IDENTITY, json.dumps(now, indent=2) + "\n")
+
+
+def _clear_unfinished(folder: Path, now: dict[str, Any], allow_changes: bool) -> None:
+    """Take away the checkpoints of a run that was killed before one was whole: it begins at its first step again.
+
+    One that lacks nothing but the optimizer's state is of use to somebody, and stays.
+    """
+    unfinished = [path for path in _checkpoints(folder) if what_is_missing(path, save_only_model=True)]
+    for path in unfinished:
+        _check_identity(path, now, allow_changes)
+    for path in unfinished:
+        shutil.rmtree(path)
+        logger.warning("%s is taken away: the run begins at its first step again.", path)
 
 
 def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
@@ -214,13 +245,13 @@ def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
 def _rank(folder: Path) -> int | None:
     """Of the adapter that the folder holds; `None` where it holds a whole model."""
     path = folder / ADAPTER_INDEX
-    return json.loads(path.read_text(encoding="utf-8"))["r"] if path.exists() else None
+    return schema.read_fields({"r": int}, schema.read_file(path), str(path))["r"] if path.exists() else None
 
 
 def _check_identity(checkpoint: Path, now: dict[str, Any], allow_changes: bool) -> None:
     path = checkpoint.parent / IDENTITY
     if path.exists():
-        changes = differences(json.loads(path.read_text(encoding="utf-8")), now)
+        changes = differences(schema.read_file(path, dict[str, Any]), now)
         said = f"was started with other settings ({'; '.join(changes)})"
     else:
         changes, said = ["unknown"], f"does not say what it was started with: there is no {path}"
@@ -236,13 +267,31 @@ def _checkpoints(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.split("-")[-1]))
 
 
-def _safetensors_size(path: Path) -> int | None:
-    """How large the file says it is, `None` if it is cut off before it says so."""
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-        try:
-            entries = json.loads(file.read(header))
-        except ValueError:
-            return None
-    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    return 8 + header + max(ends, default=0)
+def _state_of(checkpoint: Path) -> dict[str, Any]:
+    """What the trainer wrote of itself; its logs may hold NaN, which is no JSON."""
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+    return state if isinstance(state, dict) else {}
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):  # reads what the file says of itself, and compares it with the file's size
+            return True
+    except SafetensorError:
+        return False
+
+
+# Of a file in a checkpoint, by its suffix: whether it is all there.
+READERS = {
+    ".json": _is_json,
+    ".safetensors": _is_safetensors,
+    **dict.fromkeys((".pt", ".pth", ".bin"), zipfile.is_zipfile),
+}

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from .. import schema
 from ..editors import as_large_as
 from ..endpoints import map_in_order
 from ..judging import PictureJudge, PictureMarks
@@ -46,8 +47,8 @@ class JointArguments(RewardArguments):
         default_factory=lambda: ["format", "picture"],
         metadata={"help": "of the planner; picture is among them. The editor's is picture alone"},
     )
-    train: str = field(
-        default=JOINT, metadata={"help": "who learns; the other one is as it was", "choices": [JOINT, PLANNER, EDITOR]}
+    train: Literal["joint", "planner", "editor"] = field(
+        default=JOINT, metadata={"help": "who learns; the other one is as it was"}
     )
     pictures_per_plan: int = field(
         default=4, metadata={"help": "pictures of each different plan: a group of the editor"}
@@ -77,8 +78,6 @@ class JointArguments(RewardArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.train not in (JOINT, PLANNER, EDITOR):
-            raise ValueError(f"`train` is {JOINT}, {PLANNER} or {EDITOR}, not {self.train!r}.")
         if "picture" not in self.rewards:
             raise ValueError("The pictures pay: `picture` is among the `rewards`.")
         if min(self.pictures_per_plan, self.samples_every) < 1:
@@ -134,7 +133,7 @@ def check_joint(arguments: JointArguments, processes: int = 1) -> None:
     if arguments.train != PLANNER:
         if class_name not in FAMILIES:
             raise ValueError(f"{class_name} cannot be trained; these classes can: {', '.join(FAMILIES)}.")
-        FAMILIES[class_name].unguided(json.loads(arguments.picture_editor_arguments or "{}"))
+        FAMILIES[class_name].unguided(arguments.editor_arguments)
 
 
 class JointReward(PictureReward):
@@ -319,7 +318,7 @@ class JointGRPOTrainer(PictureGRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        self.pictures.rendered = json.loads((Path(checkpoint) / PICTURE_COUNT).read_text(encoding="utf-8"))
+        self.pictures.rendered = schema.read_file(Path(checkpoint) / PICTURE_COUNT, int)
         if self.learner is not None:
             path = os.path.join(checkpoint, EDITOR_STATE)
             self.learner.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))

@@ -1,0 +1,113 @@
+"""What tells two models, data sets or files of one name apart: hashes that are cheap however large they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from huggingface_hub import try_to_load_from_cache
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..data import is_made
+from ..data.sources import SOURCES
+from ..names import is_hub_name, local
+from ..prompts import FILE_NAME
+
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from .arguments import DataArguments
+
+
+IDENTITY = ".run.json"  # hidden, so that `datasets` takes it for no rows where the folder is among them
+WEIGHTS = "weights of the base"
+EDITOR = "weights of the picture editor"
+ROWS, PROMPTS, SYNONYMS = "content of the rows", "content of the prompts", "content of the action synonyms"
+PRINTS = (WEIGHTS, EDITOR, ROWS, PROMPTS, SYNONYMS)
+WHOLE = {".jsonl", ".json", ".csv"}  # a word may change and the length stay; of the others, what they end with tells
+NO_ROWS = (".", "cache-")  # hidden, or what `datasets` keeps beside rows of `save_to_disk`
+CHUNK = 2**20
+
+
+def prints_of(script: DataArguments, model: ModelConfig) -> dict[str, str | None]:
+    """By their names in [`PRINTS`], the prints of all that a run reads from this machine; `None` where that is nothing."""
+    editor, synonyms = (getattr(script, name, None) for name in ("picture_editor", "action_synonyms"))
+    return {
+        WEIGHTS: fingerprint(model.model_name_or_path, model.model_revision),
+        EDITOR: fingerprint(editor),
+        ROWS: content_print(_place_of_rows(script.dataset_name, script.dataset_path)),
+        PROMPTS: content_print(None if script.prompts is None else Path(script.prompts) / FILE_NAME),
+        SYNONYMS: content_print(synonyms),
+    }
+
+
+def fingerprint(name: str | None, revision: str | None = None) -> str | None:
+    """Tells two models of one name apart: a Hub commit, or a hash of what the folder's files of weights begin and end with.
+
+    `None` where nothing is on this machine yet.
+    """
+    folder = local(str(name))
+    if folder is None:
+        config = try_to_load_from_cache(name, "config.json", revision=revision) if name and is_hub_name(name) else None
+        return Path(config).parent.name if isinstance(config, str) else None
+    weights = [
+        path
+        for path in folder.rglob("*.safetensors")
+        if not any(part.startswith(PREFIX_CHECKPOINT_DIR) for part in path.relative_to(folder).parts)
+    ]
+    return _print_of(weights, folder, ends=2**20)
+
+
+def content_print(place: str | Path | None) -> str | None:
+    """Tells a file or a folder from what it was: names, sizes, all of what is text, and of other files both ends.
+
+    What is hidden or a cache does not count, nor the folders of runs, which may lie among the rows. `None` where nothing is on this machine.
+    """
+    if place is None or not Path(place).exists():
+        return None
+    path = Path(place)
+    if path.is_file() and path.stem != "metadata":
+        return _print_of([path], path.parent, ends=2**16)
+    folder = path.parent if path.is_file() else path  # a file of that name speaks of pictures beside it
+    return _print_of(_files_in(folder), folder, ends=2**16)
+
+
+def _place_of_rows(name: str, path: str | None) -> str | None:
+    """Where a data set is read from, if that is on this machine; see [`load_rows`]."""
+    if path is not None or is_made(name):
+        return path
+    return SOURCES[name].path if name in SOURCES else name
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [
+            name for name in folders if not name.startswith(NO_ROWS) and not (Path(place) / name / IDENTITY).exists()
+        ]
+        kept = [Path(place) / name for name in files if not name.startswith(NO_ROWS)]
+        yield from (path for path in kept if path.is_file())  # a link may lead nowhere
+
+
+def _print_of(paths: Iterable[Path], folder: Path, ends: int) -> str:
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for part in _chunks(file) if path.suffix in WHOLE else _both_ends(file, size, ends):
+                found.update(part)
+        found.update(str((path.relative_to(folder), size)).encode())
+    return found.hexdigest()[:16]
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(CHUNK), b"")
+
+
+def _both_ends(file: BinaryIO, size: int, ends: int) -> Iterator[bytes]:
+    yield file.read(ends)
+    file.seek(max(0, size - ends))
+    yield file.read()
