@@ -33,6 +33,13 @@ def test_prompts_are_read_through_the_schema(tmp_path, data, said):
         Prompts.from_dict(data, "prompts.json")
 
 
+@pytest.mark.parametrize("text", ["half of one \ud800", 3, None, ["x"]])
+@pytest.mark.parametrize("name", ["system", "sequence", "edited"])
+def test_prompts_are_text(name, text):
+    with pytest.raises(ValueError, match=f"`{name}` (must be text|holds half of a surrogate pair)"):
+        Prompts(**{name: text})
+
+
 def test_prompts_survive_their_file(tmp_path):
     assert Prompts.load(tmp_path) == Prompts()
     prompts = Prompts("é {instruction}", "in order", "漢")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tiny_models
 import torch
 from diffusers import DiffusionPipeline, FluxKontextPipeline, StableDiffusionInstructPix2PixPipeline
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from peft.utils import get_peft_model_state_dict
 
 
@@ -48,6 +49,20 @@ def with_loras(folder: Path, kind: str) -> FluxKontextPipeline | StableDiffusion
         place = folder / kind / name
         editor.load_lora_weights(place if place.is_dir() else lora_file(place, kind, seed), adapter_name=name)
     editor.set_adapters(list(ADAPTERS), list(ADAPTERS.values()))
+    return editor
+
+
+def layered(
+    editor: StableDiffusionInstructPix2PixPipeline, name: str, kind: type[PeftConfig], seed: int = 0, **settings: Any
+) -> StableDiffusionInstructPix2PixPipeline:
+    """The editor with an adapter of a kind on its layers, called as one likes; random, and not of a file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for model in (editor.unet, editor.text_encoder):
+            model.add_adapter(kind(target_modules=LAYERS, **settings), adapter_name=name)
+            for key, weight in model.named_parameters():
+                if f".{name}" in key:
+                    torch.nn.init.normal_(weight, std=0.3)
     return editor
 
 

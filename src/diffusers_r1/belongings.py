@@ -15,7 +15,7 @@ import numpy as np
 from huggingface_hub import try_to_load_from_cache
 
 from . import schema
-from .names import MODULAR_INDEX, PIPELINE_INDEX, is_hub_name
+from .names import MODULAR_INDEX, PIPELINE_INDEX, is_hub_name, name_of_snapshot
 
 
 FILE_NAME = "belongings.json"  # of a component that has no config which is saved with it
@@ -44,7 +44,9 @@ def belongings(component: Any) -> dict[str, Any]:
         name = config.get("_name_or_path") or modular
         kept, file = config.get(_KEY), Path(name or "", MODULAR_INDEX if modular else PIPELINE_INDEX)
         if kept is None and name:
-            found = belongings_in(file if file.is_file() or Path(name).is_dir() else _cached(name, file.name))
+            found = belongings_in(
+                file if file.is_file() or Path(name).is_dir() else _cached(component, name, file.name)
+            )
         else:
             found = _read(kept, file)
         kinds = [kind.__name__ for kind in type(component).__mro__]
@@ -70,23 +72,32 @@ def read_belongings(component: Any, folder: Path) -> None:
         ValueError: If the file is not what it should be; the message names it.
     """
     if (folder / FILE_NAME).is_file():
-        set_belongings(component, **schema.read_file(folder / FILE_NAME, dict[str, Any]))
+        file = folder / FILE_NAME
+        set_belongings(component, **schema.read_fields(_FIELDS, schema.read_file(file), str(file)))
 
 
-def _cached(name: str, index: str) -> Path:
-    """Where the index of a repository lies that was loaded by its name."""
+def _cached(pipeline: Any, name: str, index: str) -> Path:
+    """Where the index of a repository lies that a pipeline was loaded from by its name: beside its models, in their revision."""
+    for part in pipeline.components.values():
+        folder = Path(getattr(getattr(part, "config", None), "_name_or_path", None) or "").parent
+        if name_of_snapshot(folder) == name:
+            return folder / index
     found = try_to_load_from_cache(name, index) if is_hub_name(name) else None
     return Path(found if isinstance(found, str) else index)
 
 
 def _plain(name: str, value: Any) -> Any:
-    """The value as JSON holds it."""
+    """The value as JSON holds it; refused is what would be refused when it is read."""
+    return schema.read(_FIELDS.get(name, Any), _without_numpy(name, value), f"`{name}`")
+
+
+def _without_numpy(name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {key: _plain(f"{name}.{key}", one) for key, one in value.items()}
+        return {key: _without_numpy(f"{name}.{key}", one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(name, one) for one in value)
+        return type(value)(_without_numpy(name, one) for one in value)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise TypeError(
@@ -107,6 +118,8 @@ def set_belongings(component: Any, **values: Any) -> None:
 
     Raises:
         TypeError: If one is no plain data, which is what is saved.
+        ValueError: If it is plain data that no file holds: a number that is not finite, half of a surrogate pair, a key that
+            is no text.
     """
     kept = {**belongings(component), **{name: _plain(name, value) for name, value in values.items()}}
     if isinstance(getattr(component, "config", None), Mapping):

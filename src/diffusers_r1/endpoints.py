@@ -28,6 +28,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+import numpy as np
 from PIL import Image
 
 from . import schema
@@ -370,7 +371,7 @@ class Endpoint:
         settings: Mapping[str, Any],
     ) -> Result:
         """What `read` makes of the answer, asked with those of the settings that the server takes."""
-        adapted = dict(self._adapted)
+        settings, adapted = plain(settings), dict(self._adapted)
         while True:
             taken = {told: value for name, value in settings.items() if (told := adapted.get(name, name))}
             try:
@@ -681,6 +682,30 @@ def _outcome(function: Callable[[Item], Result], item: Item) -> Result | Excepti
 
 # Into messages and out of answers
 # --------------------------------
+
+
+def plain(value: Any) -> Any:
+    """The value with numbers of numpy in it as those of Python: JSON has no others."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def check_field(name: str, value: Any) -> None:
+    """Refuse what no request can hold in one of its fields.
+
+    Raises:
+        TypeError: If it is no JSON.
+        ValueError: If a number is not finite, a text holds half of a surrogate pair, or a key is no text.
+    """
+    value = plain(value)
+    try:
+        json.dumps(value)
+    except TypeError:
+        raise TypeError(f"`{name}` cannot be sent to a server: it is a {type(value).__name__}.") from None
+    schema.read(Any, value, f"`{name}`")
 
 
 def sendable(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Prompts:
         examples (sequence of [`Example`], defaults to `()`): Worked examples, as a conversation before the question.
 
     Raises:
-        ValueError: If `decompose` has no `{instruction}`.
+        ValueError: If one of them is no text, or `decompose` has no `{instruction}`.
     """
 
     decompose: str = DECOMPOSE
@@ -118,6 +118,8 @@ class Prompts:
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self):
+        for name in ("decompose", "sequence", "system", "edited", "reference"):
+            schema.read(str, getattr(self, name), f"`{name}`")
         if "{instruction}" not in self.decompose:
             raise ValueError("The decomposition prompt has no {instruction} in it.")
         examples = (one if isinstance(one, Example) else Example.from_dict(one) for one in self.examples)

@@ -3,14 +3,13 @@ others. Nothing is loaded here, and no torch is needed."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import EndpointError, RemoteModel, all_or_raise, ask_in_order
+from .endpoints import EndpointError, RemoteModel, all_or_raise, ask_in_order, check_field
 from .plan import EditPlan, Turns
 
 
@@ -121,18 +120,13 @@ def check_remote_editor(arguments: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If an argument is not the caller's to give, or no JSON.
-        ValueError: If a number is not finite.
+        ValueError: If a number is not finite, or a text holds half of a surrogate pair.
     """
     for name, value in arguments.items():
         if name in GIVEN_BY_THE_PLAN:
             raise TypeError(f"`{name}` is not for the caller to give to the editor: plan and pipeline do.")
         if name != MASK:
-            try:
-                json.dumps(value, allow_nan=False)
-            except TypeError:
-                raise TypeError(f"`{name}` cannot be sent to a server: it is a {type(value).__name__}.") from None
-            except ValueError:
-                raise ValueError(f"`{name}` must be a finite number, not {value!r}.") from None
+            check_field(name, value)
     if (arguments.get("width") is None) != (arguments.get("height") is None):
         raise TypeError("`width` and `height` go together.")
 

@@ -110,6 +110,20 @@ def read_fields(kinds: Mapping[str, Any], data: Any, name: str) -> dict[str, Any
     return {**whole, **known}
 
 
+def check_text(text: str, name: str) -> None:
+    """Refuse what no file and no request in UTF-8 can hold, and no tokenizer reads.
+
+    Raises:
+        ValueError: If it holds half of a surrogate pair. The message begins with `name`.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} holds half of a surrogate pair at character {error.start}, which is no text"
+        ) from None
+
+
 def _read(kind: Any, data: Any, name: str, place: str) -> Any:
     """`place` is the way to `data` inside the whole, such as `edits[0].goal`; empty for the whole itself."""
 
@@ -215,11 +229,7 @@ def _check_any(data: Any, name: str, place: str) -> None:
 
 
 def _check_text(text: str, name: str, place: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        at = f"{name}{f': `{_short(place)}`' if place else ''}"
-        raise ValueError(f"{at} holds half of a surrogate pair at character {error.start}, which is no text") from None
+    check_text(text, f"{name}{f': `{_short(place)}`' if place else ''}")
 
 
 def _inside(place: str, key: str) -> str:

@@ -131,7 +131,7 @@ def cases() -> list[tuple[str, dict]]:
     add("not finite", *({"guidance_scale": number} for number in (NAN, INF, -INF, np.float32(NAN))))
     add("too large", {"guidance_scale": 10**400}, {"num_inference_steps": 10**400})
     add("no dict", *({"cross_attention_kwargs": value} for value in (3, "x", [])))
-    add("negative prompt", *({"negative_prompt": text} for text in (3, {"a": 1}, [3])))
+    add("negative prompt", *({"negative_prompt": text} for text in (3, {"a": 1}, [3], "a\ud800", ["\udfff"])))
     add("steps", *({"num_inference_steps": number} for number in (0, -1, 1.5, "2", True, {"a": 1})))
     add("nothing for a number", {"num_inference_steps": None}, {"guidance_scale": None})
     add("text for a number", {"guidance_scale": "high"}, {"image_guidance_scale": {"a": 1}})
@@ -390,6 +390,23 @@ def test_numbers_of_numpy_are_numbers(pipe):
     )
     assert len(chosen.candidates[0]) == 4
     assert len(pipe.plan(PICTURE, "a", max_new_tokens=np.int16(2), num_plans=two)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (NAN, "must be a finite number"),
+        (np.float32(INF), "must be a finite number"),
+        ("a\ud800", "holds half of a surrogate pair"),
+        ([{"a": "\udfff"}], "holds half of a surrogate pair"),
+        ({1: 2}, "keys that are no text"),
+    ],
+)
+def test_what_no_file_holds_is_no_default(pipe, value, said):
+    before = dict(pipe.editor_defaults)
+    with pytest.raises(ValueError, match=f"`defaults`: `negative_prompt.*{said}"):
+        pipe.editor_defaults = {"negative_prompt": value}
+    assert pipe.editor_defaults == before
 
 
 def test_an_iterator_that_gives_too_little_or_too_much_is_refused(pipe):

@@ -324,6 +324,62 @@ def test_an_editor_is_a_pipeline_by_every_way_in(value):
             way()
 
 
+@pytest.mark.parametrize("name", ["planner", "processor", "editor", "sequencer", "sequencer_processor"])
+@pytest.mark.parametrize("before", ["built without", "set to None", "loaded without"])
+def test_a_component_that_comes_where_there_was_none_is_saved(before, name, tmp_path):
+    agent, processor = tiny_models.tiny_planner()
+    other, tokenizer = tiny_models.tiny_text_planner()
+    components = {"planner": agent, "processor": processor, "editor": tiny_models.tiny_pix2pix()}
+    components |= {"sequencer": other, "sequencer_processor": tokenizer}
+    if before == "built without":
+        pipe = ImageEditR1Pipeline(**{**components, name: None})
+    elif before == "set to None":
+        pipe = ImageEditR1Pipeline(**components)
+        setattr(pipe, name, None)
+    else:
+        ImageEditR1Pipeline(**components).save_pretrained(tmp_path)
+        pipe = ImageEditR1Pipeline.from_pretrained(tmp_path, **{name: None})
+    assert pipe.components[name] is None
+    setattr(pipe, name, components[name])
+    pipe.save_pretrained(tmp_path)
+    loaded = ImageEditR1Pipeline.from_pretrained(tmp_path)
+    assert {key: type(part) for key, part in loaded.components.items()} == {
+        key: type(part) for key, part in components.items()
+    }
+
+
+class WithSetting(ImageEditR1Pipeline):
+    """A pipeline of somebody's own, with a setting that is no component."""
+
+    def __init__(
+        self, planner, processor, editor: DiffusionPipeline, sequencer=None, sequencer_processor=None, looks: int = 3
+    ):
+        super().__init__(planner, processor, editor, sequencer, sequencer_processor)
+        self.register_to_config(looks=looks)
+
+
+def test_a_subclass_keeps_a_setting_of_its_own(tmp_path):
+    WithSetting(None, None, tiny_models.tiny_pix2pix(), looks=5).save_pretrained(tmp_path)
+    assert WithSetting.from_pretrained(tmp_path, planner=None, processor=None).config.looks == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("editor_defaults", [1]), ("prompts", "x"), ("prompts", {"decompose": 1})]
+)
+def test_what_the_caller_got_wrong_is_not_blamed_on_the_folder(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"^`?{name}") as error:
+        ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", **{name: value})
+    assert "bundles" not in str(error.value)
+
+
+def test_an_editor_or_a_planner_is_asked_for_where_it_can_be(tmp_path):
+    ImageEditR1Pipeline(*tiny_models.tiny_planner()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no editor"):
+        load_editor(tmp_path)
+    with pytest.raises(ValueError, match="There is no `subfolder`"):
+        load_planner(tmp_path, subfolder="planner")
+
+
 def test_the_last_wish_counts():
     agent, processor = tiny_models.tiny_planner()
     pipe = ImageEditR1Pipeline(agent, processor, tiny_models.tiny_pix2pix())

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from peft import IA3Config, LoHaConfig, LoraConfig, OFTConfig
 from PIL import Image
-from tiny_loras import ADAPTERS, BUILDERS, SMALL, adapters_of, with_loras
+from tiny_loras import ADAPTERS, BUILDERS, SMALL, adapters_of, layered, with_loras
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.pipelines.nested.loading import load_editor
@@ -146,6 +147,43 @@ def test_one_of_two_that_is_active(loras, tmp_path):
     assert again.editor.get_active_adapters() == ["oil"]
     assert adapters_of(again.editor) == adapters_of(editor)
     assert np.array_equal(edited(again, "pix2pix"), edited(pipe, "pix2pix"))
+
+
+@pytest.mark.parametrize("names", [["ink", "attn1"], ["to_q", "ink"], ["q_proj", "to_q"]])
+def test_they_may_be_called_as_layers_are(names, tmp_path):
+    editor = BUILDERS["pix2pix"]()
+    for seed, name in enumerate(names):
+        layered(editor, name, LoraConfig, seed, r=2, lora_alpha=16)
+    editor.set_adapters(names, [0.5, 0.7])
+    pipe = ImageEditR1Pipeline(None, None, editor)
+    pipe.save_pretrained(tmp_path)
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path)
+    assert adapters_of(again.editor) == adapters_of(editor)
+    assert np.array_equal(edited(again, "pix2pix"), edited(pipe, "pix2pix"))
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(LoraConfig, {"r": 2, "use_dora": True}), (LoHaConfig, {"r": 2})])
+def test_other_kinds_come_back(kind, settings, tmp_path):
+    pipe = ImageEditR1Pipeline(None, None, layered(BUILDERS["pix2pix"](), "ink", kind, **settings))
+    pipe.save_pretrained(tmp_path)
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path)
+    assert np.array_equal(edited(again, "pix2pix"), edited(pipe, "pix2pix"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (LoraConfig, {"r": 2, "modules_to_save": ["conv_out"]}, "whole layers or tokens of its own"),
+        (OFTConfig, {"r": 0, "oft_block_size": 4}, "'ink' on `unet` is of the kind OFT"),
+        (IA3Config, {"feedforward_modules": []}, "'ink' on `unet` is of the kind IA3"),
+    ],
+)
+def test_what_would_not_come_back_is_refused_before_anything_is_written(kind, settings, said, tmp_path):
+    editor = BUILDERS["pix2pix"]()
+    editor.unet.add_adapter(kind(target_modules=["to_q", "to_v"], **settings), adapter_name="ink")
+    with pytest.raises(ValueError, match=said):
+        ImageEditR1Pipeline(None, None, editor).save_pretrained(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_fused_ones_are_refused_before_anything_is_written(loras, tmp_path):

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -54,11 +54,11 @@ class Hub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}  # sha256 -> content, as Git LFS keeps large files
         self.address = f"http://127.0.0.1:{self.server_port}"
 
-    def commit(self, repo: str, files: dict[str, bytes]) -> str:
-        """Add files to a repository, and return the commit."""
+    def commit(self, repo: str, files: dict[str, bytes], gone: Collection[str] = ()) -> str:
+        """Add files to a repository, take others away, and return the commit."""
         commits = self.repos.setdefault(repo, {})
         name = hashlib.sha1(f"{repo} {len(commits)}".encode()).hexdigest()
-        commits[name] = {**self.files(repo), **files}
+        commits[name] = {**{path: data for path, data in self.files(repo).items() if path not in gone}, **files}
         return name
 
     def files(self, repo: str) -> dict[str, bytes]:
@@ -81,14 +81,17 @@ class Answers(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
             commit, files = self._find(*match.groups())
             if commit:
-                self._json([{"type": "file", "path": name, **_blob(data)} for name, data in files.items()])
+                self._json(
+                    [{"type": "file", "path": name, **_blob(data), **_lfs(name, data)} for name, data in files.items()]
+                )
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             commit, files = self._find(*match.groups()[:2])
             if commit and match[3] not in files:
                 self._error(404, "EntryNotFound", commit)
             elif commit:
                 data = files[match[3]]
-                self._send(200, data, ETag=f'"{_blob(data)["oid"]}"', **{"X-Repo-Commit": commit})
+                etag = _lfs(match[3], data).get("lfs", _blob(data))["oid"]
+                self._send(200, data, ETag=f'"{etag}"', **{"X-Repo-Commit": commit})
         else:
             self._error(404, "")
 
@@ -109,7 +112,7 @@ class Answers(BaseHTTPRequestHandler):
             modes = [
                 {
                     "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".bin")) else "regular",
+                    "uploadMode": "lfs" if _is_large(file["path"]) else "regular",
                     "shouldIgnore": False,
                 }
                 for file in json.loads(body)["files"]
@@ -122,13 +125,15 @@ class Answers(BaseHTTPRequestHandler):
             ]
             self._json({"transfer": "basic", "objects": objects})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
-            files = {}
+            files, gone = {}, []
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                 elif line["key"] == "lfsFile":
                     files[line["value"]["path"]] = self.server.objects[line["value"]["oid"]]
-            commit = self.server.commit(match[1], files)
+                elif line["key"] == "deletedFile":
+                    gone.append(line["value"]["path"])
+            commit = self.server.commit(match[1], files, gone)
             self._json({"commitUrl": f"{self.server.address}/{match[1]}/commit/{commit}", "commitOid": commit})
         else:
             self._error(404, "")
@@ -176,6 +181,15 @@ def _blob(data: bytes) -> dict[str, object]:
     return {"size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
 
 
+def _is_large(path: str) -> bool:
+    return path.endswith((".safetensors", ".bin"))
+
+
+def _lfs(path: str, data: bytes) -> dict[str, dict[str, object]]:
+    size = {"size": len(data), "pointerSize": 1}
+    return {"lfs": {"oid": hashlib.sha256(data).hexdigest(), **size}} if _is_large(path) else {}
+
+
 # The clients
 # -----------
 
@@ -205,6 +219,68 @@ def push_again() -> dict[str, object]:
     for repo in sys.argv[2:]:
         pipe.push_to_hub(repo)
     return {}
+
+
+def push_over() -> dict[str, object]:
+    """Push bundles of all kinds into one repository, one after the other, and load each."""
+    import tiny_loras
+    import tiny_models
+    from huggingface_hub import HfApi
+
+    from diffusers_r1 import ImageEditR1Pipeline
+    from diffusers_r1.bundles.planners import load_planner
+    from diffusers_r1.planners.adapters import adapter_layers
+    from diffusers_r1.planners.remote import RemotePlanner
+    from diffusers_r1.prompts import Prompts
+
+    repo, found = "somebody/over", []
+    trained = tiny_models.tiny_adapter(Path("over").absolute(), Prompts(decompose="adapter: {instruction}"))
+    kinds = {
+        "remote": (RemotePlanner("http://localhost:1/v1", "m"), None),
+        "adapter": load_planner(trained)[:2],
+        "whole": tiny_models.tiny_planner(),
+    }
+    for kind, (planner, processor) in kinds.items():
+        editor = tiny_loras.with_loras(Path("loras"), "pix2pix") if kind == "remote" else tiny_models.tiny_pix2pix()
+        pipe = ImageEditR1Pipeline(planner, processor, editor, prompts=Prompts(decompose=f"{kind}: {{instruction}}"))
+        pipe.push_to_hub(repo, scores=REPORT if kind == "remote" else None)
+        loaded, again = ImageEditR1Pipeline.from_pretrained(repo), load_planner(repo)
+        answer = {
+            "prompts": [loaded.prompts.decompose, again[2].decompose],
+            "classes": [type(loaded.planner).__name__, type(again[0]).__name__],
+            "adapted": [bool(adapter_layers(model)) for model in (loaded.planner, again[0])] if processor else None,
+            "loras": loaded.editor.get_active_adapters(),
+        }
+        found.append(answer)
+        stale = {
+            "planner/model-00001-of-00002.safetensors": b"a shard",
+            "planner_adapter/adapter_config.json": b"{}",
+            ".eval_results/theirs.yaml": b"- theirs\n",
+            "notes.txt": b"of a person",
+        }
+        for path, data in stale.items():
+            HfApi().upload_file(repo_id=repo, path_in_repo=path, path_or_fileobj=data)
+    pipe.push_to_hub(repo)
+    return {"found": found, "files": sorted(HfApi().list_repo_files(repo))}
+
+
+def push_variants() -> dict[str, object]:
+    """Push plain weights and a variant of them into a folder of a repository; then the same again, then others."""
+    import tiny_models
+    import torch
+    from huggingface_hub import HfApi
+
+    from diffusers_r1 import ImageEditR1Pipeline
+
+    repo, found = "somebody/variants", []
+    HfApi().create_repo(repo)
+    HfApi().upload_file(repo_id=repo, path_in_repo="planner/outside.safetensors", path_or_fileobj=b"of somebody")
+    for seed, variant in ((0, None), (0, "fp16"), (0, None), (1, "fp16"), (1, None)):
+        model, processor = tiny_models.tiny_planner(seed=seed)
+        pipe = ImageEditR1Pipeline(model.to(torch.float16 if variant else torch.float32), processor, None)
+        pipe.push_to_hub(repo, variant=variant, subfolder="in/side", commit_message=f"{seed} {variant}")
+        found.append([file for file in HfApi().list_repo_files(repo) if file.endswith(".safetensors")])
+    return {"found": [sorted(files) for files in found]}
 
 
 def share() -> dict[str, object]:
@@ -240,12 +316,16 @@ def blocks() -> dict[str, object]:
     import tiny_models
     import torch
     from diffusers import ModularPipeline
+    from huggingface_hub import HfApi
 
     from diffusers_r1 import ImageEditR1Pipeline
     from diffusers_r1.modular import as_modular, save_modular
     from diffusers_r1.scenes import sample_task
 
     pipe = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes", editor=tiny_models.tiny_kontext_modular())
+    HfApi().create_repo("somebody/blocks")
+    for path in ("planner/model-00001-of-00002.safetensors", "mine.txt"):
+        HfApi().upload_file(path_or_fileobj=b"earlier", path_in_repo=path, repo_id="somebody/blocks")
     save_modular(as_modular(pipe), "blocks", repo_id="somebody/blocks")
     shutil.rmtree("blocks")
     loaded = ModularPipeline.from_pretrained("somebody/blocks", trust_remote_code=True, cache_dir="modular")
@@ -276,6 +356,7 @@ def names() -> dict[str, object]:
     from huggingface_hub import HfApi, snapshot_download
 
     from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+    from diffusers_r1.belongings import belongings, set_belongings
     from diffusers_r1.bundles.planners import load_planner, save_planner
     from diffusers_r1.pipelines.nested.loading import load_editor
     from diffusers_r1.prompts import Prompts
@@ -298,6 +379,7 @@ def names() -> dict[str, object]:
         pipe = ImageEditR1Pipeline(model, processor, tiny_models.tiny_pix2pix())
         commits["bundle"].append(pipe.push_to_hub("somebody/bundle").oid)
         editor = tiny_loras.with_loras(Path("loras"), "pix2pix")
+        set_belongings(editor, defaults={"guidance_scale": 1.0 + number})
         if number == 0:
             editor.delete_adapters("oil")
         commits["adapted"].append(ImageEditR1Pipeline(None, None, editor).push_to_hub("somebody/adapted").oid)
@@ -335,6 +417,11 @@ def names() -> dict[str, object]:
         ImageEditR1Pipeline(None, None, load_editor("somebody/editor", revision=commit, cache_dir="alone"))
         for commit in commits["editor"]
     ]
+    bare = [
+        DiffusionPipeline.from_pretrained("somebody/editor", revision=commit, cache_dir="alone")
+        for commit in commits["editor"]
+    ]
+    found["defaults"] = [belongings(editor)["defaults"] for editor in (*bare, *(pipe.editor for pipe in alone))]
     folder = snapshot_download("somebody/adapted", revision=commits["adapted"][1])
     plain = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     found["edited"] = [[edited(pipe) for pipe in pipes] for pipes in (local, pulled, alone, [plain])]
@@ -357,6 +444,8 @@ def load() -> dict[str, object]:
     from diffusers import DiffusionPipeline
 
     from diffusers_r1 import ImageEditR1Pipeline
+    from diffusers_r1.bundles.planners import load_planner
+    from diffusers_r1.pipelines.nested.loading import load_editor
 
     ways = {
         "own": (ImageEditR1Pipeline, {}),
@@ -389,6 +478,12 @@ def load() -> dict[str, object]:
             if (files := _files(snapshot))
         ]
         found[name] = {**answer, "files": brought[0] if brought else []}
+    half = {"variant": "fp16", "torch_dtype": torch.float16, "cache_dir": "parts"}
+    parts = load_planner(REPO, **half)[0], load_editor(REPO, **half).unet
+    found["parts of the variant"] = {
+        "dtypes": [str(part.dtype) for part in parts],
+        "files": _files(next(Path("parts").glob("models--*/snapshots/*"))),
+    }
     try:
         ImageEditR1Pipeline.from_pretrained("somebody/nonesuch")
     except OSError as error:
@@ -513,6 +608,36 @@ def test_a_card_that_a_person_wrote_is_kept(hub, client, loaded):
         assert json.loads(hub.files(repo)["model_index.json"])["editor"] == [None, None]
 
 
+def test_nothing_of_an_earlier_bundle_stays_in_force(hub, client):
+    answer = client.run("push_over")
+    kinds = ["remote", "adapter", "whole"]
+    assert [found["prompts"] for found in answer["found"]] == [[f"{kind}: {{instruction}}"] * 2 for kind in kinds]
+    assert [set(found["classes"]) == {"RemotePlanner"} for found in answer["found"]] == [True, False, False]
+    assert [found["adapted"] for found in answer["found"]] == [None, [True, True], [False, False]]
+    assert [found["loras"] for found in answer["found"]] == [["ink", "oil"], [], []]
+    files = answer["files"]
+    assert [
+        file for file in files if file.startswith(("planner/", "planner_adapter/")) and "generation" not in file
+    ] == [
+        "planner/config.json",
+        "planner/model.safetensors",
+    ]
+    assert not [file for file in files if "adapter" in file]
+    # What people put there stays: files of no component, and results that are not ours.
+    assert "notes.txt" in files
+    assert [file for file in files if file.startswith(".eval_results/")] == [".eval_results/theirs.yaml"]
+
+
+def test_a_variant_stays_beside_the_same_plain_weights(client):
+    outside, plain, half = (
+        "planner/outside.safetensors",
+        "in/side/planner/model.safetensors",
+        "in/side/planner/model.fp16.safetensors",
+    )
+    expected = [[plain], [half, plain], [half, plain], [half, plain], [plain]]
+    assert client.run("push_variants")["found"] == [[*files, outside] for files in expected]
+
+
 # What is loaded
 # --------------
 
@@ -525,15 +650,16 @@ def test_the_nested_folders_come_and_nothing_unsafe(hub, pushed, loaded):
     assert set(answer["files"]) == {path for path in hub.repos[REPO][pushed["commit"]] if not path.startswith(unread)}
 
 
-def test_only_the_asked_variant_comes(loaded):
-    answer = loaded["variant"]
+@pytest.mark.parametrize("way", ["variant", "parts of the variant"])
+def test_only_the_asked_variant_comes(loaded, way):
+    answer = loaded[way]
     assert weights(answer["files"]) == [
         "editor/text_encoder/model.fp16.safetensors",
         "editor/unet/diffusion_pytorch_model.fp16.safetensors",
         "editor/vae/diffusion_pytorch_model.fp16.safetensors",
         "planner/model.fp16.safetensors",
     ]
-    assert answer["dtypes"] == ["torch.float16"]
+    assert set(answer["dtypes"]) == {"torch.float16"}
 
 
 def test_a_commit_is_loaded_by_its_name(loaded):
@@ -588,6 +714,9 @@ def test_modular_blocks_come_back_from_a_repository(hub, client):
         "modular_model_index.json",
         "mellon_pipeline_config.json",
     } <= set(files)
+    assert (
+        "mine.txt" in files and "planner/model-00001-of-00002.safetensors" not in files
+    )  # nothing is loaded of an earlier one
     assert b"somebody/blocks" in files["README.md"] and b"somebody/blocks" in files["modular_model_index.json"]
     assert str(client.folder).encode() not in b"".join(data for name, data in files.items() if name.endswith(".json"))
     own, loaded = found["plans"]
@@ -629,10 +758,15 @@ def test_adapters_of_the_editor_come_with_the_revision(named):
     assert named["adapters"] == [["ink"], ["ink", "oil"], ["ink"], ["ink", "oil"], ["ink", "oil"]]
 
 
+def test_the_defaults_of_an_editor_are_those_of_its_revision(named):
+    assert named["defaults"] == [{"guidance_scale": 1.0}, {"guidance_scale": 2.0}] * 2
+
+
 def test_the_name_of_an_editor_is_checked_wherever_it_is(named):
     assert named["checked"] == ["there", "there", "OSError", "OSError"]
 
 
 if __name__ == "__main__":
     verbs = {"blocks": blocks, "names": names, "push": push, "push_again": push_again, "share": share, "load": load}
+    verbs |= {"push_over": push_over, "push_variants": push_variants}
     print(json.dumps(verbs[sys.argv[1]]()))

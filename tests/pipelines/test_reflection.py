@@ -11,8 +11,10 @@ from PIL import Image
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.endpoints import EndpointError
 from diffusers_r1.judging import Criticism, ScenesCritic
+from diffusers_r1.pipelines.exclusive import Interruption
 from diffusers_r1.pipelines.reflection import LEAVE_THE_REST, last_whole
 from diffusers_r1.pipelines.remote import RemotePipeline
+from diffusers_r1.records import Failure
 from diffusers_r1.remote_editor import RemoteEditor
 from diffusers_r1.scenes import render, sample_task, score
 
@@ -270,6 +272,50 @@ def test_half_an_edit_is_not_looked_at_later(pipe):
     (turns,) = pipe.edit([picture()], [PLAN], num_inference_steps=1)
     half = [replace(turns[0], interrupted=True)]
     assert pipe.reflect([picture()] * 2, [PLAN] * 2, [half, []], Saying(), num_inference_steps=1) == [half, []]
+
+
+def test_half_an_edit_keeps_no_other_from_being_looked_at(pipe):
+    done = pipe.edit([picture()] * 2, [PLAN] * 2, num_inference_steps=1)
+    half = [replace(done[0][0], interrupted=True)]
+    story = pipe.reflect([picture()] * 2, [PLAN] * 2, [half, done[1]], Saying(GOOD), num_inference_steps=1)
+    assert story[0] == half and [turn.criticism for turn in story[1]] == [GOOD]
+
+
+def test_a_later_look_goes_on_where_the_one_before_ended(pipe):
+    about = [picture()], [PLAN]
+    story = pipe.edit(*about, num_inference_steps=1)
+    for said in ((NO_STAR, NO_STAR), (NO_STAR, GOOD)):
+        story = pipe.reflect(*about, story, Saying(*said), num_inference_steps=1)
+    assert [turn.look for turn in story[0]] == [0, 1, 2]
+    assert [turn.kept for turn in story[0]] == [True, False, True]
+    assert [turn.criticism for turn in story[0]] == [NO_STAR, NO_STAR, GOOD]
+
+
+def test_looks_end_by_whatever_ends_the_call(pipe):
+    done = pipe.edit([picture()], [PLAN], num_inference_steps=1)
+
+    def interrupting(*shown):
+        pipe.interrupt()
+        return NO_STAR
+
+    assert len(pipe.reflect([picture()], [PLAN], done, interrupting, num_inference_steps=1)[0]) == 1
+    interruption = Interruption(pipe)
+
+    def stopping(*shown):
+        interruption.stop()
+        return NO_STAR
+
+    call = pipe.check_inputs(picture(), plan=PLAN, reflect=2, critic=stopping, num_inference_steps=1)
+    out = pipe.run_checked(call, interruption)
+    assert out.interrupted and len(out.turns[0]) == 1
+
+
+def test_a_critic_that_will_never_answer_is_an_error(pipe):
+    def hopeless(*shown):
+        raise EndpointError("wrong key", Failure.HOPELESS)
+
+    with pytest.raises(EndpointError, match="wrong key"):
+        pipe(picture(), plan=PLAN, num_inference_steps=1, reflect=1, critic=hopeless)
 
 
 def test_values_that_are_no_numbers_raise_in_a_look_too(pipe):

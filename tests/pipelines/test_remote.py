@@ -1,8 +1,11 @@
 """A pipeline of addresses alone keeps the rules of the one that loads models; nothing is sent for what is refused."""
 
+import json
 from inspect import signature
 
+import numpy as np
 import pytest
+from openai_server import editor_reply, planner_replies, said, scripted
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
@@ -36,6 +39,64 @@ def test_a_bad_seed(pipe, seed):
         pipe(PICTURE, plan=PLAN, seed=seed)
     with pytest.raises(ValueError, match="`seed` must be a whole number"):
         pipe.plan(PICTURE, "make it blue", seed=seed)
+
+
+@pytest.mark.parametrize("text", ["\ud800", {"a": ["\udfff"]}])
+def test_half_of_a_surrogate_pair_is_refused_before_anything_is_sent(pipe, text):
+    for other in (pipe, ImageEditR1Pipeline(pipe.planner, editor=pipe.editor)):
+        with pytest.raises(ValueError, match="`quality.* holds half of a surrogate pair"):
+            other(PICTURE, "make it blue", quality=text)
+        with pytest.raises(ValueError, match="`stop.* holds half of a surrogate pair"):
+            other.plan(PICTURE, "make it blue", stop=text)
+    with pytest.raises(ValueError, match="`prompts`|`system` holds half of a surrogate pair"):
+        ImageEditR1Pipeline(pipe.planner, prompts={"system": "\ud800"})
+
+
+def test_what_is_no_json_is_refused_before_anything_is_sent(pipe):
+    for other in (pipe, ImageEditR1Pipeline(pipe.planner, editor=pipe.editor)):
+        for value in (print, np.zeros(2), {"a": Image}):
+            with pytest.raises(TypeError, match="`quality` cannot be sent to a server"):
+                other(PICTURE, plan=PLAN, quality=value)
+            with pytest.raises(TypeError, match="`stop` cannot be sent to a server"):
+                other.plan(PICTURE, "make it blue", stop=value)
+        with pytest.raises(ValueError, match="`quality` must be a finite number"):
+            other(PICTURE, plan=PLAN, quality=float("inf"))
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = {
+        "num_inference_steps": np.int64(3),
+        "width": np.int64(32),
+        "height": np.int64(16),
+        "sure": np.bool_(True),
+    }
+    lists = {"scales": [np.float32(0.5)]}
+    with scripted((200, editor_reply, {})) as server:
+        editor = RemoteEditor(server.url, "m")
+        RemotePipeline(editor=editor)(
+            PICTURE, plan=PLAN, seed=np.uint8(255), num_images_per_prompt=np.int64(2), **settings, **lists
+        )
+        ImageEditR1Pipeline(None, editor=editor)(PICTURE, plan=PLAN, **settings)
+        sent = [body for _, _, body in server.requests]
+    for body in sent:
+        assert all(field in body for field in (b'"num_inference_steps"\r\n\r\n3\r\n', b"32x16", b"true"))
+    assert b'"seed"\r\n\r\n255\r\n' in sent[0] and b'"seed"\r\n\r\n256\r\n' in sent[1] and b"0.5" in sent[0]
+    with scripted((200, planner_replies, {})) as server:
+        pipe = RemotePipeline(RemotePlanner(server.url, "m"))
+        settings = {"temperature": np.float32(0.5), "top_k": np.int32(5), "do_sample": True}
+        pipe.plan(PICTURE, "make it blue", seed=np.int64(7), max_new_tokens=np.int64(400), **settings)
+        first = json.loads(server.requests[0][2])
+    with scripted((200, said("no plan"), {})) as server:
+        pipe = RemotePipeline(RemotePlanner(server.url, "m"))
+        for seed, again in ((np.uint8(255), 256), (None, 1)):
+            assert pipe.plan(PICTURE, "make it blue", seed=seed).fallback
+            assert json.loads(server.requests[-1][2])["seed"] == again
+    assert [first[name] for name in ("seed", "max_tokens", "temperature", "top_k")] == [7, 400, 0.5, 5]
+
+
+def test_an_interruption_before_the_first_turn_asks_for_no_picture(pipe):
+    out = pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: pipe.interrupt())
+    assert out.interrupted and out.turns == [[]] and out.images[0].size == PICTURE.size
 
 
 def test_a_callback_that_is_none_or_gives_no_plan(pipe):

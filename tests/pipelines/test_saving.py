@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.names import variant_of
 from diffusers_r1.planners.int8 import to_int8
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import Prompts
@@ -25,6 +26,11 @@ PROMPTS = Prompts(decompose="Own: {instruction}")
 ADDRESS = "http://localhost:1/v1"
 
 
+def variants_in(folder: Path) -> set[str]:
+    """Of the weights of all models in a folder the variants; `""` of those without."""
+    return {variant_of(path.name) for path in folder.rglob("*.safetensors")}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -34,8 +40,9 @@ def pipeline(planner=None, editor=None) -> ImageEditR1Pipeline:
     return ImageEditR1Pipeline(planner or own, processor, editor or tiny_models.tiny_pix2pix(), prompts=PROMPTS)
 
 
-def with_adapter(planner, base: Path):
-    planner.add_adapter(LoraConfig(target_modules=["q_proj"], r=2, base_model_name_or_path=str(base)))
+def with_adapter(planner, base: Path, name: str = "default"):
+    settings = LoraConfig(target_modules=["q_proj"], r=2, base_model_name_or_path=str(base))
+    planner.add_adapter(settings, adapter_name=name)
     return planner
 
 
@@ -76,6 +83,9 @@ def test_what_no_bundle_gives_back_is_refused_before_anything_is_written(tmp_pat
     planner, processor, _ = load_planner(bundle / "planner")
     cases = {
         "whose place it would take": with_adapter(planner, bundle / "planner"),
+        "'q_proj' of a .* is called as one of its layers": with_adapter(
+            tiny_models.tiny_planner()[0], bundle, "q_proj"
+        ),
         "PeftModel": get_peft_model(tiny_models.tiny_planner()[0], LoraConfig(target_modules=["q_proj"], r=2)),
         "weights of 8 bits": to_int8(tiny_models.tiny_planner()[0]),
     }
@@ -83,6 +93,9 @@ def test_what_no_bundle_gives_back_is_refused_before_anything_is_written(tmp_pat
         with pytest.raises(ValueError, match=said):
             pipeline(agent).save_pretrained(bundle)
         assert contents(bundle) == before
+    with pytest.raises(ValueError, match="'q_proj' of a .* is called"):
+        save_planner(bundle / "planner", with_adapter(tiny_models.tiny_planner()[0], bundle, "q_proj"), None, PROMPTS)
+    assert contents(bundle) == before
 
 
 def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
@@ -102,6 +115,24 @@ def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
     ImageEditR1Pipeline(None, editor=pipe.editor).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no planner"):
         load_planner(tmp_path)
+
+
+def test_a_variant_stays_only_with_its_own_plain_weights(tmp_path):
+    def save(seed: int, variant: str | None, dtype: torch.dtype = torch.float32) -> set[str]:
+        planner, processor = tiny_models.tiny_planner(seed=seed)
+        ImageEditR1Pipeline(planner.to(dtype), processor).save_pretrained(tmp_path, variant=variant)
+        return variants_in(tmp_path)
+
+    half, brain = ("fp16", torch.float16), ("bf16", torch.bfloat16)
+    assert save(0, None) == {""} and save(0, *half) == {"", "fp16"} and save(0, *brain) == {"", "fp16", "bf16"}
+    assert (
+        save(0, None) == save(0, None, torch.bfloat16) == {"", "fp16", "bf16"}
+    )  # the same, and the same but for rounding
+    assert save(1, None) == {""}
+    # What was written before the plain weights, or beside others, is judged by itself.
+    assert save(0, *half) == {"", "fp16"} and save(0, None) == {"", "fp16"}
+    with pytest.raises((OSError, ValueError), match="bf16"):
+        ImageEditR1Pipeline.from_pretrained(tmp_path, variant="bf16")
 
 
 def test_a_planner_takes_the_place_of_another_kind_of_planner(tmp_path):

@@ -145,3 +145,9 @@ def test_several_plans_without_editing(pipe, source):
     plans = pipe.plan(source, "a", generator(), max_new_tokens=4, num_plans=3)
     assert len(plans) == 3 and len({plan.raw for plan in plans}) > 1
     assert pipe.plan([source] * 2, ["a", "b"], max_new_tokens=4, num_plans=2)[2].instruction == "b"
+
+
+@pytest.mark.parametrize("selector", [brightest, lambda *_: 0])
+def test_one_candidate_is_the_best(pipe, source, selector):
+    out = pipe(source, plan=PLAN, selector=selector, num_inference_steps=1)
+    assert len(out.candidates[0]) == 1 and out.images[0] is out.candidates[0][0].image

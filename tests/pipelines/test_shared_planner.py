@@ -8,13 +8,14 @@ import tiny_models
 import torch
 from accelerate.hooks import CpuOffload
 from diffusers import DiffusionPipeline
+from peft import LoraConfig
 from PIL import Image
 from safetensors import safe_open
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.bundles.planners import ADAPTER_FOLDER, load_planner
+from diffusers_r1.bundles.planners import ADAPTER_FOLDER, load_planner, save_planner
 from diffusers_r1.pipelines.nested.adapters import adapters_taken_out
-from diffusers_r1.planners.adapters import adapter_layers, adapter_on, adapters_off
+from diffusers_r1.planners.adapters import STATE_FILE, adapter_layers, adapter_on, adapters_off
 from diffusers_r1.prompts import Prompts
 
 
@@ -134,6 +135,55 @@ def test_so_does_one_that_came_with_the_editor(adapter, bare):
     assert answer(ImageEditR1Pipeline.from_editor(editor, prompts=SHORT)) == bare[1]
 
 
+def test_and_comes_back_off_as_strong_as_it_was(adapter, bare, tmp_path):
+    planner, processor, prompts = load_planner(adapter, dtype=torch.float32)
+    for layer in adapter_layers(planner).values():
+        layer.scaling["default"] *= 1.5
+    apart = ImageEditR1Pipeline(planner, processor, prompts=prompts)
+    said = answer(apart)
+    assert said not in (bare[1], answer(build(adapter)))
+    switch_off(planner)
+    apart.save_pretrained(tmp_path / "bundle")
+    save_planner(tmp_path / "planner", planner, processor, prompts)
+    whole = ImageEditR1Pipeline.from_pretrained(tmp_path / "bundle")
+    alone = ImageEditR1Pipeline(*load_planner(tmp_path / "planner")[:2])
+    in_editor = build(tmp_path / "planner")
+    for loaded in (whole, alone, in_editor):
+        assert answer(loaded) == bare[1]
+        for layer in adapter_layers(loaded.planner).values():
+            layer.enable_adapters(True)
+        assert answer(loaded) == said
+
+
+def test_a_file_of_its_state_that_is_wrong_is_named(adapter, tmp_path):
+    save_planner(tmp_path, *load_planner(adapter))
+    (tmp_path / STATE_FILE).write_text('{"on": "never", "scales": {}}')
+    with pytest.raises(ValueError, match=r"adapter_state\.json: `on` must be"):
+        load_planner(tmp_path)
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_one_that_does_not_rest_comes_back_so(adapter, is_on, tmp_path):
+    editor = tiny_models.tiny_qwen_edit()
+    editor.text_encoder.load_adapter(str(adapter))
+    if not is_on:
+        switch_off(editor.text_encoder)
+    pipe = ImageEditR1Pipeline.from_editor(editor, prompts=SHORT)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(tmp_path)
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert answer(again) == answer(pipe) and np.array_equal(edited(again.editor), edited(pipe.editor))
+
+
+def test_one_with_whole_layers_of_its_own_is_refused(tmp_path):
+    editor = tiny_models.tiny_qwen_edit()
+    editor.text_encoder.add_adapter(LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    with pytest.raises(ValueError, match="on `planner` has whole layers"):
+        ImageEditR1Pipeline.from_editor(editor, prompts=SHORT).save_pretrained(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_without_adapters_is_no_reason_to_switch_them_on(adapter):
     planner, _, _ = load_planner(adapter, dtype=torch.float32)
     with adapters_off(planner):
@@ -165,6 +215,8 @@ def test_the_bundle_has_the_shared_weights_once(adapter, bare, tmp_path):
     assert answer(again) == said and np.array_equal(edited(again.editor), bare[0])
     again.save_pretrained(tmp_path / "twice")
     assert size_of_weights(tmp_path / "twice") == size_of_weights(bundle)
+    again.save_pretrained(bundle)  # whose text encoder is the adapter's base, and is saved with it
+    assert answer(ImageEditR1Pipeline.from_pretrained(bundle)) == said
 
 
 def test_saving_leaves_the_pipeline_as_it_was(adapter, tmp_path):
@@ -296,3 +348,12 @@ def test_other_editors_with_a_model_that_can(name):
     pipe = ImageEditR1Pipeline.from_editor(getattr(tiny_models, name)(), prompts=SHORT)
     assert pipe.planner_in_editor == "text_encoder"
     assert isinstance(answer(pipe), str)
+
+
+def test_the_processor_is_the_one_given_or_else_the_adapters_or_else_the_editors(adapter):
+    own = tiny_models.tiny_planner()[1]
+    assert build(adapter, processor=own).processor is own and build(processor=own).processor is own
+    pipe = build(adapter)
+    assert pipe.processor is not pipe.editor.processor is not None
+    pipe = build()
+    assert pipe.processor is pipe.editor.processor

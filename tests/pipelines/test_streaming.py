@@ -110,6 +110,14 @@ def test_the_first_result_does_not_wait_for_the_second_plan(pipe, pictures):
     asked.remove()
 
 
+def test_an_interruption_before_the_first_result_ends_it(pipe, pictures, planned_in):
+    for given in (pictures, iter(pictures)):
+        results = pipe.stream(given, INSTRUCTIONS, **SETTINGS)
+        pipe.interrupt()
+        assert list(results) == []
+    assert planned_in == []
+
+
 def test_a_caller_that_stops_early_leaves_no_thread(pipe, pictures):
     before = threading.active_count()
     results = pipe.stream(pictures, INSTRUCTIONS, **SETTINGS)
@@ -173,3 +181,53 @@ def test_work_that_fails_raises_where_its_result_would_have_come():
     assert [next(results), next(results)] == [6, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_what_comes_is_taken_one_ahead_of_what_is_waited_for():
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = one_ahead(lambda number: number, items())
+    for done in range(1, 4):
+        assert next(results) == done - 1
+        time.sleep(0.05)
+        assert len(taken) <= done + 2  # one at work, and one in hand
+    results.close()
+
+
+def test_who_stops_early_waits_for_no_plan_and_nor_does_the_program():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        if number > 0:
+            begun.set()
+            go_on.wait(WAIT)
+        return number
+
+    results = one_ahead(work, range(3))
+    assert next(results) == 0 and begun.wait(WAIT)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "plans-ahead")
+    closed_at = time.monotonic()
+    results.close()
+    assert time.monotonic() - closed_at < 1 and thread.is_alive() and thread.daemon
+    go_on.set()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+
+
+def test_beside_the_editor_nothing_is_asked_for_again(pipe, pictures):
+    asked = []
+    hook = pipe.planner.model.visual.register_forward_pre_hook(lambda *_: asked.append(threading.current_thread()))
+    out = list(pipe.stream(pictures, INSTRUCTIONS, num_inference_steps=1, max_new_tokens=4))
+    hook.remove()
+    assert all(one.plans[0].fallback and len(one.plans[0].raw) == 2 for one in out)
+    assert [thread.name for thread in asked].count("plans-ahead") == len(pictures)
+
+
+def test_an_iterator_gives_pairs_and_nothing_longer(pipe, pictures):
+    with pytest.raises(ValueError, match="gives pairs"):
+        next(pipe.stream(iter([(pictures[0], "a", "b")]), **SETTINGS))

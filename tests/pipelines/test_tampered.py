@@ -9,10 +9,11 @@ import tiny_models
 import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save
 from tiny_loras import with_loras
 
 from diffusers_r1 import ImageEditR1Pipeline
-from diffusers_r1.bundles.planners import load_planner, save_planner
+from diffusers_r1.bundles.planners import load_planner, naming, save_planner
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.remote_editor import RemoteEditor
@@ -152,6 +153,11 @@ OF_BUNDLES = [
     *damage("editor/model_index.json", EDITORS_INDEX, SOME),
     *damage("editor/adapters.json", ADAPTERS, SOME),
     *damage("editor/adapter-0/adapter_config.json", [{"r": "x"}, {"peft_type": "NOPE"}], SOME),
+    *damage(
+        "editor/scheduler/scheduler_config.json", [], {name: NO_JSON[name] for name in ("null", "a list", "text")}
+    ),
+    *damage("processor/tokenizer.json", [], {"cut": '{"a": '}),
+    *damage("editor/tokenizer/tokenizer.json", [], {name: NO_JSON[name] for name in ("null", "a list")}),
     *damage("planner/adapter_config.json", ADAPTER[:3], {"a list": "[1]", "deep": DEEP}),
     pytest.param("editor/adapter-0/adapter_model.safetensors", b"garbage", id="weights of an adapter"),
 ]
@@ -170,6 +176,37 @@ def test_a_bundle_that_is_damaged(copy, file, content):
     assert len(said) < 3000
 
 
+# diffusers, torch and huggingface_hub each have an error of their own for these.
+OF_ANOTHER_KIND = [
+    ("editor/scheduler/scheduler_config.json", {"beta_schedule": "x"}),
+    ("editor/scheduler/scheduler_config.json", {"beta_start": -1}),
+    ("editor/text_encoder/config.json", {"hidden_size": "x"}),
+]
+
+
+@pytest.mark.parametrize(("file", "change"), OF_ANOTHER_KIND, ids=str)
+def test_what_a_library_answers_with_an_error_of_its_own(copy, file, change):
+    folder = copy("bundle")
+    apply(folder, file, change)
+    with pytest.raises(ValueError, match=f"{folder / 'editor'} cannot be loaded: "):
+        ImageEditR1Pipeline.from_pretrained(folder)
+
+
+def test_weights_of_another_shape(copy):
+    folder = copy("base")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    replace(path, save({**weights, "lm_head.weight": torch.zeros(3, 3)}, {"format": "pt"}))
+    with pytest.raises(ValueError, match=f"{folder} cannot be loaded: RuntimeError: .*ignore_mismatched_sizes"):
+        load_planner(folder)
+
+
+def test_a_full_memory_is_no_fault_of_a_file(tmp_path):
+    for error in (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError, ImportError):
+        with pytest.raises(error, match="^full$"), naming(tmp_path):
+            raise error("full")
+
+
 OF_PLANNERS = [
     *damage("adapter_config.json", ADAPTER, SOME),
     *damage("prompts.json", [{"decompose": 3}, {"decompose": "x"}, {"nonsense": 1}], SOME),
@@ -177,12 +214,26 @@ OF_PLANNERS = [
 
 
 @pytest.mark.parametrize(("file", "content"), OF_PLANNERS)
-def test_a_planner_that_is_damaged(copy, file, content):
+def test_an_adapter_that_is_damaged(copy, file, content):
     folder = copy("adapter")
     apply(folder, file, content)
     with pytest.raises((OSError, ValueError)) as refused:
         load_planner(folder)
     assert str(folder) in str(refused.value)
+
+
+OF_BASES = [
+    *damage("config.json", [{"text_config": {"hidden_size": "x"}}], {}),
+    *damage("tokenizer.json", [], {"a list": "[1]"}),
+]
+
+
+@pytest.mark.parametrize(("file", "content"), OF_BASES)
+def test_a_planner_that_is_damaged(copy, file, content):
+    folder = copy("base")
+    apply(folder, file, content)
+    with pytest.raises((OSError, ValueError), match=str(folder)):
+        load_planner(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model_index.json"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,8 @@ from .. import records, schema
 from ..belongings import FILE_NAME as BELONGINGS_FILE
 from ..belongings import belongings, read_belongings, set_belongings
 from ..installing import install_line
-from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, resolve
+from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, planner_files, resolve
+from ..planners.adapters import STATE_FILE, check_adapter_name, restore_adapter_state, save_adapter_state
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
 from ..planners.remote import RemotePlanner
 from ..prompts import FILE_NAME as PROMPTS_FILE
@@ -28,8 +31,10 @@ if TYPE_CHECKING:  # a planner behind an address needs no torch
 ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
 # What makes a folder one kind of planner or another.
 PLANNER_FILES = (
-    "config.json", "model*.safetensors*", "pytorch_model*.bin*", ADAPTER_INDEX, "adapter_model*", REMOTE_FILE, BELONGINGS_FILE,
+    "config.json", "model*.safetensors*", "pytorch_model*.bin*", ADAPTER_INDEX, "adapter_model*", STATE_FILE, REMOTE_FILE,
+    BELONGINGS_FILE,
 )  # fmt: skip
+OF_WEIGHTS = ("variant", "use_safetensors")  # of a planner's settings those that say which files it takes
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -58,6 +63,7 @@ def load_planner(
         OSError: If nothing has that name.
         ValueError: If a file is not what it should be; the message names it. If a `model_name` is given without an
             address, or the address has several models and none is named. If a `base` is given to what is no adapter.
+            If there is a `subfolder`.
     """
     if base is not None and is_address(name):
         raise ValueError(f"`base` goes with a LoRA adapter; {name} is an address.")
@@ -67,7 +73,10 @@ def load_planner(
     elif model_name is not None:
         raise ValueError(f"`model_name` goes with an address, which begins with http://; {name} is none.")
     else:
+        if "subfolder" in kwargs:
+            raise ValueError("There is no `subfolder`: where in a bundle its planner lies is known.")
         hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
+        hub["choose"] = partial(planner_files, **{key: kwargs[key] for key in OF_WEIGHTS if key in kwargs})
         of_base = {key: value for key, value in hub.items() if key != "revision"}  # which is the adapter's
         loaded = _load_from(resolve(name, **hub), kwargs, [], base, of_base)
     model, processor, saved = loaded
@@ -137,7 +146,7 @@ def _resolve_base(adapter: Path, given: str | Path | None, hub: Mapping[str, Any
 
 
 def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompts | None]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     from ..planners.families import ATTENTION
@@ -153,8 +162,20 @@ def _load_here(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any, Prompt
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     with naming(folder):
         model = auto.from_pretrained(folder, **settings).eval()
+    return model, _processor_in(folder), _prompts_in(folder, model)
+
+
+def _processor_in(folder: Path) -> Any:
+    """The processor or tokenizer in a planner's folder; `None` if it has none."""
     has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
-    return model, AutoProcessor.from_pretrained(folder) if has_processor else None, _prompts_in(folder, model)
+    return _load_processor(folder) if has_processor else None
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    with naming(folder):
+        return AutoProcessor.from_pretrained(folder)
 
 
 def _prompts_in(folder: Path, model: Any) -> Prompts | None:
@@ -186,11 +207,8 @@ def _load_from_bundle(
         prompts = Prompts.from_dict(index["prompts"], str(path))
     if index["sequence_without_adapter"]:
         set_belongings(model, sequence_without_adapter=True)
-    if not (folder / "processor").is_dir():
-        return model, processor, prompts
-    from transformers import AutoProcessor
-
-    return model, AutoProcessor.from_pretrained(folder / "processor"), prompts
+    own = folder / "processor"
+    return model, _load_processor(own) if own.is_dir() else processor, prompts
 
 
 def shared_in(folder: Path) -> dict[str, str]:
@@ -236,7 +254,7 @@ def base_of(name: str | Path, **hub: Any) -> str:
 def load_adapter(
     model: PreTrainedModel, name: str | os.PathLike, **hub: Any
 ) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts | None]:
-    """Load a LoRA adapter onto the model that it was trained on.
+    """Load a LoRA adapter onto the model that it was trained on: as strong as it was when it was saved, and off if it was.
 
     Args:
         name (`str` or `os.PathLike`): A folder, or a repository on the Hub.
@@ -248,32 +266,48 @@ def load_adapter(
     Raises:
         ImportError: If PEFT is not installed; the message says how to.
     """
-    from transformers import AutoProcessor
-
     folder = resolve(name, **hub)
     _check_peft(folder)
     with naming(folder / ADAPTER_INDEX):
         model.load_adapter(str(folder))
-    has_processor = any((folder / file).is_file() for file in PROCESSOR_FILES)
-    prompts = Prompts.load(folder) if (folder / PROMPTS_FILE).is_file() else None
-    return AutoProcessor.from_pretrained(folder) if has_processor else None, prompts
+    restore_adapter_state(model, folder)
+    return _processor_in(folder), Prompts.load(folder) if (folder / PROMPTS_FILE).is_file() else None
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Within the block a library reads what lies in `path`: what it cannot make sense of is an error that names the place.
 
-    diffusers, transformers, PEFT and safetensors answer damaged files with whatever their code runs into.
+    diffusers, transformers, PEFT, tokenizers and safetensors answer damaged files with whatever their code runs into. A
+    package that is missing and a memory that is full are no fault of the files.
     """
-    from safetensors import SafetensorError
+    import torch
 
-    faults = (ArithmeticError, AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError)
     try:
         yield
-    except faults as error:
-        if isinstance(error, ValueError) and str(path) in str(error):
+    except (ImportError, MemoryError, torch.AcceleratorError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, (OSError, ValueError)) and str(path) in str(error):
             raise
-        raise ValueError(f"{path} cannot be loaded: {type(error).__name__}: {str(error)[:1000]}") from error
+        kind = OSError if isinstance(error, OSError) else ValueError
+        said = f"{path} cannot be loaded: {type(error).__name__}: {str(error)[:1000]}"
+        raise kind(_broken_json(path) or said) from error
+
+
+def _broken_json(folder: Path) -> str:
+    """The first JSON file in a folder of which no library can make sense, and why; empty if there is none.
+
+    diffusers takes settings that are text for a name on the Hub, and says nothing of the file.
+    """
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            content = json.loads(path.read_bytes())
+        except (RecursionError, ValueError) as error:
+            return f"{path} cannot be read as JSON: {error}"
+        if path.name.endswith(("config.json", "tokenizer.json")) and not isinstance(content, dict):
+            return f"{path} must be an object, not {type(content).__name__}"
+    return ""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -286,10 +320,16 @@ def save_planner(
     processor: ProcessorMixin | PreTrainedTokenizerBase | None,
     prompts: Prompts,
 ) -> None:
-    """Write a planner to one folder, from which `load_planner` reads it, whole or not at all; nothing of another one stays there."""
+    """Write a planner to one folder, from which `load_planner` reads it, whole or not at all; nothing of another one stays there.
+
+    Raises:
+        ValueError: If it has an adapter that is called as one of its layers is.
+    """
+    check_adapter_name(planner)
     set_belongings(planner, prompts=prompts.to_dict())
     with records.written_whole(Path(folder), PLANNER_FILES) as new:
         planner.save_pretrained(new)
+        save_adapter_state(planner, new)
         if processor is not None:
             processor.save_pretrained(new)
         prompts.save(new)

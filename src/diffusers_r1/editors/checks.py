@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
+from ..schema import check_text
 from .refusals import REFUSALS
 from .signatures import arguments_of, hints_of, is_mapping, is_number, is_optional, is_text
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
@@ -82,7 +83,8 @@ def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If a value is text or None where a number belongs, or the other way round, or a callback cannot be called.
-        ValueError: If a number is not finite, there is less than one step, or a side is shorter than a latent block.
+        ValueError: If a number is not finite, a text holds half of a surrogate pair, there is less than one step, or a side is
+            shorter than a latent block.
     """
     kind, hints, defaults, block = type(editor).__name__, hints_of(editor), arguments_of(editor), block_of(editor)
     for arguments in each:
@@ -101,6 +103,9 @@ def _check_value(kind: str, name: str, value: Any, hint: Any, default: Any) -> N
         raise TypeError(f"`{name}` of {kind} is a number, not {type(value).__name__}.")
     if is_text(hint) and not isinstance(value, (str, list, tuple)):
         raise TypeError(f"`{name}` of {kind} is text, not {type(value).__name__}.")
+    for text in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(text, str):
+            check_text(text, f"`{name}`")
     if is_mapping(hint) and not isinstance(value, Mapping):
         raise TypeError(f"`{name}` of {kind} is a dict, not {type(value).__name__}.")
     if isinstance(value, Real) and not _is_finite(value):

@@ -170,7 +170,12 @@ def save_modular(
     if repo_id is not None:
         api = HfApi(token=token)
         made = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=f"Upload {title}")
+        api.upload_folder(
+            repo_id=made.repo_id,
+            folder_path=folder,
+            commit_message=f"Upload {title}",
+            delete_patterns=[f"{name}/*" for name in pipeline.component_names],  # what an earlier one left there
+        )
 
 
 def write_blocks(

@@ -109,8 +109,7 @@ def check_call(
     of_plan = int(num_images_per_prompt if selector is None else num_images_per_plan)
     made_of_each = int(num_plans) * of_plan
     each = share_out(pipeline.editor, arguments, len(images), made_of_each)
-    for share in each:
-        check_values(pipeline.editor, share)
+    check_values(pipeline.editor, *each)
     if isinstance(critic, ScenesCritic):
         for image in images:
             critic.check(image)

@@ -106,8 +106,7 @@ def check_texts(instruction: Any) -> list[str]:
             raise TypeError(f"An instruction is text, not {type(one).__name__}; a plan is an `EditPlan`.")
         if not one.strip():
             raise ValueError(NO_INSTRUCTION)
-        if not _is_text(one):
-            raise ValueError("An instruction holds half of a surrogate pair, which is no text.")
+        schema.check_text(one, "An instruction")
     return instructions
 
 
@@ -150,11 +149,3 @@ def as_list(name: str, value: Any) -> list:
     if not values:
         raise ValueError(f"`{name}` is an empty list.")
     return values
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -118,7 +118,7 @@ class RemotePipeline:
         if self.planner is None:
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
         settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
-        return PlanCall(*open_pairs(image, check_texts(instruction)), seed, settings)
+        return PlanCall(*open_pairs(image, check_texts(instruction)), int(seed or 0), settings)
 
     def plan(
         self, image: Any, instruction: str | list[str], seed: int = 0, max_new_tokens: int = 512, **generation: Any
@@ -179,15 +179,16 @@ class RemotePipeline:
             opened = planning.images, planning.references, planning.instructions
         else:
             opened = open_pairs(image, check_plans(plan))
+        # Of numbers of numpy the largest of their kind has none after it.
         return RemoteCall(
             *opened,
             mask,
             editor_arguments,
             turns,
-            num_images_per_prompt,
-            seed,
+            int(num_images_per_prompt),
+            None if seed is None else int(seed),
             callback_on_plan,
-            max_new_tokens,
+            int(max_new_tokens),
         )
 
     def __call__(
@@ -242,11 +243,11 @@ class RemotePipeline:
             plans = [changed_plan(call.callback_on_plan, plan) for plan in plans]
         sources = [picture for picture in call.images for _ in range(call.num_images_per_prompt)]
         turns: list[list[Turn]] = [[] for _ in sources]
+        coming = self._turns(call, plans)
         try:
-            for number, turn in self._turns(call, plans):
+            while self._interrupts == before and (one := next(coming, None)) is not None:
+                number, turn = one
                 turns[number].append(turn)
-                if self._interrupts != before:
-                    break
         except KeyboardInterrupt:
             if self._interrupts == before:  # nobody asked for what is done
                 raise

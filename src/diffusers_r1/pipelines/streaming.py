@@ -73,7 +73,8 @@ class StreamingMixin(Mixin):
             instruction = list(instruction) if isinstance(instruction, Iterator) else instruction
             plan = list(plan) if isinstance(plan, Iterator) else plan
             calls = _alone(self.check_inputs(image, instruction, plan, generator=generator, **arguments))
-        outputs = self._until_interrupted(self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls)
+        calls = self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls
+        outputs = self._until_interrupted(calls, Interruption(self))
         return outputs if return_dict else (output.to_tuple() for output in outputs)
 
     def _calls_one_by_one(
@@ -97,16 +98,19 @@ class StreamingMixin(Mixin):
             for sample, given in _pairs(image, instruction, plan)
         )
 
-    def _until_interrupted(self, calls: Iterable[EditCall]) -> Iterator[ImageEditR1PipelineOutput]:
+    def _until_interrupted(
+        self, calls: Iterable[EditCall], interruption: Interruption
+    ) -> Iterator[ImageEditR1PipelineOutput]:
         """The result of each call. After one that was interrupted there is no other, nor after `interrupt()` between two."""
-        interruption = Interruption(self)
+        if interruption:
+            return  # before the first was planned
         with closing(iter(calls)) if isinstance(calls, Generator) else nullcontext():
             for call in calls:
                 if interruption:
                     return
                 output = self.run_checked(call)
                 yield output
-                if output.interrupted:
+                if output.interrupted or interruption:
                     return
 
     def _planned_ahead(self, calls: Iterable[EditCall]) -> Iterator[EditCall]:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .. import grammar
-from ..endpoints import ChatCompletion, RemoteModel, all_or_raise
+from ..endpoints import ChatCompletion, RemoteModel, all_or_raise, check_field
 from ..names import REMOTE_PLANNER_INDEX
 from ..prompts import Prompts, plain_text
 from ..tags import EDIT_LISTS, REASONING
@@ -178,11 +178,14 @@ def request_fields(generation: dict[str, Any]) -> dict[str, Any]:
     """Settings of transformers' `generate` as fields of a request: greedy is temperature 0, sampling is at 1 by default.
 
     Raises:
-        ValueError: For settings that are functions of a loaded model.
+        ValueError: For settings that are functions of a loaded model, and texts and numbers that no request can hold.
+        TypeError: For what is no JSON.
     """
     local = sorted(name for name in generation if name in LOCAL_ONLY)
     if local:
         raise ValueError(f"A planner behind an address takes no {', '.join(local)}.")
+    for name, value in generation.items():
+        check_field(name, value)
     fields = {RENAMED.get(name, name): value for name, value in generation.items() if value is not None}
     sampled = fields.pop("do_sample", False)
     if not sampled:

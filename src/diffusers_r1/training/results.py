@@ -11,7 +11,7 @@ from huggingface_hub import upload_folder
 from transformers import Trainer
 
 from ..bundles.cards import TRAINING_KEY
-from ..bundles.planners import base_of, load_planner, save_planner
+from ..bundles.planners import PLANNER_FILES, base_of, load_planner, save_planner
 from ..names import only_configs, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
@@ -79,6 +79,8 @@ def save_results(
             commit_message="End of training",
             token=trainer.args.hub_token,
             ignore_patterns=["_*", "checkpoint-*"],
+            # What an earlier run left there would be loaded beside this one's, or in place of it.
+            delete_patterns=[*PLANNER_FILES, f"{ADAPTER}/*", f"{BUNDLE}/*", f"{EDITOR_ADAPTER}/*"],
         )
 
 

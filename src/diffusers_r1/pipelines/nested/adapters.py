@@ -87,16 +87,76 @@ def adapted_models(pipeline: Any, but: torch.nn.Module | None = None) -> dict[st
     """The models of a pipeline that have adapters, by component; without `but`.
 
     Raises:
-        ValueError: If an adapter is fused, so that the weights of the base are not the base's.
+        ValueError: If an adapter is fused, so that the weights of the base are not the base's, or of a kind that is not kept.
     """
     found = {name: model for name, model in models_of(pipeline).items() if model is not but and adapter_layers(model)}
     for name, model in found.items():
+        check_layers_alone(model, name)
+        _check_scales(model, name)
         if any(getattr(layer, "merged", False) for layer in adapter_layers(model).values()):
             raise ValueError(
                 f"The adapter on `{name}` is fused with it, so that the two cannot be saved apart: call `unfuse_lora()`"
                 " first or, to keep what is fused for good, `unload_lora_weights()`."
             )
     return found
+
+
+def check_layers_alone(model: Any, name: str) -> None:
+    """Refuse adapters that are more than what is added to layers, which would stay in the model when they are taken out.
+
+    Raises:
+        ValueError: If one has whole layers or tokens that were trained with it.
+    """
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()):
+        raise ValueError(
+            f"The adapter on `{name}` has whole layers or tokens of its own (`modules_to_save`, `trainable_token_indices`),"
+            " which a bundle does not keep: merge it into the model, or take it off (`delete_adapters`)."
+        )
+
+
+def _check_scales(model: Any, name: str) -> None:
+    """Refuse adapters that are not on by a scale in each layer, such as OFT and IA3.
+
+    Raises:
+        ValueError
+    """
+    layers = adapter_layers(model).values()
+    for adapter, config in model.peft_config.items():
+        own = [layer for layer in layers if _weights_in(layer, adapter)]
+        if not all(adapter in getattr(layer, "scaling", {}) for layer in own):
+            raise ValueError(
+                f"The adapter {adapter!r} on `{name}` is of the kind {config.peft_type.value}, which a bundle does not keep: LoRA,"
+                " LoHa and LoKr are kept."
+            )
+
+
+def _weights_in(layer: Any, adapter: str) -> dict[str, torch.Tensor]:
+    """The weights in a layer that are those of an adapter, by their names there, such as `lora_A.ink.weight`."""
+    kinds = layer.adapter_layer_names
+    return {
+        key: value
+        for key, value in layer.state_dict().items()
+        if key.split(".")[:2] in [[kind, adapter] for kind in kinds]
+    }
+
+
+def _weights_of(model: Any, adapter: str) -> dict[str, torch.Tensor]:
+    """The weights of an adapter, under the names that PEFT gives them in a file."""
+    from peft import get_peft_model_state_dict
+
+    own = {
+        f"{place}.{key}": value.contiguous()
+        for place, layer in adapter_layers(model).items()
+        for key, value in _weights_in(layer, adapter).items()
+    }
+    # PEFT leaves out what has the name of another adapter anywhere in it, and an adapter may be called as a layer is.
+    configs, model.peft_config = model.peft_config, {adapter: model.peft_config[adapter]}
+    try:
+        return get_peft_model_state_dict(model, own, adapter_name=adapter)
+    finally:
+        model.peft_config = configs
 
 
 def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = None) -> None:
@@ -107,7 +167,6 @@ def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = Non
     (folder / ADAPTERS_FILE).unlink(missing_ok=True)
     for left in folder.glob("adapter-[0-9]*"):
         shutil.rmtree(left)
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     saved: list[SavedAdapter] = []
@@ -117,8 +176,7 @@ def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = Non
             target = folder / f"adapter-{len(saved)}"
             target.mkdir(parents=True, exist_ok=True)
             config.save_pretrained(str(target))
-            weights = get_peft_model_state_dict(model, adapter_name=name)
-            save_file({key: value.contiguous() for key, value in weights.items()}, target / _WEIGHTS)
+            save_file(_weights_of(model, name), target / _WEIGHTS)
             active = any(name in layer.active_adapters for layer in layers.values())
             enabled = not any(layer.disable_adapters for layer in layers.values())
             scales = {place: float(layer.scaling[name]) for place, layer in layers.items() if name in layer.scaling}

@@ -25,7 +25,7 @@ from ...names import (
     only_configs,
     resolve,
 )
-from ...planners.adapters import let_rest
+from ...planners.adapters import let_rest, restore_adapter_state
 from ...planners.remote import RemotePlanner
 from ...prompts import Prompts
 from ...remote_editor import RemoteEditor
@@ -169,6 +169,9 @@ class LoadingMixin(Mixin):
                 if self.components[own] is None
             }
             self.register_modules(**_parts_of(self.components, shared, folder))
+            for name in ("planner", "sequencer"):
+                if name not in shared and self.components[name] is not None:
+                    restore_adapter_state(self.components[name], folder / name)
             for model in () if has_dtype else models_of(self).values():
                 model.to(torch.float32)
 
@@ -217,6 +220,8 @@ def check_component(name: str, value: Any) -> None:
         TypeError: If a component is a name, the editor no pipeline, or its defaults no mapping.
         ValueError: If prompts are none.
     """
+    if name == "prompts" and value is not None and not isinstance(value, Prompts):
+        Prompts.from_dict(value)
     if name in _COMPONENTS and isinstance(value, (str, os.PathLike)):
         raise TypeError(
             f"`{name}` is loaded before it is given, and {str(value)!r} is a name: `load_planner` loads a planner,"
@@ -226,8 +231,6 @@ def check_component(name: str, value: Any) -> None:
         raise TypeError(f"`editor` is a pipeline of diffusers, or a `RemoteEditor`, not {type(value).__name__}.")
     if name == "editor_defaults" and not isinstance(value, (Mapping, NoneType)):
         raise TypeError(f"`editor_defaults` are arguments by name, not {type(value).__name__}.")
-    if name == "prompts" and not isinstance(value, (Prompts, NoneType)):
-        Prompts.from_dict(value)
 
 
 class NestedPipeline(DiffusionPipeline, torch.nn.Module):

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModularPipeline
-from huggingface_hub import create_repo
+from huggingface_hub import create_repo, upload_folder
 from transformers import PreTrainedModel
 
 from ... import records
 from ...bundles import cards
 from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
-from ...planners.adapters import adapter_layers
+from ...planners.adapters import adapter_layers, check_adapter_name, save_adapter_state
 from ...planners.int8 import Int8Linear
-from .adapters import adapted_models, adapters_taken_out, save_adapters
+from .adapters import adapted_models, adapters_taken_out, check_layers_alone, save_adapters
 from .loading import NestedPipeline
 from .modular import check_blocks, save_modular_part
 from .parts import SHARED, Mixin, nested_pipelines, shared_parts, write_index
 from .remote import is_remote, save_remote
+from .replacing import bring_results, files_in, keep_other_variants, left_behind
 
 
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -34,9 +35,10 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Refuse agents that `folder` would not give back.
 
     Raises:
-        ValueError: If diffusers would leave one out, it has weights of 8 bits or several adapters, or its adapter's base lies
-            in `folder`.
+        ValueError: If diffusers would leave one out, it has weights of 8 bits, several adapters or one that is called as a layer
+            is, or its adapter's base lies in `folder` and is not saved there with it, as that of a part of the editor is.
     """
+    shared = shared_parts(pipeline)
     for name in ("planner", "sequencer"):
         agent = pipeline.components.get(name)
         if agent is None or is_remote(agent):
@@ -48,12 +50,17 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
             )
         if any(isinstance(module, Int8Linear) for module in agent.modules()):
             raise ValueError(f"The {name} has weights of 8 bits (`to_int8`), which are not saved; save it before.")
+        check_adapter_name(agent)
         adapters = list(getattr(agent, "peft_config", {}))
         if len(adapters) > 1:
             raise ValueError(
                 f"The {name} has {len(adapters)} adapters ({', '.join(adapters)}), of which a bundle keeps one:"
                 " `delete_adapter` takes one off."
             )
+        if name in shared:
+            if adapters:
+                check_layers_alone(agent, name)
+            continue
         bases = {config.base_model_name_or_path for config in getattr(agent, "peft_config", {}).values()}
         for base in {*bases, agent.name_or_path} if adapter_layers(agent) else ():
             place = Path(base or folder.parent).resolve()
@@ -61,30 +68,6 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
                 raise ValueError(
                     f"The {name} has an adapter of the model in {base}, whose place it would take: save elsewhere."
                 )
-
-
-def keep_other_variants(folder: Path, new: Path, variant: str | None) -> None:
-    """Bring into `new` the weights in `folder` of the same models in another variant, such as `"fp16"`."""
-    for config in new.rglob("config.json"):
-        before = folder / config.parent.relative_to(new)
-        if (before / config.name).is_file() and _class_in(before / config.name) == _class_in(config):
-            for path in before.iterdir():
-                if _variant_of(path.name) not in (None, variant or ""):
-                    os.link(path, config.parent / path.name)
-
-
-def _class_in(config: Path) -> tuple[Any, ...]:
-    said = json.loads(config.read_text(encoding="utf-8"))
-    return tuple(said.get(key) for key in ("_class_name", "architectures"))
-
-
-def _variant_of(file: str) -> str | None:
-    """`"fp16"` of `model.fp16.safetensors`, or one of its shards or their index; `""` of weights without, `None` of other files."""
-    first, *parts = file.split(".")
-    if not {"safetensors", "bin"} & set(parts):
-        return None
-    named = [part for part in parts if part not in ("safetensors", "bin", "index", "json")]
-    return named[0].partition("-")[0] if named else ""
 
 
 class SavingMixin(Mixin):
@@ -117,9 +100,10 @@ class SavingMixin(Mixin):
                 save: a pipeline that is changed has other scores.
 
         Raises:
-            ValueError: If a nested pipeline has an adapter that is fused, or is modular with blocks that are not diffusers' own;
-                if an agent is no model of transformers, or has weights of 8 bits or several adapters; or if an adapter's base
-                lies where this would be saved. What is in the folder stays as it is then, and whenever saving fails.
+            ValueError: If a nested pipeline has an adapter that is fused or of a kind that is not kept, or is modular with
+                blocks that are not diffusers' own; if an agent is no model of transformers, or has weights of 8 bits, several
+                adapters or one that is called as a layer is; or if an adapter's base lies where this would be saved. What is in
+                the folder stays as it is then, and whenever saving fails.
         """
         modular = {name: part for name, part in nested_pipelines(self).items() if isinstance(part, ModularPipeline)}
         for name, part in modular.items():
@@ -137,6 +121,7 @@ class SavingMixin(Mixin):
             if planner is not None and adapter_layers(planner):
                 planner.save_pretrained(new / ADAPTER_FOLDER)
                 self.prompts.save(new / ADAPTER_FOLDER)
+                save_adapter_state(planner, new / ADAPTER_FOLDER, is_in_editor=True)
                 adapted.append(planner)
 
             # 2. The weights, as diffusers saves them, each once; of a model with an adapter transformers saves the adapter alone
@@ -156,12 +141,15 @@ class SavingMixin(Mixin):
                 self.register_to_config(**entries)
 
             # 3. What diffusers does not save, the index, and the card
+            for name in ("planner", "sequencer"):
+                if name not in shared:
+                    save_adapter_state(self.components[name], new / name)
             for name, part in remote.items():
                 save_remote(part, new / name)
             for name, part in nested.items():
                 save_adapters(part, new / name, but=planner)
             self._complete_index(new, shared, remote)
-            keep_other_variants(folder, new, variant)
+            keep_other_variants(folder, new)
         cards.write_card(self, folder, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
         if push_to_hub:
@@ -203,7 +191,7 @@ class SavingMixin(Mixin):
         plan: EditPlan | None = None,
         scores: str | os.PathLike | Mapping[str, Any] | None = None,
     ) -> Any:
-        """Save and upload the whole bundle. diffusers would put an empty card over ours.
+        """Save and upload the whole bundle, in place of one that is there. diffusers would put an empty card over ours.
 
         Takes what `DiffusionPipeline.push_to_hub` takes, and `plan` and `scores` for the model card, as `save_pretrained`.
         """
@@ -224,6 +212,16 @@ class SavingMixin(Mixin):
         subfolder: str | None = None,
     ) -> Any:
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        before = files_in(repo_id, token, subfolder)
+        bring_results(folder, repo_id, before, token)
         cards.write_card(self, folder, repo_id, token, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
-        return self._upload_folder(folder, repo_id, token, commit_message, create_pr, subfolder)
+        return upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            path_in_repo=subfolder,
+            token=token,
+            commit_message=commit_message or f"Upload {type(self).__name__}",
+            create_pr=create_pr,
+            delete_patterns=left_behind(folder, self.components, repo_id, before, token),
+        )

@@ -1,0 +1,118 @@
+"""A modular pipeline as the editor: saved with the bundle, moved with it, and refused where it cannot take part."""
+
+import json
+import os
+
+import pytest
+import tiny_models
+import torch
+from diffusers import FluxKontextAutoBlocks
+from diffusers.quantizers import PipelineQuantizationConfig
+
+from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1.pipelines.nested.parts import components_in
+
+
+pytestmark = pytest.mark.tiny
+
+PARTS = {
+    "image_encoder",
+    "scheduler",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "transformer",
+    "vae",
+}
+
+
+def pipeline(editor=None) -> ImageEditR1Pipeline:
+    return ImageEditR1Pipeline(None, editor=editor or tiny_models.tiny_kontext_modular())
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return pipeline()
+
+
+@pytest.fixture(scope="module")
+def bundle(pipe, tmp_path_factory):
+    """A bundle that was moved after it was saved."""
+    folder = tmp_path_factory.mktemp("modular")
+    pipe.save_pretrained(folder / "before")
+    os.rename(folder / "before", folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_it_comes_back_from_a_folder_that_was_moved(pipe, bundle, dtype):
+    again = ImageEditR1Pipeline.from_pretrained(bundle, dtype=dtype).editor
+    assert type(again) is type(pipe.editor) and again is not pipe.editor
+    for name in ("transformer", "text_encoder", "vae"):
+        weights = getattr(pipe.editor, name).state_dict()
+        for key, value in getattr(again, name).state_dict().items():
+            assert value.dtype == dtype and torch.equal(value, weights[key].to(dtype)), f"{name}.{key}"
+
+
+def test_its_components_are_those_that_lie_there(bundle, tmp_path):
+    said = {"_class_name": "ModularPipeline", "vae": ["diffusers", "AutoencoderKL", {}], "prior": [None, None, {}]}
+    (tmp_path / "modular_model_index.json").write_text(json.dumps(said))
+    for name in ("vae", "notes"):
+        (tmp_path / name).mkdir()
+    assert components_in(tmp_path) == ["vae"]
+    named = set(components_in(bundle / "editor"))
+    assert {"transformer", "text_encoder", "vae", "scheduler", "tokenizer"} <= named <= PARTS
+    assert named == {path.name for path in (bundle / "editor").iterdir() if path.is_dir()}
+
+
+def test_weights_that_are_lacking_are_named(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    for path in bundle.rglob("*"):
+        place = folder / path.relative_to(bundle)
+        if path.is_file() and "vae" not in path.parent.name:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+    (folder / "editor" / "vae").mkdir()
+    with pytest.raises(OSError, match=r"editor: these components could not be loaded: vae; the log says why"):
+        ImageEditR1Pipeline.from_pretrained(folder)
+
+
+def test_it_is_not_quantized_while_it_is_loaded(bundle):
+    config = PipelineQuantizationConfig(
+        quant_backend="bitsandbytes_8bit", quant_kwargs={"load_in_8bit": True}, components_to_quantize=["transformer"]
+    )
+    with pytest.raises(ValueError, match="editor is a modular pipeline, which is not quantized"):
+        ImageEditR1Pipeline.from_pretrained(bundle, quantization_config=config)
+
+
+class OwnBlocks(FluxKontextAutoBlocks):
+    """Blocks of somebody's own, which no file of diffusers names."""
+
+
+def test_blocks_that_no_file_could_name_are_refused_before_anything_is_written(pipe, tmp_path):
+    fewer = FluxKontextAutoBlocks()
+    fewer.sub_blocks.pop(list(fewer.sub_blocks)[-1])
+    for blocks in (fewer, OwnBlocks()):
+        with pytest.raises(ValueError, match="The blocks of `editor`.* are none of diffusers' own"):
+            pipeline(blocks.init_pipeline()).save_pretrained(tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    "offload", ["enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload"]
+)
+def test_it_takes_no_part_in_offloading(pipe, offload):
+    with pytest.raises(ValueError, match=f"`{offload}` does not work with .*a modular pipeline, as `editor`"):
+        getattr(pipe, offload)("cpu")
+
+
+def test_what_is_asked_of_every_editor_passes_by_what_it_has_not():
+    pipe = pipeline()
+    assert pipe.to(torch.bfloat16) is pipe and pipe.editor.transformer.dtype == torch.bfloat16
+    assert pipe.dtype == torch.bfloat16 and pipe.device.type == "cpu"
+    pipe.maybe_free_model_hooks()
+    pipe.reset_device_map()
+    pipe.remove_all_hooks()
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.nested_pipelines == {"editor": pipe.editor}
