@@ -180,7 +180,6 @@ REST = {"model_index.json", "processor/tokenizer.json"}
             REST | OF_EDITOR | {"planner_adapter/adapter_model.safetensors"},
         ),
     ],
-    ids=str,
 )
 def test_only_what_is_loaded_is_brought(asked_for, tmp_path, settings, index, expected):
     said = {
@@ -361,7 +360,6 @@ def test_dtypes_by_component_go_inside_under_the_names_that_these_have_there(bun
         ({"dtype": {"unet": torch.float16, "default": torch.bfloat16}}, {"dtype": torch.bfloat16}),
         ({"dtype": {"unet": torch.float16}}, {"dtype": torch.float32}),
     ],
-    ids=str,
 )
 def test_an_agents_model_is_given_what_transformers_takes(settings, expected):
     assert settings_of_agent("planner", settings) == expected
