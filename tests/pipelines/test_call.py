@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from comparing import same
 from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
@@ -45,15 +46,6 @@ def picture(seed: int = 0, size: tuple[int, int] = (16, 16)) -> Image.Image:
 
 def gen(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    return np.array_equal(np.asarray(first), np.asarray(second))
-
-
-@pytest.fixture
-def pipe(planner, prompts, pix2pix):
-    return ImageEditR1Pipeline(*planner, pix2pix, prompts=prompts)
 
 
 # Which goes with which

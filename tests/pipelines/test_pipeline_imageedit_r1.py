@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from comparing import same
 from PIL import Image
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
@@ -26,15 +27,6 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    return np.array_equal(np.asarray(first), np.asarray(second))
-
-
-@pytest.fixture
-def pipe(planner, prompts, pix2pix):
-    return ImageEditR1Pipeline(*planner, pix2pix, prompts=prompts)
 
 
 def test_kontext_works_at_a_size_it_was_trained_on(planner, prompts):

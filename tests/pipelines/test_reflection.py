@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from comparing import same
 from PIL import Image
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
@@ -27,21 +28,12 @@ PLAN = EditPlan(
 FAST = {"num_inference_steps": 1, "max_new_tokens": 4}
 
 
-@pytest.fixture
-def pipe(planner, prompts, pix2pix):
-    return ImageEditR1Pipeline(*planner, pix2pix, prompts=prompts)
-
-
 def picture(seed: int = 0, size: tuple[int, int] = (70, 50)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 class Saying:

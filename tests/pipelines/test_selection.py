@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from comparing import same
 from PIL import Image
 
-from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1 import EditPlan
 
 
 pytestmark = pytest.mark.tiny
@@ -13,21 +14,12 @@ FAST = {"num_inference_steps": 1, "max_new_tokens": 4}
 
 
 @pytest.fixture
-def pipe(planner, prompts, pix2pix):
-    return ImageEditR1Pipeline(*planner, pix2pix, prompts=prompts)
-
-
-@pytest.fixture
 def source() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8))
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 def brightest(source, instruction, candidates):

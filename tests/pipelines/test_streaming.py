@@ -20,11 +20,6 @@ WAIT = 60
 
 
 @pytest.fixture
-def pipe(planner, prompts, pix2pix):
-    return ImageEditR1Pipeline(*planner, pix2pix, prompts=prompts)
-
-
-@pytest.fixture
 def pictures() -> list[Image.Image]:
     random = np.random.default_rng(0)
     return [Image.fromarray(random.integers(0, 255, (40 + 8 * n, 64, 3), dtype=np.uint8)) for n in range(3)]

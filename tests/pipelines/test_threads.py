@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from comparing import same
 from PIL import Image
 
 import diffusers_r1
@@ -37,10 +38,6 @@ def picture(seed: int = 0, size: int = 16) -> Image.Image:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 @pytest.fixture

@@ -165,9 +165,8 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         if name in self._optional_components:
             check_component(name, value)
             if value is not None and tuple(self.config[name]) == (None, None):
-                self.register_modules(
-                    **{name: value}
-                )  # diffusers keeps it absent in the config, and would not save it
+                # diffusers keeps it absent in the config, and would not save it.
+                self.register_modules(**{name: value})
                 return
         super().__setattr__(name, value)
         if name == "editor" and value is not None:

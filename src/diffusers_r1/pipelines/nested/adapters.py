@@ -7,7 +7,6 @@ weights and nobody is told.
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -160,13 +159,7 @@ def _weights_of(model: Any, adapter: str) -> dict[str, torch.Tensor]:
 
 
 def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = None) -> None:
-    """Write the adapters of a nested pipeline, and how strongly each is on, into the pipeline's own folder.
-
-    Those that an earlier save has left there go.
-    """
-    (folder / ADAPTERS_FILE).unlink(missing_ok=True)
-    for left in folder.glob("adapter-[0-9]*"):
-        shutil.rmtree(left)
+    """Write the adapters of a nested pipeline, and how strongly each is on, into the new folder that the pipeline was saved to."""
     from safetensors.torch import save_file
 
     saved: list[SavedAdapter] = []
@@ -174,7 +167,7 @@ def save_adapters(pipeline: Any, folder: Path, but: torch.nn.Module | None = Non
         layers = adapter_layers(model)
         for name, config in model.peft_config.items():
             target = folder / f"adapter-{len(saved)}"
-            target.mkdir(parents=True, exist_ok=True)
+            target.mkdir()
             config.save_pretrained(str(target))
             save_file(_weights_of(model, name), target / _WEIGHTS)
             active = any(name in layer.active_adapters for layer in layers.values())

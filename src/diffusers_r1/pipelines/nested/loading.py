@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 
 from ...belongings import set_belongings
 from ...bundles.cards import PIPELINE_MODULE
-from ...bundles.planners import ADAPTER_FOLDER, load_adapter, load_agents, load_planner, naming
+from ...bundles.planners import ADAPTER_FOLDER, load_adapter, load_agents, load_planner, naming, shared_in
 from ...names import (
     ADAPTER_INDEX,
     HUB_SETTINGS,
@@ -163,11 +163,7 @@ class LoadingMixin(Mixin):
             if (plainly := vars(pipeline).pop(LOADED_PLAINLY, None)) is None:
                 continue
             folder, has_dtype = plainly
-            shared = {
-                own: place
-                for own, place in (read_index(folder).get(SHARED) or {}).items()
-                if self.components[own] is None
-            }
+            shared = {own: place for own, place in shared_in(folder).items() if self.components[own] is None}
             self.register_modules(**_parts_of(self.components, shared, folder))
             for name in ("planner", "sequencer"):
                 if name not in shared and self.components[name] is not None:
