@@ -183,3 +183,80 @@ def test_several_adapters_are_shared_as_their_mean(tmp_path):
     weights = load_file(tmp_path / "shared" / "adapter_model.safetensors")
     assert weights.keys() == load_file(adapters[0] / "adapter_model.safetensors").keys()
     assert all((value == mean).all() for value in weights.values())
+
+
+@pytest.fixture(scope="module")
+def varying():
+    return runpy.run_path(str(EXAMPLES / "vary_rows.py"))
+
+
+ROW = {
+    "id": "row-0", "trade": "travel",
+    "instruction": "An apple on the bench, please. And the dog asleep, 16:9, 1.5 m to the left.",
+    "edits": [
+        {"action": "add", "subject": "apple", "goal": "on the bench"},
+        {"action": "pose", "subject": "dog", "goal": "asleep"},
+    ],
+    "requests": ["Add an apple on the bench.", "Let the dog be asleep."],
+    "reasoning": "add an apple on the bench | let the dog be asleep",
+}  # fmt: skip
+
+
+def test_varied_rows_begin_with_the_rows_themselves_and_are_the_same_every_time(varying, tmp_path, capsys):
+    files = sorted(EXAMPLES.glob("everyday_train_3.jsonl"))
+    rows = [json.loads(line) for line in files[0].read_text(encoding="utf-8").splitlines()]
+    for name in ("once", "again"):
+        varying["main"](files, 3, tmp_path / name / "rows.jsonl")
+    assert "3564 rows, 3 times 1188" in capsys.readouterr().out
+    text = (tmp_path / "once" / "rows.jsonl").read_text(encoding="utf-8")
+    assert text == (tmp_path / "again" / "rows.jsonl").read_text(encoding="utf-8")
+    varied = [json.loads(line) for line in text.splitlines()]
+    assert varied[: len(rows)] != rows
+    assert sorted(varied[: len(rows)], key=lambda row: row["id"]) == rows
+    known = {row["instruction"] for row in rows}
+    others = [row for row in varied[len(rows) :] if row["instruction"] not in known]
+    assert len(others) > 0.5 * (len(varied) - len(rows))
+    for row in varied:
+        assert len(row["edits"]) == len(row["requests"]) == len(row["reasoning"].split(" | ")), row["id"]
+        assert 1 <= len(row["edits"]) <= 10, row["id"]
+
+
+def test_another_thing_stands_in_the_instruction_and_in_the_labels(varying):
+    seen = set()
+    for number in range(60):
+        row = varying["with_other_things"](ROW, varying["Dice"](str(number)))
+        added, posed = (edit["subject"] for edit in row["edits"])
+        place = row["edits"][0]["goal"].removeprefix("on the ")
+        article = "An" if added[0] in "aeiou" else "A"
+        assert row["instruction"].startswith(f"{article} {added} on the {place}, please. And the {posed} asleep")
+        assert row["requests"] == [f"Add {article.lower()} {added} on the {place}.", f"Let the {posed} be asleep."]
+        assert row["reasoning"] == f"add {article.lower()} {added} on the {place} | let the {posed} be asleep"
+        seen |= {added, posed, place}
+    assert len(seen) > 30
+    assert not seen & varying["SEVERAL_MEANINGS"]
+
+
+def test_quoted_words_stay(varying):
+    row = {**ROW, "instruction": 'write "dog" on the bench', "edits": [{"action": "text", "subject": "bench", "goal": '"dog"'}]}
+    assert all(varying["with_other_things"](row, varying["Dice"](str(number))) == row for number in range(20))
+    assert varying["without_punctuation"]('Say "Hi, You. " 1.5 m left, OK. 16:9') == 'say "Hi, You. " 1.5 m left ok 16:9'
+
+
+@pytest.mark.parametrize("joint", [". ", " and ", "\n", ", "])
+def test_two_rows_become_one_that_asks_for_both(varying, joint):
+    row = varying["joined"](ROW, {**ROW, "instruction": "Crop it!"}, joint)
+    assert row["instruction"] == ROW["instruction"].rstrip(".") + joint + ("Crop it!" if joint == "\n" else "crop it!")
+    assert row["edits"] == ROW["edits"] * 2
+    assert row["requests"] == ROW["requests"] * 2
+    assert row["reasoning"] == f"{ROW['reasoning']} | {ROW['reasoning']}"
+    asked = varying["joined"]({**ROW, "instruction": "Can you?"}, {**ROW, "instruction": "crop"}, ". ")
+    assert asked["instruction"] == "Can you? crop"
+
+
+def test_talk_adds_no_edit_and_names_nothing_of_the_row(varying):
+    for number in range(40):
+        said = varying["with_talk"](ROW["instruction"], ROW, varying["Dice"](str(number)))
+        assert ROW["instruction"].rstrip(".") in said
+        rest = said.replace(ROW["instruction"].rstrip("."), "")
+        assert len(rest) > 3
+        assert "bench" not in rest
