@@ -26,21 +26,27 @@ from diffusers_r1.training.callbacks import LearningWatch, VarianceWatch, show_p
 from diffusers_r1.training.diffusion_nft import EditorLearner
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.joint import PLANNER, JointArguments, JointGRPOTrainer, JointReward, check_joint
-from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, without_control_tokens
-from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, save_pair, save_results
+from diffusers_r1.training.models import (
+    load_trainable,
+    lora_settings,
+    restore_weights,
+    start_of,
+    without_control_tokens,
+)
+from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_pair, save_results
 
 
 def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_joint(script, PartialState().num_processes)
-    base = str(model.model_name_or_path)
-    rewards = make_rewards(script, training.reward_weights, base, training.output_dir, training.seed)
+    start = start_of(model, training)
+    rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
     place = script.rewards.index("picture")
     renderer = rewards[place].renderer
     rewards[place] = JointReward(renderer, rewards[place].judge, script.pictures_per_plan, training.seed)
     with run_folder(f"GRPO, {script.train}", script, training, model) as checkpoint:
         rows, held_out = load_training_rows(script), load_validation_rows(script)
         check_apart(rows, held_out)
-        planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision)
         if script.prompts is not None:
             prompts = Prompts.load(script.prompts)
         rows = as_prompts(rows, processor, prompts, script.image_size)
@@ -86,6 +92,7 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             script.validation_steps,
             training.max_completion_length,
             script.constrained,
+            script.synonyms,
         )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.picture_editor))
@@ -114,8 +121,9 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             }
         if held_out is not None:
             summary[HELD_OUT] = len(held_out)
-        save_results(trainer, prompts, base, summary)
+        save_results(trainer, prompts, start, summary)
         save_pair(trainer, renderer.pipeline, learner)
+        push_results(trainer)
         if held_out is not None:
             PartialState().print(marks_table(trainer.state.log_history, len(held_out)))
 

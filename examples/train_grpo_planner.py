@@ -26,22 +26,23 @@ from diffusers_r1.training.models import (
     load_trainable,
     lora_settings,
     restore_weights,
+    start_of,
     without_control_tokens,
 )
 from diffusers_r1.training.picture_trainer import PictureGRPOTrainer
-from diffusers_r1.training.pictures import load_renderers
-from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
+from diffusers_r1.training.pictures import check_editor_name, load_renderers
+from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_results
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
-    base = str(model.model_name_or_path)
-    rewards = make_rewards(script, training.reward_weights, base, training.output_dir, training.seed)
+    start = start_of(model, training)
+    rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
     with run_folder("GRPO", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)
             check_apart(rows, held_out)
-        planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision)
         if script.prompts is not None:
             prompts = Prompts.load(script.prompts)
         with PartialState().main_process_first():
@@ -68,6 +69,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             script.validation_steps,
             training.max_completion_length,
             script.constrained,
+            script.synonyms,
         )
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
@@ -86,7 +88,8 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
         }
         if held_out is not None:
             summary[HELD_OUT] = len(held_out)
-        save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        save_results(trainer, prompts, start, summary, script.bundle_editor)
+        push_results(trainer)
         if held_out is not None:
             PartialState().print(marks_table(trainer.state.log_history, len(held_out)))
 

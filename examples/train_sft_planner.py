@@ -18,8 +18,9 @@ from diffusers_r1.training.arguments import DataArguments, as_prompts, load_trai
 from diffusers_r1.training.callbacks import show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.grouped_sft import GroupedSFTTrainer
-from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights
-from diffusers_r1.training.results import HELD_OUT, check_editor_name, marks_table, outlook, save_results
+from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, start_of
+from diffusers_r1.training.pictures import check_editor_name
+from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_results
 
 
 ANSWER_TOKENS = 512
@@ -27,11 +28,12 @@ ANSWER_TOKENS = 512
 
 def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
+    start = start_of(model, training)
     with run_folder("supervised", script, training, model) as checkpoint:
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
             rows, held_out = load_training_rows(script), load_validation_rows(script)
             check_apart(rows, held_out)
-        planner, processor, prompts = load_trainable(model, training, script.freeze_vision)
+        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision)
         if script.prompts is not None:
             prompts = Prompts.load(script.prompts)
         with PartialState().main_process_first():
@@ -59,7 +61,8 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
         }
         if held_out is not None:
             summary[HELD_OUT] = len(held_out)
-        save_results(trainer, prompts, model.model_name_or_path, summary, script.bundle_editor)
+        save_results(trainer, prompts, start, summary, script.bundle_editor)
+        push_results(trainer)
         if held_out is not None:
             PartialState().print(marks_table(trainer.state.log_history, len(held_out)))
 

@@ -26,7 +26,7 @@ def test_what_is_appended_is_read(path):
 
 
 def test_no_file_has_no_rows(path):
-    assert records.read(path) == [] and records.done(path, "id") == set()
+    assert records.read(path) == records.read_fields(path, {"id": str}) == []
 
 
 def test_a_file_torn_anywhere_goes_on(path):
@@ -77,13 +77,6 @@ def test_what_json_cannot_hold_is_refused_and_leaves_the_file_alone(path, row, e
     with pytest.raises(error):
         records.append(path, row)
     assert records.read(path) == [{"id": "a"}]
-
-
-def test_done(path):
-    for row in ({"id": "a", "seed": 0}, {"id": "a", "seed": 1}, {"id": "b"}):
-        records.append(path, row)
-    assert records.done(path, "id") == {"a", "b"}
-    assert records.done(path, ("id", "seed")) == {("a", 0), ("a", 1)}
 
 
 @pytest.mark.parametrize("content", ["", "ü\r\nline\n", b"\x00\xff", json.dumps(ROWS)])
@@ -173,3 +166,17 @@ def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
         holder.send_signal(signal.SIGKILL)
     with records.only_one_in(folder):
         pass
+
+
+def test_known_fields_are_checked_and_become_what_they_are(path):
+    records.append(path, {"id": "a", "pair": [1, 2], "said": "\ud800"})
+    with path.open("ab") as file:
+        file.write(b"\n")
+    records.append(path, {"id": "b", "pair": [1]})
+    kinds = {"id": str, "pair": tuple[int, int]}
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 3: `pair` must be a list of 2"):
+        records.read_fields(path, kinds)
+    path.write_bytes(path.read_bytes().splitlines()[0])
+    assert records.read_fields(path, kinds) == [{"id": "a", "pair": (1, 2), "said": "\ud800"}]
+    with pytest.raises(ValueError, match="line 1: `other` is missing"):
+        records.read_fields(path, {"other": int})

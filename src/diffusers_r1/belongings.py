@@ -26,6 +26,7 @@ _FIELDS = {
     "sequence_without_adapter": bool | None,
     "defaults": dict[str, Any] | None,
     "made_for": dict[str, Any] | None,
+    "base_model": str | None,
     _CLASS: str | None,
 }
 _MADE_FOR = {"pictures": str, "size": tuple[int, int]}

@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
+
+from . import schema
 
 
 Item = TypeVar("Item")
@@ -134,39 +136,24 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a whole line is no JSON object; the message names the line.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    *lines, rest = path.read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        row = _parse(line)
-        if row is not None:
-            rows.append(row)
-        elif line.strip():
-            raise ValueError(f"Line {number} of {path} is no JSON object: {line[:80]!r}")
-    last = _parse(rest)
-    return rows if last is None else [*rows, last]
+    return [row for _, row in _numbered(Path(path))]
 
 
-def done(path: str | Path, key: str | Sequence[str]) -> set[Any]:
-    """What a JSONL file has a row for, so that a run that is started again leaves it out.
+def read_fields(path: str | Path, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a JSONL file as [`read`] gives them, of which some fields are known, and become what `kinds` says.
 
     Args:
-        path (`str` or `Path`): The file; none yet means that nothing is done.
-        key (`str` or sequence of `str`): The column that names a row, or several columns.
+        path (`str` or `Path`): The file; none yet means no rows.
+        kinds (`Mapping` of `str` to type hints): See [`schema.read_fields`]. The other fields are not looked at.
 
-    Returns:
-        `set`: the column's values, or tuples of the columns' values. Rows without the column do not count.
-
-    Example:
-        >>> done("results.jsonl", ("sample", "seed"))  # doctest: +SKIP
-        {('photo-1', 0), ('photo-1', 1)}
+    Raises:
+        ValueError: If a row lacks a known field, or has something else there; the message names file, line and field.
     """
-    rows = read(path)
-    if isinstance(key, str):
-        return {row[key] for row in rows if key in row}
-    return {tuple(row[name] for name in key) for row in rows if all(name in row for name in key)}
+    rows = []
+    for number, row in _numbered(Path(path)):
+        known = {field: row[field] for field in kinds if field in row}
+        rows.append({**row, **schema.read_fields(kinds, known, f"{path}, line {number}")})
+    return rows
 
 
 def patiently(results: Iterable[tuple[Item, Result]], most: int = MOST_OUTAGES) -> Iterator[tuple[Item, Result]]:
@@ -199,6 +186,22 @@ def patiently(results: Iterable[tuple[Item, Result]], most: int = MOST_OUTAGES) 
         yield item, result
         if outages == most:
             raise result
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows with the numbers of their lines, from 1 on."""
+    if not path.exists():
+        return
+    *lines, rest = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line)
+        if row is not None:
+            yield number, row
+        elif line.strip():
+            raise ValueError(f"Line {number} of {path} is no JSON object: {line[:80]!r}")
+    last = _parse(rest)
+    if last is not None:
+        yield len(lines) + 1, last
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -7,11 +7,13 @@ import sys
 import pytest
 import tiny_models
 import yaml
+from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline, names
 from diffusers_r1.bundles import cards
 from diffusers_r1.bundles.planners import load_agents
+from diffusers_r1.pipelines.nested.loading import load_editor
 
 
 pytestmark = pytest.mark.tiny
@@ -218,6 +220,35 @@ def test_training_and_bases_survive_saving_and_loading(build, tmp_path):
     assert card.data.base_model == [QWEN, FLUX] and "| steps | 120 |" in card.text
     twice.editor = tiny_models.tiny_kontext()  # of this one nothing is known
     assert cards.base_models(twice) == {"planner": QWEN}
+
+
+WAYS = {
+    "parts": lambda folder: ImageEditR1Pipeline(**ImageEditR1Pipeline.from_pretrained(folder).components),
+    "another pipeline": lambda folder: ImageEditR1Pipeline.from_pipe(ImageEditR1Pipeline.from_pretrained(folder)),
+    "plain diffusers": lambda folder: DiffusionPipeline.from_pretrained(folder, trust_remote_code=True),
+    "names": lambda folder: ImageEditR1Pipeline(**load_agents(folder), editor=load_editor(folder)),
+}
+
+
+# An older bundle has them in its index alone, which no loader of a component reads.
+@pytest.mark.parametrize(
+    ("way", "is_older"), [*((way, False) for way in WAYS), *((way, True) for way in WAYS if way != "names")]
+)
+def test_bases_go_with_the_components(build, tmp_path, way, is_older):
+    build(QWEN, FLUX).save_pretrained(tmp_path / "first")
+    if is_older:
+        for file in ("planner/config.json", "editor/model_index.json"):
+            said = json.loads((tmp_path / "first" / file).read_text())
+            del said["_imageedit_r1"]
+            (tmp_path / "first" / file).write_text(json.dumps(said))
+    pipe = WAYS[way](tmp_path / "first")
+    assert cards.base_models(pipe) == {"planner": QWEN, "editor": FLUX}
+    pipe.save_pretrained(tmp_path / "second")
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path / "second", planner=tiny_models.tiny_planner()[0])
+    assert cards.base_models(again) == {"editor": FLUX}
+    other = build()
+    other.editor = again.editor
+    assert cards.base_models(other) == {"editor": FLUX}
 
 
 def test_a_planner_that_was_loaded_by_its_name_is_a_base_model(tmp_path):

@@ -1,10 +1,12 @@
 """Rows at the door: every layout that people have is read, or refused in one line that says what is there."""
 
 import base64
+import gzip
 import io
 import json
 import logging
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
@@ -158,6 +160,35 @@ def write_all(root, net):
         if name in ("commainfolder", "commabeside"):
             for i in range(2):
                 picture(i).save(root / name / f"{i}.png")
+    head, plain, shifted = "file_name,instruction\n", "../loose/0.png,edit 0\n", "../loose/0.png,edit 0, and more\n"
+    (root / "loud").mkdir()
+    (root / "loud" / "rows.CSV").write_text(head + shifted)
+    (root / "tabs").mkdir()
+    (root / "tabs" / "rows.tsv").write_text((head + shifted).replace(",", "\t"))
+    for name, rows in (("gzip", shifted), ("goodgzip", plain), ("torn", shifted), ("zstandard", shifted)):
+        (root / name).mkdir()
+        packed = gzip.compress((head + rows).encode())
+        file = "rows.csv.zst" if name == "zstandard" else "rows.csv.gz"
+        (root / name / file).write_bytes(packed[:-12] if name == "torn" else packed)
+    for name, file, rows in (
+        ("zip", "rows.csv.zip", shifted),
+        ("goodzip", "rows.csv.zip", plain),
+        ("archive", "all.zip", shifted),
+    ):
+        (root / name).mkdir()
+        with zipfile.ZipFile(root / name / file, "w") as archive:
+            archive.writestr("rows.csv", head + rows)
+            archive.writestr("__MACOSX/._rows.csv", b"\x00\xff")
+    for name in ("gz", "bz2", "xz"):
+        (root / f"no{name}").mkdir()
+        (root / f"no{name}" / f"rows.csv.{name}").write_text(head + plain)
+    for name in ("meant", "meantbeside"):
+        (root / name).mkdir()
+        beside = name == "meantbeside"
+        at = "" if beside else "../loose/"
+        for table_name, i in (("metadata", 0), ("other", 1), ("another", 2)):
+            lines(root / name / f"{table_name}.jsonl", [{"file_name": f"{at}{i}.png", "instruction": f"edit {i}"}])
+    picture(0).save(root / "meantbeside" / "0.png")
     (root / "nothing").mkdir()
     (root / "notes").mkdir()
     (root / "notes" / "notes.txt").write_text("hm")
@@ -190,12 +221,16 @@ def root(tmp_path_factory, net):
     return folder
 
 
-ALL, TWO, LAST = [0, 1, 2], [0, 1], [2]
+ALL, TWO, FIRST, LAST = [0, 1, 2], [0, 1], [0], [2]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "found"),
     [
+        ("goodgzip", {}, FIRST),
+        ("goodzip", {}, FIRST),
+        ("meant/metadata.jsonl", {}, FIRST),
+        ("meantbeside/metadata.jsonl", {}, FIRST),
         ("saved", {}, ALL),
         ("saved", {"split": "train"}, ALL),
         ("saved", {"split": "train[:2]"}, TWO),
@@ -263,6 +298,15 @@ def test_layouts_that_are_read(root, own_cache, name, arguments, found):
         ("comma", {}, r"comma/rows\.csv, row 2 \(line 3\): more cells than the table has columns"),
         ("commas", {}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
         ("commas/rows.csv", {}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
+        ("loud", {}, r"loud/rows\.CSV, row 1 \(line 2\): more cells"),
+        ("tabs", {}, r"tabs/rows\.tsv, row 1 \(line 2\): more cells"),
+        ("gzip", {}, r"gzip/rows\.csv\.gz, row 1 \(line 2\): more cells"),
+        ("gzip", {"data_files": "rows.csv.gz"}, r"gzip/rows\.csv\.gz, row 1 \(line 2\): more cells"),
+        ("zip", {}, r"zip/rows\.csv\.zip, row 1 \(line 2\): more cells"),
+        ("archive", {}, r"archive/all\.zip, row 1 \(line 2\): more cells"),
+        ("torn", {}, r"torn/rows\.csv\.gz cannot be unpacked"),
+        *((f"no{name}", {}, rf"no{name}/rows\.csv\.{name} cannot be unpacked") for name in ("gz", "bz2", "xz")),
+        ("zstandard", {}, r"zstandard/rows\.csv\.zst is packed so that its rows cannot be checked"),
         ("commas", {"data_files": "rows.csv"}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
         ("commas", {"data_files": {"train": ["*.csv"]}}, r"commas/rows\.csv, row 1 \(line 2\): more cells"),
         ("commainfolder", {}, r"commainfolder/metadata\.csv, row 1 \(line 2\): more cells"),

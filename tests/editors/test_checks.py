@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers.models.embeddings import MultiIPAdapterImageProjection
 from tiny_editors import CASES, MASK, editor_of
 
-from diffusers_r1.editors import check_editor, check_values, checks, open_masks, traits_of
+from diffusers_r1.editors import check_editor, check_values, checks, open_masks, share_out, traits_of
 
 
 @pytest.mark.parametrize(
@@ -42,11 +43,35 @@ def test_refused(name, arguments, error, message):
         ({"guidance_scale": "3"}, TypeError, "is a number, not str"),
         ({"negative_prompt": 3}, TypeError, "is text, not int"),
         ({"callback_on_step_end": 3}, TypeError, "is called; int cannot be"),
+        ({"guidance_scale": 1 + 2j}, TypeError, "is a number, not complex"),
+        ({"guidance_scale": {1}}, TypeError, "is a number, not set"),
+        ({"guidance_scale": range(3)}, TypeError, "is a number, not range"),
+        ({"guidance_scale": MASK}, TypeError, "is a number, not Image"),
+        ({"guidance_scale": [[1.0, 2.0]]}, TypeError, "is a number, not list"),
+        ({"guidance_scale": np.array([[1.0, 2.0]])}, TypeError, "is a number, not list"),
+        ({"guidance_scale": np.array(["x"])}, TypeError, "is a number, not str"),
+        ({"guidance_scale": 1e39}, ValueError, "must be a finite number of 32 bits, not 1e"),
+        ({"guidance_scale": torch.tensor(float("nan"))}, ValueError, "must be a finite number"),
+        ({"max_sequence_length": -1}, ValueError, "must be 1 or more, not -1"),
+        ({"max_sequence_length": 2.5}, ValueError, "must be 1 or more, not 2.5"),
+        ({"max_area": 0}, ValueError, "must be 1 or more, not 0"),
+        ({"sigmas": 3}, TypeError, "is a list of numbers, not int"),
+        ({"sigmas": "x"}, TypeError, "is a list of numbers, not str"),
+        ({"sigmas": ["x"]}, TypeError, "is a list of numbers, and 'x' is none"),
+        ({"sigmas": [float("nan")]}, ValueError, "must be a finite number"),
+        ({"latents": "x"}, TypeError, "is a tensor, not str"),
+        ({"latents": 3}, TypeError, "is a tensor, not int"),
+        ({"joint_attention_kwargs": {1: 2}}, TypeError, "a dict with names as its keys"),
+        ({"callback_on_step_end_tensor_inputs": ["latents", "x"]}, ValueError, "names out of latents, prompt_embeds"),
+        ({"callback_on_step_end_tensor_inputs": "latents"}, ValueError, "names out of latents, prompt_embeds"),
+        ({"callback_on_step_end_tensor_inputs": 3}, ValueError, "names out of latents, prompt_embeds"),
+        ({"callback_on_step_end_tensor_inputs": None}, TypeError, "is a list, not None"),
     ],
 )
 def test_values_that_no_editor_can_use(arguments, error, message):
+    editor = editor_of("FluxKontextPipeline")
     with pytest.raises(error, match=message):
-        check_values(editor_of("FluxKontextPipeline"), arguments)
+        check_values(editor, *share_out(editor, arguments, 1))
 
 
 def test_the_signature_is_read_once_for_all_pictures(monkeypatch):
@@ -59,7 +84,20 @@ def test_the_signature_is_read_once_for_all_pictures(monkeypatch):
 
 def test_values_that_an_editor_can_use():
     given = {"num_inference_steps": np.int64(1), "width": None, "guidance_scale": 0, "negative_prompt": ["x"]}
-    check_values(editor_of("FluxKontextPipeline"), given)
+    given |= {"sigmas": np.array([1.0, 0.5]), "true_cfg_scale": torch.tensor(1.5), "latents": torch.zeros(1, 16, 16)}
+    given |= {"callback_on_step_end_tensor_inputs": ["latents"], "ip_adapter_image": None}
+    editor = editor_of("FluxKontextPipeline")
+    check_values(editor, *share_out(editor, given, 1))
+
+
+@pytest.mark.parametrize("name", ["ip_adapter_image", "negative_ip_adapter_image", "ip_adapter_image_embeds"])
+def test_a_picture_for_an_adapter_that_is_not_there(name):
+    editor = CASES["FluxKontextPipeline"].build()
+    check_editor(editor, {name: None})
+    with pytest.raises(ValueError, match=f"no IP adapter that could read `{name}`"):
+        check_editor(editor, {name: MASK})
+    editor.transformer.encoder_hid_proj = MultiIPAdapterImageProjection([torch.nn.Identity()])  # as loading one does
+    check_editor(editor, {name: MASK})
 
 
 @pytest.mark.parametrize("name", CASES)

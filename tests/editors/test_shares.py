@@ -12,7 +12,7 @@ from tiny_editors import SMALL, difference, editor_of, picture, seeded
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import hints_of, share_out
-from diffusers_r1.editors.signatures import is_list, is_picture, is_text, plain_of
+from diffusers_r1.editors.signatures import is_list, is_numbers, is_picture, is_tensor, is_text, plain_of
 
 
 PLAN = EditPlan("", (), ("make it blue",))
@@ -39,6 +39,25 @@ KONTEXT = "FluxKontextPipeline"
 )
 def test_what_one_value_is(hint, text, shown, listed):
     assert (is_text(hint), is_picture(hint), is_list(hint)) == (text, shown, listed)
+
+
+@pytest.mark.parametrize(
+    ("hint", "numbers", "tensor"),
+    [
+        (list[float] | None, True, False),
+        (tuple[int, int], True, False),
+        (tuple[int, ...], True, False),
+        (list[str], False, False),
+        (list, False, False),
+        (float | list[float], False, False),
+        (torch.Tensor | None, False, True),
+        (torch.FloatTensor | None, False, True),
+        (torch.Tensor | list[torch.Tensor], False, False),
+        (None, False, False),
+    ],
+)
+def test_whether_one_value_is_a_list_of_numbers_or_a_tensor(hint, numbers, tensor):
+    assert (is_numbers(hint), is_tensor(hint)) == (numbers, tensor)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,13 @@ def test_one_schedule_is_one_value_for_blocks_without_hints():
         ({"negative_prompt": ["a"]}, "a", "a"),
         ({"guidance_scale": [1.0, 2.0]}, 1.0, 2.0),
         ({"guidance_scale": (1.0, 2.0)}, 1.0, 2.0),
+        ({"guidance_scale": np.array([1.0, 2.0])}, 1.0, 2.0),
+        ({"guidance_scale": torch.tensor([1.0, 2.0])}, 1.0, 2.0),
+        ({"guidance_scale": torch.tensor(2.0)}, 2.0, 2.0),
+        ({"guidance_scale": [torch.tensor(1.0), np.float32(2.0)]}, 1.0, 2.0),
+        ({"num_inference_steps": np.array([2, 3])}, 2, 3),
+        ({"sigmas": np.array([1.0, 0.5])}, [1.0, 0.5], [1.0, 0.5]),
+        ({"sigmas": torch.tensor([[1.0, 0.5], [1.0, 0.25]])}, [1.0, 0.5], [1.0, 0.25]),
         ({"sigmas": [1.0, 0.5]}, [1.0, 0.5], [1.0, 0.5]),
         ({"sigmas": [1.0, 0.7, 0.5]}, [1.0, 0.7, 0.5], [1.0, 0.7, 0.5]),
         ({"sigmas": [[1.0, 0.5], [1.0]]}, [1.0, 0.5], [1.0]),

@@ -448,11 +448,13 @@ def test_planners_that_cannot_be(planners, message, tmp_path):
         ("imageedit-r1-scenes-sft", {"planner_base": "imageedit-r1-scenes"}, "imageedit-r1-scenes-sft is none"),
         ("truth", {"planner_base": "imageedit-r1-scenes"}, "no planner is one"),
         ("imageedit-r1-scenes", {"planner_model": "m"}, "`planner_model` goes with an address"),
-        ("truth", {"limit": 0}, "`limit` is 1 or more, not 0"),
-        ("truth", {"limit": -1}, "`limit` is 1 or more, not -1"),
-        ("truth", {"batch_size": 0}, "`batch_size` is 1 or more"),
-        ("truth", {"concurrency": 0}, "`concurrency` is 1 or more"),
-        ("truth", {"max_new_tokens": 0}, "`max_new_tokens` is 1 or more"),
+        ("truth", {"limit": 0}, "`limit` must be 1 or more, not 0"),
+        ("truth", {"limit": -1}, "`limit` must be 1 or more, not -1"),
+        ("truth", {"batch_size": 0}, "`batch_size` must be 1 or more"),
+        ("truth", {"concurrency": 0}, "`concurrency` must be 1 or more"),
+        ("truth", {"max_new_tokens": 0}, "`max_new_tokens` must be 1 or more"),
+        ("truth", {"max_new_tokens": 1.5}, "`max_new_tokens` must be 1 or more, not 1.5"),
+        ("truth", {"seed": -600_000_000}, "`seed` must be a whole number, 0 or more"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_planner_plans(planner, options, message, tmp_path):

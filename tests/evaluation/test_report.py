@@ -86,7 +86,9 @@ def write_run(folder, scores, requests=None, failed_calls=0, metrics=None):
     records.append(folder / JUDGES, {**judge, "metrics": metrics or {"overall": True}})
     for (method, turns), by_name in scores.items():
         variant = {"method": method, "editor": "flux", "turns": turns, "seed": 0, "settings": method}
-        records.append(folder / VARIANTS, {**variant, "plans": "p", "samples": sum(map(len, by_name.values()))})
+        records.append(
+            folder / VARIANTS, {**variant, "plans": "p", "samples": sum(map(len, by_name.values())), "details": {}}
+        )
         for name, figures in by_name.items():
             for i, figure in enumerate(figures):
                 id = f"{name}/{i}"

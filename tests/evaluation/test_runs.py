@@ -15,6 +15,7 @@ from diffusers_r1 import endpoints, records
 from diffusers_r1.endpoints import Endpoint, EndpointError
 from diffusers_r1.evaluation import (
     LocalEditor,
+    ScenesExact,
     ServedEditor,
     VIEScore,
     bare,
@@ -22,6 +23,7 @@ from diffusers_r1.evaluation import (
     read_samples,
     write_pictures,
     write_plans,
+    write_report,
     write_samples,
     write_scores,
 )
@@ -315,3 +317,50 @@ def test_judging_by_a_server_needs_no_torch(run, server):
 def test_equal_settings_have_one_digest():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
     assert len(digest("ä\ud800")) == 16
+
+
+def test_a_picture_that_was_deleted_is_made_and_judged_again(tmp_path, pipe):
+    editor = LocalEditor("tiny", pipe, {}, batch_size=1)
+    write_samples(tmp_path, "scenes-simple", limit=2)
+    write_plans(tmp_path, bare())
+    write_pictures(tmp_path, bare(), editor)
+    gone, kept = sorted((tmp_path / "pictures").rglob("*.png"))
+    before, at = gone.read_bytes(), kept.stat().st_mtime_ns
+    gone.unlink()
+    write_scores(tmp_path, ScenesExact())  # of what there is
+    assert len(read_scores(tmp_path)) == 1 and unscored(tmp_path) == (1, 2)
+    write_report(tmp_path)
+    write_pictures(tmp_path, bare(), editor)
+    assert gone.read_bytes() == before and kept.stat().st_mtime_ns == at
+    write_scores(tmp_path, ScenesExact())
+    assert unscored(tmp_path) == (0, 2)
+
+
+def test_a_line_that_we_did_not_write_is_named_with_its_file(tmp_path, pipe):
+    write_samples(tmp_path, "scenes-simple", limit=2)
+    write_plans(tmp_path, bare())
+    write_pictures(tmp_path, bare(), LocalEditor("tiny", pipe, {}))
+    write_scores(tmp_path, ScenesExact())
+    for name, field, value, message in (
+        ("samples.jsonl", "instruction", 3, "`instruction` must be text, not a number"),
+        ("samples.jsonl", "edits", [{"verb": "add"}], r"`edits\[0\]` has no `verb`"),
+        ("benchmarks.jsonl", "ids", 3, "`ids` must be a list of text"),
+        ("plans.jsonl", "plan", None, "`plan` must be an object"),
+        ("variants.jsonl", "samples", "two", "`samples` must be a whole number"),
+        ("edits.jsonl", "picture", 3, "`picture` must be text, not a number"),
+        ("judges.jsonl", "metrics", 3, "`metrics` must be an object"),
+        ("scores.jsonl", "values", {"exact": "yes"}, "`values.exact` must be a finite number"),
+    ):
+        whole = (tmp_path / name).read_text()
+        first, *rest = records.read(tmp_path / name)
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in [{**first, field: value}, *rest]))
+        with pytest.raises(ValueError, match=f"{name}, line 1: {message}"):
+            write_report(tmp_path)
+        (tmp_path / name).write_text(whole)
+    (tmp_path / "samples.jsonl").write_text(whole_of_last(tmp_path / "samples.jsonl"))
+    with pytest.raises(ValueError, match="samples.jsonl has no line of scenes-simple/"):
+        write_report(tmp_path)
+
+
+def whole_of_last(path):
+    return path.read_text().splitlines(keepends=True)[-1]

@@ -5,6 +5,7 @@ import re
 import shutil
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from data_sets import write_data_set
@@ -264,6 +265,20 @@ def test_fields_of_a_remote_editor(tmp_path):
         ({"methods": ["best"]}, "`methods` knows base, untrained, .*, not 'best'"),
         ({"methods": ["base+reflect"]}, "`methods` knows"),
         ({"methods": ["r1+reflect"], "reflect": 0}, "reflect"),
+        ({"methods": ["r1+reflect"], "reflect": 1.5}, "`reflect` must be 1 or more, not 1.5"),
+        ({"methods": ["base", "r1", "base"]}, "Named twice among the `methods`: base"),
+        ({"judges": ["scenes", "scenes"]}, "Named twice among the `judges`: scenes"),
+        ({"turns": ["single", "single"]}, "Named twice among the `turns`: single"),
+        ({"seed": -1}, "`seed` must be a whole number, 0 or more, not -1"),
+        ({"seed": 1.5}, "`seed` must be a whole number"),
+        ({"sample_seed": 1.5}, "`sample_seed` must be a whole number"),
+        ({"sample_seed": -1}, "`sample_seed` must be a whole number, 0 or more"),
+        ({"limit": True}, "`limit` must be 1 or more, not True"),
+        ({"limit": 1.5}, "`limit` must be 1 or more, not 1.5"),
+        ({"batch_size": 2.5}, "`batch_size` must be 1 or more, not 2.5"),
+        ({"editor_arguments": {"num_inference_steps": 0}}, "`num_inference_steps` must be 1 or more"),
+        ({"editor_arguments": {"guidance_scale": float("nan")}}, "`guidance_scale` must be a finite number"),
+        ({"editor_arguments": {"guidance_scale": [1.0, 2.0]}}, "2 values of `guidance_scale` do not go with 1"),
         ({"methods": ["r1+reflect"], "critic_url": "nowhere"}, "nowhere"),
         ({"methods": ["r1+reflect"], "benchmarks": ["scenes", "psr"]}, "The exact critic is for scenes"),
         ({"turns": ["double"]}, "`turns`"),
@@ -305,9 +320,39 @@ def test_a_planner_that_is_not_there_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_samples_are_counted_from_zero(tmp_path):
-    with pytest.raises(ValueError, match="`sample_seed` is 0 or more"):
-        evaluate(tmp_path / "run", ["scenes-simple"], ["base"], sample_seed=-1)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"num_inference_steps": "five"},
+            "`num_inference_steps` of StableDiffusionInstructPix2PixPipeline is a number",
+        ),
+        ({"negative_prompt": 3}, "`negative_prompt` of StableDiffusionInstructPix2PixPipeline is text"),
+        ({"eta": 1j}, "`eta` among the `editor_arguments` is written to the run's files"),
+    ],
+)
+def test_a_value_that_no_editor_can_work_with_is_refused_before_anything_is_planned(tmp_path, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editor_arguments=arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_needs_its_autoencoder_in_one_type_is_told_the_types_of_the_run(tmp_path):
+    config = {"_class_name": "ZImageOmniPipeline", "vae": ["diffusers", "AutoencoderKL"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(config))
+    stages._check_editors([str(tmp_path)], {"height": 64}, False, torch.bfloat16)
+    with pytest.raises(ValueError, match="needs its autoencoder in"):
+        stages._check_editors([str(tmp_path)], {}, False, torch.float32)
+
+
+@pytest.mark.tiny
+def test_whole_numbers_of_numpy_are_whole_numbers(bundle, tmp_path):
+    two = {name: np.int64(2) for name in ("limit", "seed", "sample_seed", "max_new_tokens", "batch_size")}
+    common = {"model": str(bundle), "device": "cpu", "stage": "edit"}
+    evaluate(
+        tmp_path, ["scenes-simple"], ["r1"], editor_arguments={"num_inference_steps": np.int64(1)}, **two, **common
+    )
+    assert len([row for row in read_edits(tmp_path) if row["picture"]]) == 2
 
 
 @pytest.mark.tiny
@@ -327,6 +372,24 @@ def test_an_editor_that_cannot_work_is_refused_before_anything_is_planned(bundle
     with pytest.raises(OSError, match="nowhere"):
         evaluate(tmp_path / "run", editors=[*editors, str(tmp_path / "nowhere")], **common)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_planner_that_is_a_part_of_the_editor_is_known_by_what_it_holds(tmp_path):
+    def settings():
+        bundle = stages._Bundle(str(tmp_path), None, None)
+        return stages._method("r1", bundle, {"name": None}, None, 8, 64).settings
+
+    for place in ("text_encoder", "vae"):
+        (tmp_path / "editor" / place).mkdir(parents=True)
+        (tmp_path / "editor" / place / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text("{}")
+    assert "shared" not in settings()  # a run from before goes on
+    (tmp_path / "model_index.json").write_text('{"_shared": {"planner": "editor.text_encoder"}}')
+    first = settings()
+    (tmp_path / "editor" / "vae" / "config.json").write_text('{"other": 1}')
+    assert settings() == first
+    (tmp_path / "editor" / "text_encoder" / "config.json").write_text('{"other": 1}')
+    assert settings() != first
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch):

@@ -1,9 +1,15 @@
 """The script that trains planner and editor together, run for a few steps: what it leaves, how it goes on, who learns."""
 
 import csv
+import importlib.util
 import json
+import os
 import runpy
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -24,6 +30,10 @@ pytestmark = [
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = EXAMPLES / "recipes"
+_hub_file = Path(__file__).parents[1] / "pipelines" / "test_hub.py"
+_spec = importlib.util.spec_from_file_location("hub_on_loopback", _hub_file)
+HUB = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(HUB)
 START, BUNDLE = "imageedit-r1-scenes-sft", "imageedit-r1-scenes"
 FEW = {
     "config": RECIPES / "joint_scenes.yaml",
@@ -120,6 +130,52 @@ def test_the_editor_alone(tmp_path):
     assert not moved(planner_of(resolve(START)), planner_of(alone))
     adapter = load_file(alone / "editor_adapter" / "pytorch_lora_weights.safetensors")
     assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name or "lora.up" in name)
+
+
+class Branches(HUB.Answers):
+    """A Hub on which a branch is another name of `main`; `asked` is all that was asked of it to be changed, in order."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:  # noqa: N802
+        self.asked.append(self.path)
+        if self.path.endswith("/branch/experiment"):
+            self._body()
+            self._json({})
+            return
+        self.path = self.path.replace("/experiment", "/main")
+        super().do_POST()
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.path = self.path.replace("/experiment", "/main")
+        super().do_GET()
+
+
+def test_planner_and_editor_are_uploaded_once_and_whole_to_the_branch_that_is_asked_for(tmp_path):
+    pushed = {"push_to_hub": True, "hub_model_id": "somebody/run", "hub_revision": "experiment", "hub_strategy": "end"}
+    few = {"output_dir": tmp_path / "run", "max_steps": 1, "editor_lora_r": 2, "save_strategy": "no"}
+    flags = [str(part) for name, value in {**FEW, **pushed, **few}.items() for part in (f"--{name}", value)]
+    with HUB.Hub() as hub:
+        hub.RequestHandlerClass = Branches
+        hub.commit("somebody/run", {"bundle/of_an_earlier_run.safetensors": b"weights"})
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            **{"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_TOKEN": "x", "HF_HUB_DISABLE_XET": "1"},
+            "PYTHONPATH": str(EXAMPLES.parent / "tests"),  # where the judge is
+        }
+        command = [sys.executable, EXAMPLES / "train_grpo_joint.py", *flags]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = set(hub.files("somebody/run"))
+    assert {"README.md", "model.safetensors", "bundle/model_index.json"} <= files
+    assert "editor_adapter/pytorch_lora_weights.safetensors" in files
+    assert "bundle/of_an_earlier_run.safetensors" not in files
+    changes = [path.removeprefix("/api/models/somebody/run/") for path in Branches.asked if "/api/models/" in path]
+    assert changes[0] == "branch/experiment" and [each for each in changes if "commit" in each] == [
+        "commit/experiment"
+    ]
 
 
 def test_the_planner_alone(tmp_path):

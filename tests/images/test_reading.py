@@ -53,6 +53,8 @@ CHW = torch.from_numpy(PIXELS).permute(2, 0, 1)
         (PIXELS / 255).astype(np.float32),
         PIXELS[None],
         PIXELS.astype(np.uint16) * 257,
+        (PIXELS.astype(np.uint16) * 257).astype(">u2"),
+        (PIXELS / 255).astype(">f4"),
         np.dstack([PIXELS, np.full((5, 7), 255, np.uint8)]),
         CHW,
         CHW / 255,
@@ -101,6 +103,38 @@ def test_16_bit_grey_files_are_scaled_not_clipped(tmp_path, kind):
     path = tmp_path / f"deep.{kind.lower()}"
     Image.fromarray(np.array([[0, 257, 32768, 65535]], np.uint16)).save(path, kind)
     assert pixels(load_picture(path))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def grey_tiff(bits, white_is_zero, values, floats=False):
+    """A TIFF of one row, as scanners and microscopes write it and Pillow does not."""
+    if floats:
+        data = struct.pack(f"<{len(values)}f", *values)
+    elif bits == 16:
+        data = struct.pack(f"<{len(values)}H", *values)
+    else:
+        digits = "".join(f"{value:0{bits}b}" for value in values)
+        data = bytes(int(digits[place : place + 8], 2) for place in range(0, len(digits), 8))
+    tags = {256: len(values), 257: 1, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: 8 + 2 + 11 * 12 + 4}
+    tags |= {274: 3, 277: 1, 278: 1, 279: len(data), 339: 3 if floats else 1}  # 274: upside down
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + data
+
+
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero", "values", "floats"),
+    [
+        (12, False, [0, 16, 2056, 4095], False),
+        (16, False, [0, 257, 32896, 65535], False),
+        (16, True, [65535, 65278, 32639, 0], False),
+        (8, True, [255, 254, 127, 0], False),
+        (32, True, [1, 1 - 1 / 255, 1 - 128 / 255, 0], True),
+    ],
+)
+def test_grey_tiffs_count_as_their_tags_say(file, bits, white_is_zero, values, floats):
+    path = file(grey_tiff(bits, white_is_zero, values, floats), "deep.tiff")
+    assert pixels(load_picture(path))[0, :, 0].tolist() == [255, 128, 1, 0]
+    with Image.open(path) as opened:
+        assert pixels(load_picture(opened))[0, :, 0].tolist() == [255, 128, 1, 0]
 
 
 def test_deep_pil_modes():
@@ -255,7 +289,7 @@ def test_pil_pictures_that_cannot_be_decoded(file):
         ("", "no such file"),
         ("a\0b", "cannot be used"),
         ("remove the dog " * 1000, "cannot be used"),
-        ("data:image/png;base64,AAAA", "no such file"),
+        ("data:image/png;base64," + "A" * 5000, "data URLs are not taken here"),
     ],
 )
 def test_what_is_refused_with_a_value_error(source, message):

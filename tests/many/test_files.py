@@ -118,3 +118,12 @@ def test_rows_of_one_name_have_results_of_their_own(tmp_path):
         FileRow("x.png", Path(tmp_path / "x.png"), "red", "x.png"),
         FileRow("x.png", Path(tmp_path / "x.png"), "blue", "x-2.png"),
     ]
+
+
+@pytest.mark.parametrize("name", ["edited.jsonl", "failed.jsonl"])
+def test_a_list_that_we_did_not_write_is_named_with_its_line(tmp_path, edited, name):
+    edited("teal", "no colour")
+    whole = (tmp_path / "out" / name).read_text()
+    (tmp_path / "out" / name).write_text(whole.replace('"instruction"', '"said"'))
+    with pytest.raises(ValueError, match=f"{name}, line 1: `instruction` is missing"):
+        edited("teal", "no colour")

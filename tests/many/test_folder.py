@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from diffusers_r1 import EditPlan
-from diffusers_r1.many.folder import edited_rows, write_file
+from diffusers_r1.many.folder import begin, edited_rows, failed_rows, write_file
 from diffusers_r1.many.shards import RowState
 
 
@@ -20,3 +20,27 @@ def test_a_file_counts_for_the_rows_it_was_made_of_alone(tmp_path, listed):
     with pytest.raises(ValueError, match="is of other rows"):
         edited_rows(tmp_path, ["make it blue"])
     assert edited_rows(tmp_path, ["make it red"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("run.json", "[]", "run.json must be an object"),
+        ("run.json", '{"a"', "run.json cannot be read as JSON"),
+        ("files.jsonl", '{"rows": [0]}\n', "files.jsonl, line 1: `file` is missing"),
+        ("files.jsonl", '{"file": "x", "rows": 3}\n', "files.jsonl, line 1: `rows` must be a list"),
+        (
+            "failed.jsonl",
+            '{"row": 0, "error": "x"}\n{"row": [1]}\n',
+            "failed.jsonl, line 2: `row` is missing, or no int",
+        ),
+    ],
+)
+def test_a_file_that_is_not_what_we_wrote_is_named(tmp_path, name, text, said):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        begin(tmp_path, {})
+        edited_rows(tmp_path, [])
+        failed_rows(tmp_path)

@@ -12,17 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import numpy as np
 import psutil
 import pytest
+import tiny_models
 from openai_server import planning
 from PIL import Image
 from ray.cluster_utils import Cluster
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.bundles import AGENTS
+from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.data import load_rows
 from diffusers_r1.endpoints import EndpointError
-from diffusers_r1.many import RowFailed, Settings, edit_data_set, engine, folder, workers
+from diffusers_r1.many import RowFailed, Settings, edit_data_set, engine, folder, vllm, workers
 from diffusers_r1.many.shards import RowState, attempt, generator_of
+from diffusers_r1.prompts import Prompts
 from diffusers_r1.records import Failure, append, only_one_in, patiently, read
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import write_decomposition, write_sequence
@@ -404,11 +409,50 @@ def test_arguments_that_do_not_fit(tmp_path, capsys, options, message):
         ({"planner": "org/model", "planner_model": "m"}, "goes with a `planner` behind an address"),
         ({"vllm": "org/model", "planner": "http://host/v1"}, "`vllm` is a planner whose weights"),
         ({"vllm": "http://host/v1"}, "`vllm` is a planner whose weights"),
+        ({"seed": -1}, "`seed` must be a whole number"),
+        ({"editor_batch_size": 1.5}, "`editor_batch_size` must be 1 or more"),
+        ({"max_new_tokens": True}, "`max_new_tokens` must be 1 or more"),
+        ({"turns": "double"}, "`turns` must be one of"),
     ],
 )
-def test_planners_that_cannot_be(tmp_path, options, message):
+def test_settings_that_cannot_be(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         settings(tmp_path, **options)
+
+
+@pytest.mark.tiny
+def test_engines_ask_in_the_words_that_are_kept_with_the_planner(tmp_path):
+    own = Prompts(decompose="Own: {instruction}")
+    save_planner(tmp_path, *tiny_models.tiny_planner(), own)
+    assert vllm.prompts_in(vllm.find_planner(str(tmp_path))) == own
+    (tmp_path / "prompts.json").unlink()  # what transformers saves has none
+    assert vllm.prompts_in(tmp_path) == own
+    shipped = vllm.find_planner("imageedit-r1-scenes-sft")
+    assert vllm.prompts_in(shipped) == load_planner("imageedit-r1-scenes-sft")[2] != Prompts()
+
+
+def test_engines_load_whole_models(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for name in (tmp_path, "imageedit-r1-scenes"):
+        with pytest.raises(OSError, match="no bundle and no adapter"):
+            vllm.find_planner(str(name))
+
+
+def test_numbers_of_numpy_are_the_same_settings(tmp_path):
+    plain = settings(tmp_path, seed=2, max_new_tokens=4, editor_arguments={"num_inference_steps": 1})
+    of_numpy = settings(
+        tmp_path, seed=np.int64(2), max_new_tokens=np.int64(4), editor_arguments={"num_inference_steps": np.int64(1)}
+    )
+    assert plain.identity() == of_numpy.identity()
+
+
+@pytest.mark.tiny
+def test_a_worker_refuses_values_that_no_editor_can_work_with(tmp_path):
+    pipe = workers.load_part(settings(tmp_path, device="cpu"), **dict.fromkeys(AGENTS))
+    with pytest.raises(ValueError, match="`num_inference_steps` must be 1 or more"):
+        workers.check_editing(pipe, settings(tmp_path, editor_arguments={"num_inference_steps": 0}))
+    with pytest.raises(TypeError, match="`guidance_scale` of .* is a number, not str"):
+        workers.check_editing(pipe, settings(tmp_path, editor_arguments={"guidance_scale": "much"}))
 
 
 @pytest.mark.tiny

@@ -136,6 +136,13 @@ def cases() -> list[tuple[str, dict]]:
     add("nothing for a number", {"num_inference_steps": None}, {"guidance_scale": None})
     add("text for a number", {"guidance_scale": "high"}, {"image_guidance_scale": {"a": 1}})
     add("values", {"guidance_scale": [1.5, 2.5]}, {"negative_prompt": ["a", "b"]}, {"guidance_scale": []})
+    shown = "callback_on_step_end_tensor_inputs"
+    add("another kind", *({"guidance_scale": value} for value in (1 + 2j, {1}, range(2), np.array(["a"]), PICTURE)))
+    add("no tensor", *({"latents": value} for value in ("x", 3, PICTURE)))
+    add("nothing to show", *({shown: value} for value in (["nope"], "latents", 3, [3], None)))
+    add("too large for 32 bits", {"guidance_scale": 1e39}, {"image_guidance_scale": np.array(-1e39)})
+    add("a row of values", *({"guidance_scale": row} for row in (np.array([1.5, 2.5]), torch.tensor([1.5, 2.5]))))
+    add("no adapter", *({"ip_adapter_image": value} for value in (PICTURE, [[PICTURE]], torch.zeros(1), 3)))
     add("max_pixels", *({"max_pixels": number} for number in (0, -5, 2.5, "x", True)))
     add(
         "candidates",

@@ -321,9 +321,13 @@ def test_an_interruption_of_its_own_ends_one_call_alone(pipe):
     assert out.interrupted and len(out.turns[0]) == 1
 
 
-def test_a_stop_is_told_to_an_editor_that_is_loaded_here_and_to_no_other(pipe):
-    Interruption(pipe).stop()
-    assert pipe.editor._interrupt is True
+def test_a_stop_is_told_to_an_editor_that_is_loaded_here_and_at_this_call_and_to_no_other(pipe):
+    working, waiting = Interruption(pipe), Interruption(pipe)
+    with working.at_the_editor():
+        waiting.stop()
+        assert pipe.editor._interrupt is False
+        working.stop()
+        assert pipe.editor._interrupt is True
     remote = ImageEditR1Pipeline(None, editor=RemoteEditor(NOWHERE, "m"))
     interruption = Interruption(remote)
     interruption.stop()

@@ -361,7 +361,7 @@ def names() -> dict[str, object]:
     from diffusers_r1.pipelines.nested.loading import load_editor
     from diffusers_r1.prompts import Prompts
     from diffusers_r1.scenes import sample_task
-    from diffusers_r1.training.results import check_editor_name
+    from diffusers_r1.training.pictures import check_editor_name
 
     hub, image, commits = HfApi(), sample_task(0).image, {}
     for repo in ("planner", "bundle", "adapted", "editor"):

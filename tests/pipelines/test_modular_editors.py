@@ -8,8 +8,11 @@ import tiny_models
 import torch
 from diffusers import FluxKontextAutoBlocks
 from diffusers.quantizers import PipelineQuantizationConfig
+from PIL import Image
 
-from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.modular import as_modular
+from diffusers_r1.pipelines.nested.loading import _of_modular, load_editor
 from diffusers_r1.pipelines.nested.parts import components_in
 
 
@@ -86,6 +89,57 @@ def test_it_is_not_quantized_while_it_is_loaded(bundle):
         ImageEditR1Pipeline.from_pretrained(bundle, quantization_config=config)
 
 
+@pytest.mark.parametrize("last", ["plain", "half"])
+def test_each_component_is_loaded_from_the_files_of_the_variant(tmp_path, last):
+    def first(editor) -> torch.Tensor:
+        return next(iter(editor.transformer.state_dict().values()))
+
+    whole = pipeline(tiny_models.tiny_kontext_modular())
+    half = pipeline(tiny_models.tiny_kontext_modular()).to(torch.float16)
+    whole.save_pretrained(tmp_path)
+    half.save_pretrained(tmp_path, variant="fp16")
+    if last == "plain":
+        whole.save_pretrained(tmp_path)
+    assert torch.equal(first(ImageEditR1Pipeline.from_pretrained(tmp_path).editor), first(whole.editor))
+    again = ImageEditR1Pipeline.from_pretrained(tmp_path, variant="fp16").editor
+    assert torch.equal(first(again), first(half.editor).float()) and not torch.equal(first(again), first(whole.editor))
+    for path in tmp_path.rglob("*.fp16.safetensors"):
+        if path.parent.name == "vae":
+            path.unlink()  # which gives its plain weights then
+    assert ImageEditR1Pipeline.from_pretrained(tmp_path, variant="fp16").editor.vae is not None
+    with pytest.raises(ValueError, match="editor has no weights of the variant 'bf16'"):
+        load_editor(tmp_path, variant="bf16")
+
+
+def test_pickles_are_refused_where_safetensors_are_asked_for(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(OSError, match=r"could not be loaded: transformer, vae"):
+        ImageEditR1Pipeline.from_pretrained(tmp_path, use_safetensors=True)
+    assert ImageEditR1Pipeline.from_pretrained(tmp_path).editor.vae is not None
+
+
+def test_a_folder_that_a_modular_pipeline_saved_is_an_editor(pipe, tmp_path):
+    pipe.editor.save_pretrained(str(tmp_path / "first"), overwrite_modular_index=True)
+    os.rename(tmp_path / "first", tmp_path / "modular")
+    editor = load_editor(tmp_path / "modular")
+    assert type(editor) is type(pipe.editor) and set(components_in(tmp_path / "modular")) <= PARTS
+    weights = pipe.editor.transformer.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in editor.transformer.state_dict().items())
+    snapshot = tmp_path / "models--org--modular" / "snapshots" / "0123"
+    snapshot.parent.mkdir(parents=True)
+    os.rename(tmp_path / "modular", snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0123")
+    assert type(load_editor("org/modular", cache_dir=tmp_path, local_files_only=True)) is type(pipe.editor)
+
+
+def test_of_a_modular_repository_the_weights_that_are_asked_for_are_brought(tmp_path):
+    said = ["modular_model_index.json", "vae/config.json"]
+    weights = ["vae/model.safetensors", "vae/model.fp16.safetensors", "vae/model.bin", "unet/model.safetensors"]
+    brought = [*said, "vae/model.fp16.safetensors", "unet/model.safetensors"]
+    assert _of_modular(tmp_path, [*said, *weights, "docs/a/b.safetensors"], variant="fp16") == brought
+
+
 class OwnBlocks(FluxKontextAutoBlocks):
     """Blocks of somebody's own, which no file of diffusers names."""
 
@@ -116,3 +170,28 @@ def test_what_is_asked_of_every_editor_passes_by_what_it_has_not():
     pipe.remove_all_hooks()
     pipe.set_progress_bar_config(disable=True)
     assert pipe.nested_pipelines == {"editor": pipe.editor}
+
+
+def settled_before(pipe: ImageEditR1Pipeline):
+    pipe.set_progress_bar_config(disable=True)
+    return as_modular(pipe)
+
+
+def settled_after(pipe: ImageEditR1Pipeline):
+    modular = as_modular(pipe)
+    modular.set_progress_bar_config(disable=True)
+    return modular
+
+
+def of_the_next_editor(pipe: ImageEditR1Pipeline):
+    pipe.set_progress_bar_config(disable=True)
+    pipe.editor = tiny_models.tiny_kontext_modular()
+    return pipe
+
+
+@pytest.mark.parametrize("way", [settled_before, settled_after, of_the_next_editor])
+def test_no_bar_is_shown_where_none_is_asked_for(way, capfd):
+    quiet = way(pipeline())
+    call = {"plan": EditPlan("", (), ("a",)), "num_inference_steps": 1, "height": 64, "width": 64}
+    quiet(image=Image.new("RGB", (64, 64)), **call)
+    assert "1/1" not in capfd.readouterr().err

@@ -299,6 +299,9 @@ class TestSavingAndLoading:
         with scripted() as server:
             server.files["/v1/models"] = b'{"data": [{"id": "the only one"}]}'
             pipe = ImageEditR1Pipeline.from_pretrained(bundle, planner=server.url, editor=None)
+            own = dict(zip(("sequencer", "sequencer_processor"), tiny_models.tiny_text_planner(), strict=True))
+            beside = ImageEditR1Pipeline.from_pretrained(bundle, planner=server.url, editor=None, **own)
+            assert beside.sequencer is own["sequencer"] and beside.sequencer_processor is own["sequencer_processor"]
         assert (pipe.planner.model, pipe.processor) == ("the only one", None)
 
     def test_a_component_is_replaced_without_a_fuss(self, bundle, caplog):

@@ -6,12 +6,17 @@ import sys
 import huggingface_hub
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.commands import diffusers_cli
 from PIL import Image
 
 from diffusers_r1 import ImageEditR1Pipeline, names
+from diffusers_r1.bundles.planners import load_planner
+from diffusers_r1.planners.adapters import adapter_layers
+from diffusers_r1.prompts import Prompts
+from diffusers_r1.remote_editor import RemoteEditor
 from diffusers_r1.scenes import sample_task
 
 
@@ -79,6 +84,46 @@ def test_components_can_be_given_or_left_out():
     assert DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, editor=None).editor is None
     with pytest.raises(ValueError, match="should be .*DiffusionPipeline"):
         DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, editor=ours.planner)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    return tiny_models.tiny_adapter(tmp_path_factory.mktemp("adapter"), Prompts(decompose="{instruction}"))
+
+
+EDITORS = {
+    "remote": (lambda: RemoteEditor("http://localhost:1/v1", "e"), {}),
+    "absent": (lambda: None, {}),
+    "given": (tiny_models.tiny_pix2pix, {"editor": tiny_models.tiny_pix2pix}),
+    "left out": (tiny_models.tiny_pix2pix, {"editor": lambda: None}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's way of asking
+@pytest.mark.parametrize("editor", EDITORS)
+def test_agents_are_as_our_class_loads_them_whatever_the_editor_is(adapter, editor, tmp_path):
+    build, at_load = EDITORS[editor]
+    planner, processor, _ = load_planner(adapter, dtype=torch.float32)
+    for layer in adapter_layers(planner).values():
+        layer.scaling["default"] = 8.0
+        layer.enable_adapters(False)
+    sequencer, tokenizer = tiny_models.tiny_text_planner()
+    agents = {"sequencer": sequencer.to(torch.bfloat16), "sequencer_processor": tokenizer}
+    ImageEditR1Pipeline(planner, processor, build(), **agents).save_pretrained(tmp_path)
+    for dtype, settings in ((torch.float32, {}), (torch.bfloat16, {"dtype": torch.bfloat16})):
+        given = {name: make() for name, make in at_load.items()}
+        pipe = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, **settings, **given)
+        layers = adapter_layers(pipe.planner).values()
+        assert {(layer.scaling["default"], layer.disable_adapters) for layer in layers} == {(8.0, True)}
+        assert pipe.planner.dtype == pipe.sequencer.dtype == dtype
+        assert type(pipe.planner) is type(planner) and type(pipe.sequencer) is type(sequencer)
+
+
+def test_models_are_shared_out_among_devices(tmp_path):
+    """diffusers makes each model without weights first; a machine without an accelerator has it made, and no more."""
+    ImageEditR1Pipeline(*tiny_models.tiny_planner()).save_pretrained(tmp_path)
+    pipe = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, device_map="balanced")
+    assert pipe.planner.device.type != "meta"
 
 
 @pytest.fixture

@@ -249,6 +249,21 @@ def test_plain_diffusers_shares_it_as_well(adapter, has_adapter, tmp_path):
     assert half.planner is half.editor.text_encoder and half.planner.dtype == torch.bfloat16
 
 
+def test_plain_diffusers_shares_it_with_an_editor_that_is_given(adapter, tmp_path, caplog):
+    pipe = build(adapter)
+    pipe.sequence_without_adapter = True
+    pipe.save_pretrained(tmp_path)
+    other = tiny_models.tiny_qwen_edit()
+    plain = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, editor=other)
+    assert plain.planner is other.text_encoder and len(adapter_layers(plain.planner)) > 0
+    assert plain.prompts == SHORT and plain.sequence_without_adapter and answer(plain) == answer(pipe)
+    has_none = {"editor": tiny_models.tiny_pix2pix()}  # its text encoder writes no text
+    plain = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True, **has_none)
+    assert plain.planner is None and "StableDiffusionInstructPix2PixPipeline does not have" in caplog.text
+    with pytest.raises(ValueError, match="StableDiffusionInstructPix2PixPipeline does not have"):
+        ImageEditR1Pipeline.from_pretrained(tmp_path, **has_none)
+
+
 def test_another_editor_at_load(adapter, tmp_path):
     build(adapter).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="OmniGenPipeline does not have"):

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 from PIL import Image
 
-from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
 from diffusers_r1.pipelines.streaming import one_ahead
 
 
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.tiny
 BOUND = {"constrained": True}
 SETTINGS = {"num_inference_steps": 1, "generation": BOUND, "max_new_tokens": 326}
 INSTRUCTIONS = ["remove the star", "make it blue", "x"]
+PLAN = EditPlan("", (), ("make it blue",))
 WAIT = 60
 
 
@@ -226,3 +227,31 @@ def test_beside_the_editor_nothing_is_asked_for_again(pipe, pictures):
 def test_an_iterator_gives_pairs_and_nothing_longer(pipe, pictures):
     with pytest.raises(ValueError, match="gives pairs"):
         next(pipe.stream(iter([(pictures[0], "a", "b")]), **SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "given", "said"),
+    [
+        ([["a", "b"]], {}, "An instruction is text, not list"),
+        ([[PLAN, PLAN]], {}, "not list; a plan is an `EditPlan`"),
+        (None, {"instruction": [["a", "b"]]}, "An instruction is text, not list"),
+        (None, {"plan": [[PLAN, PLAN]]}, "A plan is an `EditPlan`, not list"),
+    ],
+)
+def test_each_picture_of_an_iterator_goes_with_one_thing_as_in_a_list(pipe, pictures, planned_in, pairs, given, said):
+    coming = iter(pictures[:1] if pairs is None else zip(pictures, pairs))
+    with pytest.raises(TypeError, match=said):
+        list(pipe.stream(coming, **given, **SETTINGS))
+    assert planned_in == []
+    if pairs is None:
+        with pytest.raises(TypeError, match=said):
+            pipe.stream(pictures[:1], **given, **SETTINGS)
+
+
+@pytest.mark.parametrize("several", [np.array, set, lambda texts: dict.fromkeys(texts).keys(), iter])
+def test_instructions_and_plans_of_any_iterable_go_with_a_list_of_pictures(pipe, pictures, several):
+    settings = {"num_inference_steps": 1, "max_new_tokens": 2}
+    out = list(pipe.stream(pictures[:2], several(INSTRUCTIONS[:2]), **settings))
+    assert {one.plans[0].instruction for one in out} == set(INSTRUCTIONS[:2])
+    out = list(pipe.stream(pictures[:2], plan={"a": PLAN, "b": PLAN}.values(), num_inference_steps=1))
+    assert [one.plans for one in out] == [[PLAN]] * 2

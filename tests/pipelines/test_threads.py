@@ -24,6 +24,7 @@ from diffusers_r1.app.jobs import Refused
 from diffusers_r1.app.service import EditService
 from diffusers_r1.commands import edit as edit_command
 from diffusers_r1.commands import main
+from diffusers_r1.pipelines.exclusive import Interruption
 
 
 pytestmark = pytest.mark.tiny
@@ -45,6 +46,14 @@ def pipe(prompts):
     pipe = ImageEditR1Pipeline(*tiny_models.tiny_planner(), tiny_models.tiny_pix2pix(), prompts=prompts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def planned(pipe):
+    """A mark for each time that the planner ran."""
+    marks = []
+    pipe.planner.register_forward_pre_hook(lambda *_: marks.append(1))
+    return marks
 
 
 # Threads
@@ -206,11 +215,94 @@ def test_a_call_that_begins_afterwards_is_not_ended(pipe):
     assert not out.interrupted and not same(out.images[0], picture())
 
 
+@pytest.mark.parametrize("ended", ["a call that waits", "a call that has not begun", "another pipeline"])
+def test_ending_one_call_leaves_that_of_another_alone(pipe, ended):
+    pipe.editor = tiny_models.tiny_kontext()
+    small = {"num_inference_steps": 4, "height": 16, "width": 16}
+    whole = pipe(picture(), plan=PLAN, generator=generator(), **small)
+    waits, other = Interruption(pipe), ImageEditR1Pipeline(None, None, pipe.editor)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = []
+
+        def callback(editor, number, timestep, tensors):
+            if number == 1 and ended == "a call that waits":
+                call = pipe.check_inputs(picture(1), plan=PLAN, **small)
+                waiting.append(pool.submit(pipe.run_checked, call, waits))
+            if number == 1:
+                other.interrupt() if ended == "another pipeline" else waits.stop()
+            return tensors
+
+        out = pipe(picture(), plan=PLAN, generator=generator(), callback_on_step_end=callback, **small)
+        assert not out.interrupted and same(out.images[0], whole.images[0])
+        assert [call.result().interrupted for call in waiting] == [True] * len(waiting)
+
+
+def test_stopping_the_call_that_is_at_the_editor_cuts_it(pipe):
+    pipe.editor = tiny_models.tiny_kontext()
+    interruption = Interruption(pipe)
+
+    def callback(editor, number, timestep, tensors):
+        interruption.stop()
+        return tensors
+
+    small = {"num_inference_steps": 4, "height": 16, "width": 16, "callback_on_step_end": callback}
+    out = pipe.run_checked(pipe.check_inputs(picture(), plan=PLAN, **small), interruption)
+    assert out.interrupted and out.turns[0][0].interrupted
+
+
 def test_candidates_of_an_interrupted_call(pipe):
     callback = at_step(pipe, 1, 0, "pipe.interrupt()")
     settings = {"num_images_per_plan": 3, "selector": lambda *_: 0, "max_batch": 1, "num_inference_steps": 2}
     out = pipe(picture(), plan=PLAN, callback_on_step_end=callback, **settings)
     assert out.interrupted and [len(one.turns) for one in out.candidates[0]] == [1, 1, 0]
+
+
+# Called again by a callback
+# --------------------------
+
+
+@pytest.mark.parametrize("shared", ["pipeline", "scheduler of the editor"])
+def test_a_callback_of_the_editor_cannot_edit_with_it_and_may_plan(pipe, planned, shared):
+    if shared == "pipeline":
+        other = pipe
+    else:
+        other = ImageEditR1Pipeline(pipe.planner, pipe.processor, type(pipe.editor)(**pipe.editor.components))
+    refused = []
+
+    def callback(editor, number, timestep, tensors):
+        ways = [
+            lambda: other(picture(1), "a", num_inference_steps=1),
+            lambda: other.edit([picture(1)], [PLAN], num_inference_steps=1),
+            lambda: next(other.stream([picture(1)], plan=PLAN, num_inference_steps=1)),
+        ]
+        for way in ways:
+            with pytest.raises(RuntimeError, match="is at work: a callback of its own steps cannot call it"):
+                way()
+        assert planned == []  # nothing has run
+        refused.append(number)
+        pipe.plan(picture(1), "a", max_new_tokens=2)
+        planned.clear()
+        return tensors
+
+    settings = {"plan": PLAN, "num_inference_steps": 2}
+    alone = pipe(picture(), generator=generator(), **settings)
+    out = pipe(picture(), generator=generator(), callback_on_step_end=callback, **settings)
+    assert refused == [0, 1] and same(out.images[0], alone.images[0])
+    other(picture(1), **settings)  # and afterwards it is free
+
+
+def test_a_planner_that_is_a_part_of_the_editor_may_plan_in_a_callback(pipe):
+    editor = tiny_models.tiny_qwen_edit()
+    editor.set_progress_bar_config(disable=True)
+    pipe = ImageEditR1Pipeline(editor.text_encoder, pipe.processor, editor)
+
+    def callback(editor, number, timestep, tensors):
+        planned.append(pipe.plan(picture(1), "a", max_new_tokens=2))
+        return tensors
+
+    planned = []
+    pipe(picture(), plan=PLAN, num_inference_steps=1, height=64, width=64, callback_on_step_end=callback)
+    assert len(planned) == 1
 
 
 # No picture

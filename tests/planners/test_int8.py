@@ -8,9 +8,10 @@ import torch
 from planner_cells import pictures
 from tiny_planners import REQUIRED, build
 
+from diffusers_r1 import ImageEditR1Pipeline
 from diffusers_r1.belongings import set_belongings
 from diffusers_r1.bundles.planners import load_planner
-from diffusers_r1.planners.adapters import adapter_layers, adapters_off
+from diffusers_r1.planners.adapters import adapter_layers, adapters_off, has_adapter
 from diffusers_r1.planners.int8 import FEW_ROWS, Int8Linear, to_int8
 from diffusers_r1.planners.plans import make_plans
 
@@ -80,8 +81,16 @@ def test_an_adapter_is_merged_and_costs_nothing_more(adapted):
     with adapters_off(model):
         base = scores(model)
     to_int8(model)
-    assert not adapter_layers(model)
+    assert not adapter_layers(model) and not has_adapter(model)
     assert likeness(scores(model), said) > 0.999 > likeness(said, base)
+
+
+def test_what_is_merged_cannot_be_switched_off(adapted):
+    model, processor = adapted
+    pipe = ImageEditR1Pipeline(to_int8(model), processor)
+    pipe.sequence_without_adapter = True
+    with pytest.raises(ValueError, match="the planner has no adapter to switch off"):
+        pipe.check_planning(pictures(1)[0], "make it blue")
 
 
 @pytest.mark.parametrize("why", ["sequence_without_adapter", "resting"])

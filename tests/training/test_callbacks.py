@@ -3,6 +3,7 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -12,6 +13,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.data.rows import fit
+from diffusers_r1.plan import Edit
+from diffusers_r1.rewards import ActionReward, GoalReward
+from diffusers_r1.tags import write_decomposition
 from diffusers_r1.training.arguments import (
     RewardArguments,
     as_prompts,
@@ -163,6 +167,25 @@ def train(folder, steps: int | None) -> GRPOTrainer:
         trainer.add_callback(GreedyValidation(trainer, prompts, rows, 64, steps, max_new_tokens=96, batch_size=2))
     trainer.train()
     return trainer
+
+
+def test_validation_counts_as_the_rewards_do():
+    goal = "turn the old rusty red car into a shiny blue convertible parked by the sea"
+    rows = Dataset.from_list(
+        [
+            {"instruction": "zap the red car", "actions": ["remove"], "subjects": ["red car"], "goals": ["nothing"]},
+            {"instruction": goal, "actions": ["replace"], "subjects": ["car"], "goals": ["a blue convertible"]},
+        ]
+    )
+    answers = [
+        write_decomposition([Edit("zap", "red car", "nothing")]),
+        write_decomposition([Edit("replace", "car", goal)]),
+    ]
+    for synonyms in (None, {"zap": "remove"}):
+        means = GreedyValidation(None, None, rows, None, 1, 96, synonyms=synonyms).means(answers)
+        truth = {name: rows[name][:] for name in ("actions", "subjects", "goals", "instruction")}
+        for name, reward in (("action_f1", ActionReward(synonyms)), ("goal_soft_f1", GoalReward(soft=True))):
+            assert means[f"val/{name}"] == np.mean(reward([None] * 2, answers, **truth))
 
 
 @pytest.mark.tiny

@@ -127,6 +127,52 @@ def test_starting_afresh_takes_away_what_the_other_run_left(run):
     assert json.loads((run / ".run.json").read_text())["learning_rate"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("model_name_or_path", "adapter"),
+        ("model_name_or_path", "checkpoint-10"),
+        ("model_name_or_path", "bundle/planner"),
+        ("picture_editor", "bundle"),
+        ("bundle_editor", "bundle"),
+        ("prompts", "adapter"),
+    ],
+)
+def test_starting_afresh_does_not_take_away_what_the_run_starts_from(option, place, run):
+    (run / place).mkdir(parents=True, exist_ok=True)
+    Prompts().save(run / place)
+    given = {option: str(run / place)}
+    model, rows = (given, {}) if option == "model_name_or_path" else ({}, given)
+    said = refusal(run, *start(run, model=model, rows={**rows, "overwrite_output_dir": True}))
+    assert f"take away {run / place.partition('/')[0]}, which --{option}" in said
+
+
+@pytest.mark.parametrize("place", [".", "planner"])
+def test_starting_afresh_does_not_take_away_the_base_of_an_adapter(place, run, tmp_path):
+    """Of a planner that is one, or of a bundle whose planner is."""
+    adapter = tmp_path / "elsewhere" / place
+    adapter.mkdir(parents=True)
+    (run / "bundle" / "planner").mkdir(parents=True)
+    settings = {"base_model_name_or_path": str(run / "bundle"), "r": 8}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    model = {"model_name_or_path": str(tmp_path / "elsewhere")}
+    assert f"take away {run / 'bundle'}" in refusal(run, *start(run, model=model, rows={"overwrite_output_dir": True}))
+
+
+def test_starting_afresh_from_a_model_that_is_not_there_takes_nothing_away(run):
+    before = content(run)
+    given = start(run, model={"model_name_or_path": "no-such-planner"}, rows={"overwrite_output_dir": True})
+    with pytest.raises(OSError, match="no-such-planner"), run_folder(*given):
+        pass
+    assert content(run) == before
+
+
+def test_a_yaml_file_says_whether_a_run_goes_on_in_words_of_its_own(run):
+    with run_folder(*start(run, resume_from_checkpoint=True)) as checkpoint:
+        assert checkpoint == str(run / "checkpoint-10")
+    assert "(checkpoint-10)" in refusal(run, *start(run, resume_from_checkpoint=False))
+
+
 def test_going_on_with_other_settings_names_them_and_asks(run):
     changed = {"resume_from_checkpoint": "true", "learning_rate": 0.5, "logging_steps": 7}
     rows = {"rewards": ["format"], "validation_steps": 3}

@@ -1,18 +1,27 @@
+import json
 import re
 
 import pytest
+import tiny_loras
 import tiny_models
 import torch
+from cached_hub import keep
+from diffusers import ModularPipeline
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments
 
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from diffusers_r1.scenes import sample_task
+from diffusers_r1.training.models import Start
+from diffusers_r1.training.pictures import Renderer, check_editor_name
 from diffusers_r1.training.results import (
+    ADAPTER,
     BUNDLE,
-    check_editor_name,
     last_validation,
     planner_card,
     save_bundle,
+    save_results,
 )
 
 
@@ -57,10 +66,54 @@ def test_an_editor_is_looked_for_before_training(tmp_path, pix2pix):
         check_editor_name(str(tmp_path / "unet"))
 
 
+def test_a_bundle_without_an_editor_is_refused_before_training(tmp_path):
+    ImageEditR1Pipeline(None, None, None).save_pretrained(tmp_path)
+    for check in (check_editor_name, lambda name: Renderer(name, "imageedit-r1-scenes")):
+        with pytest.raises(ValueError, match="has no editor"):
+            check(str(tmp_path))
+
+
+@pytest.mark.tiny
+def test_a_modular_pipeline_is_an_editor_as_well(tmp_path, planner, prompts):
+    tiny_models.tiny_kontext_modular().save_pretrained(str(tmp_path / "editor"), overwrite_modular_index=True)
+    check_editor_name(str(tmp_path / "editor"))
+    save_planner(tmp_path / "planner", *planner, prompts)
+    save_bundle(tmp_path / "planner", str(tmp_path / "editor"), Start(str(tmp_path / "planner")))
+    assert isinstance(ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE).editor, ModularPipeline)
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of `load_lora_weights`, for a second one
+def test_the_adapters_of_an_editor_come_into_the_bundle(tmp_path, planner, prompts):
+    editor = tiny_loras.with_loras(tmp_path / "loras", "pix2pix")
+    ImageEditR1Pipeline(None, None, editor).save_pretrained(tmp_path / "other")
+    save_planner(tmp_path / "planner", *planner, prompts)
+    save_bundle(tmp_path / "planner", str(tmp_path / "other" / "editor"), Start(str(tmp_path / "planner")))
+    saved = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE).editor
+    assert tiny_loras.adapters_of(saved) == tiny_loras.adapters_of(editor)
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
+def test_an_adapter_names_the_commit_of_its_base(tmp_path, text_planner, prompts):
+    save_planner(tmp_path / "base", *text_planner, prompts)
+    [commit] = keep(tmp_path / "cache", "org/base", main=tmp_path / "base").values()
+    start = Start("org/base", {"cache_dir": str(tmp_path / "cache"), "local_files_only": True})
+    base, tokenizer, _ = start.load_base()
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
+    arguments = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to=[])
+    trainer = Trainer(adapted, arguments, processing_class=tokenizer)
+    trainer.state.log_history = HISTORY
+    save_results(trainer, prompts, start, {"steps": 1})
+    settings = json.loads((tmp_path / "run" / ADAPTER / "adapter_config.json").read_text())
+    assert (settings["base_model_name_or_path"], settings["revision"]) == ("org/base", commit)
+    assert "base_model: org/base\n" in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.tiny
 def test_a_shipped_bundle_gives_its_editor_settings_and_sequencer(tmp_path, planner, prompts):
     save_planner(tmp_path / "planner", *planner, prompts)
-    save_bundle(tmp_path / "planner", "imageedit-r1-scenes", str(tmp_path / "planner"))
+    save_bundle(tmp_path / "planner", "imageedit-r1-scenes", Start(str(tmp_path / "planner")))
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
     shipped = ImageEditR1Pipeline.from_pretrained("imageedit-r1-scenes")
     assert pipe.editor_defaults == shipped.editor_defaults and pipe.prompts == prompts
@@ -74,7 +127,7 @@ def test_planner_and_editor_become_one_pipeline(tmp_path, planner, prompts, pix2
     pix2pix.save_pretrained(tmp_path / "editor")
     base, processor = tiny_models.tiny_planner(seed=1)
     save_planner(tmp_path / "base", base, processor, prompts)
-    save_bundle(tmp_path / "planner", str(tmp_path / "editor"), str(tmp_path / "base"))
+    save_bundle(tmp_path / "planner", str(tmp_path / "editor"), Start(str(tmp_path / "base")))
     pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "planner" / BUNDLE)
     assert pipe.prompts == prompts and type(pipe.editor) is type(pix2pix)
     saved = dict(load_planner(tmp_path / "planner")[0].named_parameters())

@@ -16,6 +16,7 @@ from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import yaml_dump
 
+from ..belongings import belongings, set_belongings
 from ..names import name_of_snapshot
 from ..plan import EditPlan
 
@@ -110,19 +111,24 @@ class Scores:
 def base_models(pipeline: DiffusionPipeline) -> dict[str, str]:
     """The Hub names of the models that the agents' models come from, by component; only where known.
 
-    A component loaded from a bundle is named after that bundle's folder. What it came from is then looked up in what
-    the bundle recorded (`_base_models`, from its index).
+    A component loaded from a bundle is named after that bundle's folder. What it came from is then what is kept with it.
     """
-    recorded = getattr(pipeline, "_bases_by_folder", {})
     found = {}
     for name in _AGENTS:
         component = getattr(pipeline, name, None)
         origin = str(getattr(component, "name_or_path", None) or "")
         is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", origin) is not None and not Path(origin).exists()
-        base = origin if is_hub_name else name_of_snapshot(origin) or recorded.get(origin)
+        base = origin if is_hub_name else name_of_snapshot(origin) or belongings(component).get("base_model")
         if base:
             found[name] = base
     return found
+
+
+def keep_base_models(components: Mapping[str, Any], bases: Mapping[str, str]) -> None:
+    """Keep with each component, if it is there, what a bundle's index says that it comes from."""
+    for name, base in bases.items():
+        if components.get(name) is not None:
+            set_belongings(components[name], base_model=base)
 
 
 def pipeline_file(pipeline_class: type) -> str:

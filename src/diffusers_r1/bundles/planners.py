@@ -46,7 +46,7 @@ def load_planner(
     Args:
         name (`str` or `Path`): A shipped bundle or planner, a folder that `save_planner` or a training script wrote, the
             folder of a whole bundle, or a Hub repository of any of these. A LoRA adapter is loaded onto the base model
-            that it names. Or the address of a server that has a planner loaded, `"http://localhost:8000/v1"`: that takes
+            that it names, of the revision that it names. Or the address of a server that has a planner loaded, `"http://localhost:8000/v1"`: that takes
             no torch.
         model_name (`str`, *optional*): The model's name at an address; may be left out where the server has only one.
         base (`str` or `Path`, *optional*): Of a LoRA adapter, or a bundle whose planner is one, the model that it is loaded
@@ -135,9 +135,9 @@ def _check_peft(adapter: Path) -> None:
 
 
 def _resolve_base(adapter: Path, given: str | Path | None, hub: Mapping[str, Any]) -> Path:
-    name = base_of_adapter(adapter) if given is None else given
+    name, revision = _named_base(adapter) if given is None else (given, None)
     try:
-        return resolve(name, **hub)
+        return resolve(name, **{**hub, "revision": revision})
     except OSError as error:
         raise OSError(
             f"The planner in {adapter} is an adapter of {name}, which cannot be had: {error}\nWhere it lies in a folder, say "
@@ -190,25 +190,29 @@ def _load_from_bundle(
     folder: Path, settings: dict[str, Any], adapters: list[Path], base: str | Path | None, hub: Mapping[str, Any]
 ) -> tuple[Any, Any, Prompts | None]:
     """The planner of a bundle, which may be a part of its editor."""
+    place = place_of_planner(folder)
+    if not (folder / place).is_dir():
+        raise ValueError(f"The bundle {str(folder)!r} has no planner.")
+    own_processor, own_prompts, sequence_without_adapter = _of_bundle(folder)
+    model, processor, prompts = _load_from(folder / place, settings, adapters, base, hub)
+    if (folder / ADAPTER_FOLDER).is_dir():
+        prompts = load_adapter(model, folder / ADAPTER_FOLDER)[1] or prompts
+    if sequence_without_adapter:
+        set_belongings(model, sequence_without_adapter=True)
+    return model, own_processor or processor, own_prompts or prompts
+
+
+def _of_bundle(folder: Path) -> tuple[Any, Prompts | None, bool]:
+    """What a bundle keeps beside its planner: the processor, and of a planner that is an adapter what else its config would."""
     path = folder / PIPELINE_INDEX
     kinds = {
         "prompts": dict[str, Any] | None,
         "sequence_without_adapter": bool | None,
     }
     index = schema.read_fields(kinds, _read(path), str(path))
-    place = place_of_planner(folder)
-    if not (folder / place).is_dir():
-        raise ValueError(f"The bundle {str(folder)!r} has no planner.")
-    model, processor, prompts = _load_from(folder / place, settings, adapters, base, hub)
-    if (folder / ADAPTER_FOLDER).is_dir():
-        prompts = load_adapter(model, folder / ADAPTER_FOLDER)[1] or prompts
-    # Of a planner that is an adapter the index keeps what else its config would.
-    if index["prompts"]:
-        prompts = Prompts.from_dict(index["prompts"], str(path))
-    if index["sequence_without_adapter"]:
-        set_belongings(model, sequence_without_adapter=True)
+    prompts = Prompts.from_dict(index["prompts"], str(path)) if index["prompts"] else None
     own = folder / "processor"
-    return model, _load_processor(own) if own.is_dir() else processor, prompts
+    return _load_processor(own) if own.is_dir() else None, prompts, bool(index["sequence_without_adapter"])
 
 
 def shared_in(folder: Path) -> dict[str, str]:
@@ -233,22 +237,71 @@ def base_of_adapter(folder: Path) -> str:
     Raises:
         ValueError: If the adapter names none, or itself.
     """
-    path = folder / ADAPTER_INDEX
-    base = schema.read_fields({"base_model_name_or_path": str}, _read(path), str(path))["base_model_name_or_path"]
-    if Path(base).is_dir() and Path(base).resolve() == folder.resolve():
+    return _named_base(folder)[0]
+
+
+def _named_base(adapter: Path) -> tuple[str, str | None]:
+    """Name and revision of the model that the LoRA adapter in a folder was trained on."""
+    path = adapter / ADAPTER_INDEX
+    kinds = {"base_model_name_or_path": str, "revision": str | None}
+    settings = schema.read_fields(kinds, _read(path), str(path))
+    base = settings["base_model_name_or_path"]
+    if Path(base).is_dir() and Path(base).resolve() == adapter.resolve():
         raise ValueError(f"{path}: `base_model_name_or_path` names the adapter itself.")
-    return base
+    return base, settings["revision"]
+
+
+def adapter_in(folder: Path) -> Path | None:
+    """Where the LoRA adapter lies that is the planner in a folder, or of the bundle in it; `None` if that is none."""
+    places = [folder]
+    if (folder / PIPELINE_INDEX).is_file():
+        places += [folder / ADAPTER_FOLDER, folder / place_of_planner(folder)]
+    return next((place for place in places if (place / ADAPTER_INDEX).is_file()), None)
 
 
 def base_of(name: str | Path, **hub: Any) -> str:
-    """The name of the model that a LoRA adapter was trained on; of any other planner its own name.
+    """The name of the model that a planner's LoRA adapter was trained on; of any other planner its own name.
 
     Args:
         name (`str` or `Path`): As [`load_planner`] takes it.
         hub: `revision`, `token`, ..., as there.
     """
     folder = resolve(name, **hub)
-    return base_of_adapter(folder) if (folder / ADAPTER_INDEX).is_file() else str(name)
+    adapter = adapter_in(folder)
+    if adapter is None:
+        return str(name)
+    return str(folder / place_of_planner(folder)) if _is_in_editor(adapter, folder) else base_of_adapter(adapter)
+
+
+def base_folder(folder: Path, **hub: Any) -> Path:
+    """Where the model lies that the LoRA adapter of the planner in a folder was trained on; of any other planner its own folder.
+
+    Args:
+        hub: `token`, `cache_dir`, ... and `choose`, as in `resolve`, which brings it.
+    """
+    adapter = adapter_in(folder)
+    if adapter is None:
+        return folder
+    return folder / place_of_planner(folder) if _is_in_editor(adapter, folder) else _resolve_base(adapter, None, hub)
+
+
+def _is_in_editor(adapter: Path, bundle: Path) -> bool:
+    """Whether an adapter's base is a part of the editor of the bundle that it is in."""
+    return adapter == bundle / ADAPTER_FOLDER
+
+
+def beside_adapter(
+    folder: Path, adapter: Path
+) -> tuple[ProcessorMixin | PreTrainedTokenizerBase | None, Prompts | None]:
+    """Processor and prompts that come with the LoRA adapter that is the planner in a folder, or of the bundle in it.
+
+    Either is `None` where there is none, so that it is the base's.
+    """
+    processor, prompts = _processor_in(adapter), Prompts.load(adapter) if (adapter / PROMPTS_FILE).is_file() else None
+    if (folder / PIPELINE_INDEX).is_file():
+        own_processor, own_prompts, _ = _of_bundle(folder)
+        return own_processor or processor, own_prompts or prompts
+    return processor, prompts
 
 
 def load_adapter(

@@ -26,7 +26,7 @@ from ..images import to_png
 from ..plan import Edit
 from .pictures import AHEAD, Pictures, References, shortened
 from .rows import EDIT_COLUMNS, checked_texts, row_features
-from .tables import read_table
+from .tables import ZIP, is_table, read_table
 
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ LAID_OUT = {
     "comment",
 }
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 # Worlds whose rows are made from seeds, without end: their kinds.
 FILE = "file"  # the kind of sentences that were not made: they are read from a file
@@ -252,7 +252,7 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
 
 
 def _check_tables(path: Path, data_files: Any) -> None:
-    """Refuse rows of CSV files of which pandas would read cells as those of other columns, and say nothing.
+    """Refuse rows of CSV files, packed or not, of which pandas would read cells as those of other columns, and say nothing.
 
     Args:
         path (`Path`): Of a data set; of one on the Hub, which is not here, nothing is looked at.
@@ -261,13 +261,13 @@ def _check_tables(path: Path, data_files: Any) -> None:
     if path.is_file():
         data_files = path.absolute()
     elif data_files is None:
-        shown = path.is_dir() and any(one.suffix.lower() in PICTURES for one in path.rglob("*"))
+        shown = path.is_dir() and _has_pictures(path)
         beside = [table.absolute() for table in _tables_beside_pictures(path)]
-        data_files = ["**/metadata.csv", *beside] if shown else "**/*.csv"
-    folder = path if path.is_dir() or data_files == "**/*.csv" else Path()
+        data_files = ["**/metadata.csv", *beside] if shown else "**/*"
+    folder = path if path.is_dir() or data_files == "**/*" else Path()
     for pattern in _flat(data_files):
         for file in glob(pattern, root_dir=folder, recursive=True):
-            if file.endswith(".csv"):
+            if (is_table(file) or file.lower().endswith(ZIP)) and (folder / file).is_file():
                 deque(read_table(folder / file), maxlen=0)
 
 
@@ -295,8 +295,8 @@ def _part(saved: Mapping[str, Dataset], split: str | None, default: str) -> Data
 
 def _file_as_data_set(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A file as `load_dataset` wants to be told of it."""
-    if path.stem == "metadata":  # of pictures beside it
-        return str(path.parent), options
+    if path.stem == "metadata" and _has_pictures(path.parent):  # of those; other tables beside it are not meant
+        return "imagefolder", {"data_dir": str(path.parent), **options}
     if path.suffix not in FILE_KINDS:
         raise ValueError(
             f"a data set is a folder or a file of {', '.join(FILE_KINDS)}, not {path.suffix or 'a file without suffix'}"
@@ -310,7 +310,11 @@ def _tables_beside_pictures(folder: Path) -> list[Path]:
         return []
     tables = sorted(path for path in folder.iterdir() if path.suffix in FILE_KINDS)
     same_kind = len({path.suffix for path in tables}) == 1
-    return tables if same_kind and any(path.suffix.lower() in PICTURES for path in folder.rglob("*")) else []
+    return tables if same_kind and _has_pictures(folder) else []
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in PICTURES for path in folder.rglob("*"))
 
 
 def _by_split(tables: list[Path]) -> str | dict[str, str]:

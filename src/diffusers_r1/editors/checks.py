@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from diffusers import ModularPipeline
 from PIL import Image
 
@@ -14,7 +14,17 @@ from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from ..schema import check_text
 from .refusals import REFUSALS
-from .signatures import arguments_of, hints_of, is_mapping, is_number, is_optional, is_text
+from .signatures import (
+    arguments_of,
+    hints_of,
+    is_list,
+    is_mapping,
+    is_number,
+    is_numbers,
+    is_optional,
+    is_tensor,
+    is_text,
+)
 from .sizes import Editor, Size, block_of, bounded, whole_blocks
 from .table import REFERENCES, TRAITS, traits_of
 
@@ -23,8 +33,20 @@ GIVEN_BY_THE_PLAN = ("prompt", "generator", "output_type", "return_dict", "num_i
 EMBEDDED_PROMPT = ("prompt_embeds", "pooled_prompt_embeds")  # and what begins so: classes refuse them beside a prompt
 
 SIDES = ("height", "width")
-COUNTS = ("num_inference_steps", *SIDES)
+COUNTS = ("num_inference_steps", "max_sequence_length", "max_area", *SIDES)
 CALLED = ("callback_on_step_end", "callback")
+SHOWN_TO_CALLBACK = "callback_on_step_end_tensor_inputs"
+READ_BY_IP_ADAPTER = ("ip_adapter_image", "negative_ip_adapter_image")  # and what begins so, such as embeddings
+
+# What one value is: what asks its type hint, what the value has to be, and that in words.
+KINDS: tuple[tuple[Callable[[Any], bool], type | tuple[type, ...], str], ...] = (
+    (is_number, Real, "a number"),
+    (is_numbers, (list, tuple), "a list of numbers"),
+    (is_text, (str, list, tuple), "text"),
+    (is_mapping, Mapping, "a dict"),
+    (is_tensor, torch.Tensor, "a tensor"),
+)
+LARGEST = torch.finfo(torch.float32).max  # editors compute with no wider numbers
 
 
 def check_editor(
@@ -39,8 +61,9 @@ def check_editor(
     Raises:
         TypeError: If the class cannot be an editor, does not take a picture and a prompt, or does not take one of
             `arguments`.
-        ValueError: If it takes one picture only and is given several, needs a mask and is given none, works
-            at sizes of its own and is given `max_pixels`, or has its autoencoder in a type that it does not run in.
+        ValueError: If it takes one picture only and is given several, needs a mask and is given none, has no IP adapter and
+            is given a picture for one, works at sizes of its own and is given `max_pixels`, or has its autoencoder in a
+            type that it does not run in.
     """
     if isinstance(editor, RemoteEditor):
         check_remote_editor(arguments)
@@ -59,6 +82,10 @@ def check_editor(
         if argument not in accepted:
             raise TypeError(
                 f"{name} takes no `{argument}`. It takes: {', '.join(sorted(set(accepted) - {*planned}))}."
+            )
+        if argument.startswith(READ_BY_IP_ADAPTER) and arguments[argument] is not None and not _has_ip_adapter(editor):
+            raise ValueError(
+                f"{name} has no IP adapter that could read `{argument}`: `editor.load_ip_adapter` loads one."
             )
     if references and traits.lists != REFERENCES:
         able = ", ".join(other for other, row in TRAITS.items() if row.lists == REFERENCES)
@@ -82,9 +109,10 @@ def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
         each (`Mapping`): Of each picture, as `share_out` gives them, with names that `check_editor` has let pass.
 
     Raises:
-        TypeError: If a value is text or None where a number belongs, or the other way round, or a callback cannot be called.
-        ValueError: If a number is not finite, a text holds half of a surrogate pair, there is less than one step, or a side is
-            shorter than a latent block.
+        TypeError: If a value is not what its type hint says, such as text or None where a number belongs, or a callback cannot
+            be called.
+        ValueError: If 32 bits do not hold a number, a text holds half of a surrogate pair, there is less than one step, a side
+            is shorter than a latent block, or a callback is to see a tensor that the class does not show.
     """
     kind, hints, defaults, block = type(editor).__name__, hints_of(editor), arguments_of(editor), block_of(editor)
     for arguments in each:
@@ -92,35 +120,54 @@ def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
             _check_value(kind, name, value, hints.get(name), defaults.get(name))
             if name in SIDES and value is not None and value < block:
                 raise ValueError(f"`{name}` of {kind} must be {block} pixels or more, not {value!r}.")
+            if name == SHOWN_TO_CALLBACK and (known := getattr(editor, "_callback_tensor_inputs", None)) is not None:
+                _check_shown(kind, value, known)
 
 
 def _check_value(kind: str, name: str, value: Any, hint: Any, default: Any) -> None:
     if value is None:
-        if is_number(hint) and not is_optional(hint) and default is not None:
-            raise TypeError(f"`{name}` of {kind} is a number, not None.")
+        if (is_number(hint) or is_list(hint)) and not is_optional(hint) and default is not None:
+            raise TypeError(f"`{name}` of {kind} is a {'number' if is_number(hint) else 'list'}, not None.")
         return
-    if is_number(hint) and isinstance(value, (str, bytes, Mapping)):
-        raise TypeError(f"`{name}` of {kind} is a number, not {type(value).__name__}.")
-    if is_text(hint) and not isinstance(value, (str, list, tuple)):
-        raise TypeError(f"`{name}` of {kind} is text, not {type(value).__name__}.")
-    for text in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(text, str):
-            check_text(text, f"`{name}`")
-    if is_mapping(hint) and not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` of {kind} is a dict, not {type(value).__name__}.")
-    if isinstance(value, Real) and not _is_finite(value):
-        raise ValueError(f"`{name}` must be a finite number, not {value!r}.")
+    for fits, wanted, words in KINDS:
+        if fits(hint) and not isinstance(value, wanted):
+            raise TypeError(f"`{name}` of {kind} is {words}, not {type(value).__name__}.")
+    for one in value if isinstance(value, (list, tuple)) else (value,):
+        if is_numbers(hint) and not isinstance(one, Real):
+            raise TypeError(f"`{name}` of {kind} is a list of numbers, and {one!r} is none.")
+        if isinstance(one, str):
+            check_text(one, f"`{name}`")
+        if isinstance(one, Real) and not _is_held(one):
+            raise ValueError(f"`{name}` must be a finite number of 32 bits, not {one!r}.")
+    if is_mapping(hint) and not all(isinstance(key, str) for key in value):
+        raise TypeError(f"`{name}` of {kind} is a dict with names as its keys.")
     if name in COUNTS and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
         raise ValueError(f"`{name}` must be 1 or more, not {value!r}.")
     if name in CALLED and not callable(value):
         raise TypeError(f"`{name}` is called; {type(value).__name__} cannot be.")
 
 
-def _is_finite(value: Real) -> bool:
-    try:
-        return isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
+def _is_held(number: Any) -> bool:
+    """Whether 32 bits hold the number, which is then finite."""
+    return -LARGEST <= number <= LARGEST
+
+
+def _check_shown(kind: str, names: Any, known: Sequence[str]) -> None:
+    """Refuse tensors that a callback cannot be shown."""
+    if not isinstance(names, (list, tuple)) or not all(name in known for name in names):
+        raise ValueError(
+            f"`{SHOWN_TO_CALLBACK}` of {kind} is a list of names out of {', '.join(known)}, not {names!r}."
+        )
+
+
+def _has_ip_adapter(editor: Editor) -> bool:
+    """Whether an adapter is loaded that reads pictures, in the places where diffusers looks for one."""
+    denoisers = [getattr(editor, name, None) for name in ("unet", "transformer")]
+    return any(
+        hasattr(getattr(denoiser, "encoder_hid_proj", None), "image_projection_layers")
+        or getattr(denoiser, "image_proj", None) is not None  # Stable Diffusion 3
+        for denoiser in denoisers
+    )
 
 
 def refusal_of(editor: Editor) -> str | None:

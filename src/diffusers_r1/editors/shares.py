@@ -1,7 +1,8 @@
 """Which picture gets which value of an argument: one rule for all, read from the class's type hints.
 
 A list that is longer than one value of that argument holds a value for each picture. `negative_prompt` is
-`str | list[str]`, so a list of two is two values; `sigmas` is `list[float]`, so it takes a list of two lists.
+`str | list[str]`, so a list of two is two values; `sigmas` is `list[float]`, so it takes a list of two lists. Where
+numbers are asked for, an array or tensor of them is the list of them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from ..images import load_picture, load_pictures
-from .signatures import hints_of, is_list, is_picture
+from .signatures import hints_of, is_list, is_number, is_numbers, is_picture
 from .sizes import Editor
 from .table import traits_of
 
@@ -42,6 +44,8 @@ def share_out(editor: Editor, arguments: Mapping[str, Any], pictures: int, each:
         if name == traits.mask and value is not None:
             value = [mask.convert("L") for mask in load_pictures(value)]
         hint = None if name in (*traits.batched, traits.mask) else hints.get(name)
+        if is_number(hint) or is_numbers(hint):
+            value = _plain(value)
         values = _values(name, value, hint, pictures, pictures * each)
         if name in traits.batched:
             values = [[one] for one in values]
@@ -65,6 +69,14 @@ def _values(name: str, value: Any, hint: Any, pictures: int, results: int) -> Se
     if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) in (pictures, results):
         return list(value.split(1))
     return [value]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, and rows of them as lists, out of arrays and tensors, which many editors cannot compare."""
+    if isinstance(value, (list, tuple)):
+        values = map(_plain, value)
+        return tuple(values) if isinstance(value, tuple) else list(values)
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) else value
 
 
 def _opened(value: Any) -> Any:

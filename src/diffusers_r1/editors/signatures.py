@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import Any
 
+import torch
 from diffusers import ModularPipeline
 from diffusers.modular_pipelines.modular_pipeline_utils import INPUT_PARAM_TEMPLATES
 from PIL import Image
@@ -58,6 +59,21 @@ def is_number(hint: Any) -> bool:
     """Whether one value is a number and nothing else."""
     kinds = [one for one in _alternatives(hint) if one is not types.NoneType]
     return bool(kinds) and all(one in (int, float) for one in kinds)
+
+
+def is_numbers(hint: Any) -> bool:
+    """Whether one value is a list or tuple of numbers and nothing else."""
+    kinds = [one for one in _alternatives(hint) if one is not types.NoneType]
+    numbers = [list(_alternatives_in(one)) for one in kinds if one in _lists(hint)]
+    return len(numbers) == len(kinds) and all(
+        parts and all(part in (int, float, Ellipsis) for part in parts) for parts in numbers
+    )
+
+
+def is_tensor(hint: Any) -> bool:
+    """Whether one value is a tensor and nothing else."""
+    kinds = [one for one in _alternatives(hint) if one is not types.NoneType]
+    return bool(kinds) and all(one in (torch.Tensor, torch.FloatTensor) for one in kinds)
 
 
 def is_mapping(hint: Any) -> bool:

@@ -13,8 +13,10 @@ from PIL import Image
 from ..data import load_rows
 from ..data.rows import EDIT_COLUMNS, true_edits
 from ..images import load_picture
+from ..pipelines.checks import check_count, check_seed
 from ..plan import Edit
 from ..scenes import KINDS, TEST_SEEDS, sample_task
+from ..schema import check_text
 
 
 # The split that each is measured on. MagicBrush's test split is not on the Hub.
@@ -73,6 +75,7 @@ def expand(names: Sequence[str]) -> list[str]:
     if repeated := sorted({name for name in short if short.count(name) > 1}):
         raise ValueError(f"Two benchmarks are called {', '.join(repeated)}.")
     for name in each:
+        check_text(short_name(name), f"The name of {name!r}")  # it stands in the run's files
         source, path = _source_and_copy(name)
         if name not in SCENES and short_name(name) in SCENES_OF_RUNS:
             # Samples are told by this name: scenes have a truth of their own.
@@ -108,6 +111,9 @@ def read_samples(name: str, limit: int | None = None, seed: int = SAMPLE_SEED) -
         seed (`int`, defaults to 260308059): Which of the rows are taken, where there is a limit, and their order. Of
             scenes: the first task, counted from the seeds that are kept for reporting.
     """
+    if limit is not None:
+        check_count("limit", limit)
+    check_seed(seed)  # below 0 are the seeds that planners are trained on
     if name in SCENES:
         return _scenes(name, limit or SCENES_LIMIT, seed)
     return _rows(name, limit, seed)

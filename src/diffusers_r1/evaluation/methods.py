@@ -170,7 +170,7 @@ class LocalEditor:
         arguments: The editor's own, such as `num_inference_steps`.
 
     Raises:
-        TypeError: If the editor does not take one of `arguments`.
+        TypeError, ValueError: If the editor does not take one of `arguments`, or not with this value.
     """
 
     def __init__(
@@ -184,13 +184,11 @@ class LocalEditor:
         critic: ScenesCritic | ChecklistCritic | None = None,
         **arguments: Any,
     ):
-        from ..editors import check_editor
-
         self.name, self.source, self.pipe = name, source, pipe
         self.batch_size, self.arguments = batch_size, arguments
         self.looks = {"reflect": reflect, "critic": critic}
         given = {**pipe.editor_defaults, **arguments}
-        check_editor(pipe.editor, given)
+        check_given(pipe.editor, given)
         settings_of_looks = {} if critic is None else {"looks": {"reflect": reflect, **critic.settings}}
         self.settings: Mapping[str, Any] = {**settings, "arguments": given, **settings_of_looks}
 
@@ -240,6 +238,22 @@ class ServedEditor:
             edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
             image = edited.resize(image.size, Image.Resampling.LANCZOS)
         return image.resize(source.size, Image.Resampling.LANCZOS)
+
+
+def check_given(editor: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that an editor does not take, and values that it cannot work with, as the pipeline's call does.
+
+    Args:
+        editor: It may be without weights: what is looked at is its class and its settings.
+        arguments (`Mapping`): Given for every picture alike.
+
+    Raises:
+        TypeError, ValueError
+    """
+    from ..editors import check_editor, check_values, share_out
+
+    check_editor(editor, arguments)
+    check_values(editor, *share_out(editor, arguments, 1))
 
 
 def editor_names(

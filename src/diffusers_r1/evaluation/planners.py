@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import records
+from .. import records, schema
 from ..bundles.planners import base_of_adapter, place_of_planner
 from ..endpoints import check_address, map_concurrently
 from ..grammar import decomposition_grammar
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 
 ROWS, ANSWERS, REPORT = "planner_rows.jsonl", "planner_answers.jsonl", "planners"
+ANSWER_FIELDS = {
+    "planner": str, "settings": str, "key": str, "plan": EditPlan | None, "seconds": float | None, "tokens": int | None,
+}  # fmt: skip
 BATCH_SIZE, CONCURRENCY = 8, 8  # instructions planned at once, requests to a server at once
 EXTRAS = ("few-shot", "constrained", "int8")  # NAME+few-shot
 CONFIG = "config.json"
@@ -141,7 +144,12 @@ def evaluate_planners(
             is recorded, and counted by the report's first line, see [`unanswered`].
     """
     # 1. Refuse what cannot work
-    check_numbers(batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    batch_size, concurrency, max_new_tokens = (
+        int(batch_size),
+        int(concurrency),
+        int(max_new_tokens),
+    )  # of numpy as well
     if not benchmarks:
         raise ValueError(f"Name at least one benchmark: {', '.join(NAMES)}.")
     _check_once("benchmarks", [name.partition("=")[0] for name in benchmarks])
@@ -177,8 +185,7 @@ def evaluate_planners(
 
 def unanswered(folder: Path) -> tuple[int, int]:
     """How many rows of the last report are without an answer, and how many there are; each counts once for each planner."""
-    tables = json.loads((folder / f"{REPORT}.json").read_text(encoding="utf-8"))
-    return _unanswered(tables)
+    return _unanswered(schema.read_file(folder / f"{REPORT}.json", dict[str, dict[str, dict[str, Any]]]))
 
 
 def _unanswered(tables: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
@@ -528,7 +535,8 @@ def write_planner_report(folder: Path, keys: Sequence[str], planners: Sequence[P
         planners (sequence of [`Planner`]): Those that are compared, in the order of the table. What they answered under
             other settings does not count.
     """
-    rows = {line["key"]: _row_of(line) for line in records.read(folder / ROWS) if line["key"] in set(keys)}
+    asked_for = set(keys)
+    rows = {line["key"]: _row_of(line, folder) for line in _read_rows(folder) if line["key"] in asked_for}
     answers = {planner.name: _read_answers(folder, planner) for planner in planners}
     tables: dict[str, dict[str, Any]] = {}
     for benchmark in dict.fromkeys(row.benchmark for row in rows.values()):
@@ -563,7 +571,7 @@ def _values(rows: Sequence[Row], answers: Mapping[str, Mapping[str, Any]]) -> di
         line = answers.get(row.key)
         if line is None:
             continue
-        plan = EditPlan.from_dict(line["plan"])
+        plan = line["plan"]
         for figure, value in {**marks(row, plan), "seconds": line["seconds"], "tokens": line["tokens"]}.items():
             if value is not None:
                 values[figure][row.key] = value
@@ -610,7 +618,7 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
 
 
 def _write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    there = {line["key"]: line for line in records.read(folder / ROWS)}
+    there = {line["key"]: line for line in _read_rows(folder)}
     lines = [_line_of(row) for row in rows]
     for line in lines:
         if there.get(line["key"], line) != line:
@@ -628,20 +636,20 @@ def _line_of(row: Row) -> dict[str, Any]:
     return line if row.picture else {name: value for name, value in line.items() if name != "picture"}
 
 
-def _row_of(line: Mapping[str, Any]) -> Row:
+def _read_rows(folder: Path) -> list[dict[str, Any]]:
+    return records.read_fields(folder / ROWS, {"key": str})
+
+
+def _row_of(line: Mapping[str, Any], folder: Path) -> Row:
     fields = {name: value for name, value in line.items() if name != "key"}
-    fields["edits"] = tuple(Edit(**edit) for edit in line["edits"])
-    fields["requests"] = tuple(line["requests"])
-    fields["before"] = tuple((first, second) for first, second in line["before"])
-    return Row(**fields)
+    return schema.read(Row, fields, f"{folder / ROWS}, {line['key']}")
 
 
 def _read_answers(folder: Path, planner: Planner) -> dict[str, dict[str, Any]]:
     """What a planner has answered under these settings, as lines by the row's key."""
     by = {"planner": planner.name, "settings": digest(planner.settings)}
-    return {
-        line["key"]: line for line in records.read(folder / ANSWERS) if by.items() <= line.items() and line["plan"]
-    }
+    lines = records.read_fields(folder / ANSWERS, ANSWER_FIELDS)
+    return {line["key"]: line for line in lines if by.items() <= line.items() and line["plan"] is not None}
 
 
 def _answer(folder: Path, planner: Planner, rows: Sequence[Row]) -> None:

@@ -13,8 +13,17 @@ import numpy as np
 
 from .. import records
 from ..images import load_picture
-from ..plan import EditPlan
-from .runs import BENCHMARKS, PLANS, read_edits, read_judges, read_lines, read_scores, read_variants, unscored
+from .runs import (
+    PLANS,
+    read,
+    read_benchmarks,
+    read_edits,
+    read_judges,
+    read_lines,
+    read_scores,
+    read_variants,
+    unscored,
+)
 
 
 if TYPE_CHECKING:
@@ -142,7 +151,7 @@ class Results:
     def __init__(self, folder: Path):
         self.folder = folder
         self.lines = read_lines(folder)
-        self.benchmarks = {line["benchmark"]: line for line in records.read(folder / BENCHMARKS)}
+        self.benchmarks = {line["benchmark"]: line for line in read_benchmarks(folder)}
         self.variants, self.judges = read_variants(folder), read_judges(folder)
         self.edits: dict[tuple, dict[str, dict]] = {_key(variant): {} for variant in self.variants}
         for row in read_edits(folder):
@@ -152,10 +161,10 @@ class Results:
             self.scores[row["judge"]][row["picture"]] = row
         if not any(self.scores.values()):
             raise ValueError(f"{folder} has no scores; `evaluate` writes them.")
-        plans = {(row["sample"], row["method"], row["settings"]): row["plan"] for row in records.read(folder / PLANS)}
+        plans = {(row["sample"], row["method"], row["settings"]): row["plan"] for row in read(folder, PLANS)}
         self.plans = {
             key: {
-                sample: EditPlan.from_dict(plans[sample, row["method"], row["plans"]])
+                sample: plans[sample, row["method"], row["plans"]]
                 for sample, row in rows.items()
                 if (sample, row["method"], row["plans"]) in plans  # a server may have refused to make one
             }
@@ -174,7 +183,7 @@ class Results:
 
     def interval(self, judge: str, metric: str) -> Callable[[Sequence[Sequence[float]]], dict[str, Any]]:
         """How a figure's mean is estimated."""
-        shares = {one["judge"]: one.get("shares", ()) for one in self.judges}
+        shares = {one["judge"]: one["shares"] or () for one in self.judges}
         return estimate_share if metric in shares[judge] else estimate
 
     def base_of(self, variant: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -216,7 +225,7 @@ def summarize(results: Results) -> dict[str, Any]:
         main = next(iter(judge["metrics"]))
         for metric, more_is_better in judge["metrics"].items():
             figure = {"judge": judge["judge"], "metric": metric, "more is better": more_is_better}
-            figure["interval"] = "Wilson" if metric in judge.get("shares", ()) else "bootstrap"
+            figure["interval"] = "Wilson" if metric in (judge["shares"] or ()) else "bootstrap"
             rows = table_rows(results, judge["judge"], metric)
             if not rows:
                 continue
@@ -312,7 +321,7 @@ def request_rows(results: Results, judge: str, metric: str) -> list[dict[str, An
         )
         groups: dict[int, list[str]] = {}
         for sample in single:
-            if sample in second:
+            if sample in second and sample in results.plans[_key(variant)]:
                 count = min(len(results.plans[_key(variant)][sample].requests), MOST_REQUESTS)
                 groups.setdefault(count, []).append(sample)
         for count, samples in sorted(groups.items()):
@@ -504,7 +513,7 @@ def examples(results: Results) -> Figure:
         for axis, title, (picture, text) in zip(row, titles, shown):
             axis.axis("off")
             axis.set_title(title, fontsize=7)
-            if picture:
+            if picture and (results.folder / picture).exists():
                 image = load_picture(results.folder / picture)
                 image.thumbnail((512, 512))
                 axis.imshow(np.asarray(image), interpolation="nearest" if image.width < 256 else None)

@@ -37,6 +37,27 @@ from .methods import Job, MeasuredEditor, Method
 SAMPLES, BENCHMARKS = "samples.jsonl", "benchmarks.jsonl"
 PLANS, VARIANTS, EDITS = "plans.jsonl", "variants.jsonl", "edits.jsonl"
 JUDGES, SCORES = "judges.jsonl", "scores.jsonl"
+# What is read of their lines. What else is there, such as a server's words, is kept and not looked at.
+_NAMED = {"method": str, "editor": str, "turns": Turns, "seed": int, "settings": str}
+FIELDS: dict[str, dict[str, Any]] = {
+    SAMPLES: {
+        "id": str,
+        "benchmark": str,
+        "row": int,
+        "instruction": str,
+        "edits": tuple[Edit, ...],
+        "requests": tuple[str, ...],
+        "category": str | None,
+        "image": str,
+        "target": str | None,
+    },
+    BENCHMARKS: {"benchmark": str, "limit": int | None, "sample_seed": int, "ids": list[str]},
+    PLANS: {"sample": str, "method": str, "settings": str, "plan": EditPlan},
+    VARIANTS: {**_NAMED, "plans": str, "samples": int, "details": dict[str, Any]},
+    EDITS: {**_NAMED, "sample": str, "plans": str, "picture": str | None},
+    JUDGES: {"judge": str, "settings": str, "metrics": dict[str, bool], "shares": list[str] | None},
+    SCORES: {"judge": str, "settings": str, "picture": str, "values": dict[str, float] | None},
+}
 VARIANT = ("method", "editor", "turns", "seed", "settings")
 PACKAGES = ("torch", "diffusers", "transformers")
 
@@ -56,10 +77,10 @@ def write_samples(folder: Path, name: str, limit: int | None = None, seed: int =
         ValueError: If the folder has other samples under the same ids.
     """
     benchmark = {"benchmark": short_name(name), "limit": limit, "sample_seed": seed}
-    if any(benchmark.items() <= line.items() for line in _last(folder / BENCHMARKS, "benchmark")):
+    if any(benchmark.items() <= line.items() for line in read_benchmarks(folder)):
         return
     (folder / "samples" / benchmark["benchmark"]).mkdir(parents=True, exist_ok=True)
-    there = {line["id"]: line for line in records.read(folder / SAMPLES)}
+    there = {line["id"]: line for line in read(folder, SAMPLES)}
     ids = []
     for sample in tqdm(read_samples(name, limit, seed), f"reading {benchmark['benchmark']}", unit="sample"):
         ids.append(sample.id)
@@ -117,7 +138,8 @@ def write_pictures(
     details = {"method": dict(method.settings), "editor": dict(editor.settings), "source": editor.source}
     records.append(folder / VARIANTS, {**variant, "samples": len(lines), "details": details, "versions": _versions()})
 
-    done = {row["sample"] for row in read_edits(folder) if row["picture"] and _variant_of(row) == _variant_of(variant)}
+    mine = [row for row in read_edits(folder) if row["picture"] and _variant_of(row) == _variant_of(variant)]
+    done = {row["sample"] for row in mine if (folder / row["picture"]).exists()}  # one that was deleted is made again
     plans = read_plans(folder, method.name, plans_from)
     left = {id: line for id, line in lines.items() if id not in done and id in plans}
     for id in lines.keys() - plans.keys():
@@ -165,7 +187,7 @@ def write_scores(folder: Path, judge: Judge) -> None:
     pictures = {row["picture"]: lines[row["sample"]] for row in read_edits(folder) if row["picture"]}
     pictures = {picture: line for picture, line in pictures.items() if judge.applies_to(line)}
     done = {row["picture"] for row in read_scores(folder) if row["judge"] == judge.name and "error" not in row}
-    left = [picture for picture in pictures if picture not in done]
+    left = [picture for picture in pictures if picture not in done and (folder / picture).exists()]
 
     def ask(picture: str) -> Verdict:
         return judge(open_sample(folder, pictures[picture]), load_picture(folder / picture))
@@ -184,10 +206,31 @@ def write_scores(folder: Path, judge: Judge) -> None:
 # -------------
 
 
+def read(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of one of the run's files, all that were ever written.
+
+    Raises:
+        ValueError: If one of them is not what we write; the message names file, line and field.
+    """
+    return records.read_fields(folder / name, FIELDS[name])
+
+
+def read_benchmarks(folder: Path) -> list[dict[str, Any]]:
+    """Each benchmark with the samples that it has now."""
+    return _last(folder, BENCHMARKS, "benchmark")
+
+
 def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
-    """The samples that the run's benchmarks have now, as lines by id."""
-    lines = {line["id"]: line for line in records.read(folder / SAMPLES)}
-    return {id: lines[id] for benchmark in _last(folder / BENCHMARKS, "benchmark") for id in benchmark["ids"]}
+    """The samples that the run's benchmarks have now, as lines by id.
+
+    Raises:
+        ValueError: If one of them has no line.
+    """
+    lines = {line["id"]: line for line in read(folder, SAMPLES)}
+    ids = [id for benchmark in read_benchmarks(folder) for id in benchmark["ids"]]
+    if lost := [id for id in ids if id not in lines]:
+        raise ValueError(f"{folder / SAMPLES} has no line of {lost[0]}, which {BENCHMARKS} names.")
+    return {id: lines[id] for id in ids}
 
 
 def open_sample(folder: Path, line: Mapping[str, Any]) -> Sample:
@@ -197,8 +240,8 @@ def open_sample(folder: Path, line: Mapping[str, Any]) -> Sample:
         line["row"],
         load_picture(folder / line["image"]),
         line["instruction"],
-        tuple(Edit(**edit) for edit in line["edits"]),
-        tuple(line["requests"]),
+        line["edits"],
+        line["requests"],
         line["target"] and load_picture(folder / line["target"]),
         line["category"],
     )
@@ -206,10 +249,9 @@ def open_sample(folder: Path, line: Mapping[str, Any]) -> Sample:
 
 def read_plans(folder: Path, method: str, settings: str) -> dict[str, EditPlan]:
     """The plans that a method has made under these settings, by the sample's id."""
-    rows = records.read(folder / PLANS)
     return {
-        row["sample"]: EditPlan.from_dict(row["plan"])
-        for row in rows
+        row["sample"]: row["plan"]
+        for row in read(folder, PLANS)
         if (row["method"], row["settings"]) == (method, settings)
     }
 
@@ -222,27 +264,27 @@ def read_variants(folder: Path) -> list[dict[str, Any]]:
     there, results = len(read_lines(folder)), Counter(map(_variant_of, read_edits(folder)))
     return [
         {**variant, "samples": max(min(variant["samples"], there), results[_variant_of(variant)])}
-        for variant in _last(folder / VARIANTS, *VARIANT[:-1])
+        for variant in _last(folder, VARIANTS, *VARIANT[:-1])
     ]
 
 
 def read_edits(folder: Path) -> list[dict[str, Any]]:
     """The last result of each variant, under its last settings, for each sample that the run has now."""
-    variants = set(map(_variant_of, _last(folder / VARIANTS, *VARIANT[:-1])))
+    variants = set(map(_variant_of, _last(folder, VARIANTS, *VARIANT[:-1])))
     there = read_lines(folder)
-    rows = _last(folder / EDITS, "sample", *VARIANT)
+    rows = _last(folder, EDITS, "sample", *VARIANT)
     return [row for row in rows if _variant_of(row) in variants and row["sample"] in there]
 
 
 def read_judges(folder: Path) -> list[dict[str, Any]]:
     """Each judge with its last settings."""
-    return _last(folder / JUDGES, "judge")
+    return _last(folder, JUDGES, "judge")
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
     """The last verdict of each judge, under its last settings, on each picture."""
     judges = {(judge["judge"], judge["settings"]) for judge in read_judges(folder)}
-    rows = _last(folder / SCORES, "picture", "judge", "settings")
+    rows = _last(folder, SCORES, "picture", "judge", "settings")
     return [row for row in rows if (row["judge"], row["settings"]) in judges]
 
 
@@ -276,9 +318,9 @@ def _variant_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in VARIANT)
 
 
-def _last(path: Path, *key: str) -> list[dict[str, Any]]:
-    """The rows of a file, of several with one key the last, at the place of the first."""
-    return list({tuple(row[name] for name in key): row for row in records.read(path)}.values())
+def _last(folder: Path, name: str, *key: str) -> list[dict[str, Any]]:
+    """The lines of a file, of several with one key the last, at the place of the first."""
+    return list({tuple(row[field] for field in key): row for row in read(folder, name)}.values())
 
 
 def _picture_name(sample_id: str, editor: MeasuredEditor, asked: list[Any], seed: int) -> str:

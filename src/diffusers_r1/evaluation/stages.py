@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import NoneType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ..belongings import belongings
 from ..bundles import AGENTS
+from ..bundles.planners import shared_in
 from ..endpoints import Endpoint, check_address
 from ..installing import install_line
 from ..judging import ScenesCritic, find_critic
 from ..names import is_address, local, only_configs, resolve
+from ..pipelines.checks import check_count, check_seed
 from ..plan import TURNS, Turns
 from ..records import only_one_in
 from ..remote_editor import RemoteEditor
+from ..schema import check_text
 from . import judges as known_judges
 from . import methods as known_methods
 from .benchmarks import SAMPLE_SEED, SCENES, expand, short_name
@@ -30,6 +37,7 @@ from .methods import (
     ServedEditor,
     agents,
     bare,
+    check_given,
     editor_names,
     fingerprint,
     oracle,
@@ -149,11 +157,14 @@ def evaluate(
     _check_choices("judges", judges, known_judges.NAMES)
     _check_choices("stage", [stage], (None, "edit", "judge"))
     check_numbers(limit=limit, batch_size=batch_size, concurrency=concurrency, max_new_tokens=max_new_tokens)
+    check_seed(seed)
+    check_seed(sample_seed, "sample_seed")
+    # numpy's numbers are whole numbers too, which no line of JSON can hold.
+    limit, max_new_tokens = limit and int(limit), int(max_new_tokens)
+    seed, sample_seed = int(seed), int(sample_seed)
     names, local = expand(benchmarks), {"device": device, "dtype": dtype}
     if stage != "judge" and not names:
         raise ValueError("Name at least one benchmark.")
-    if sample_seed < 0:
-        raise ValueError(f"`sample_seed` is 0 or more, not {sample_seed}.")
     if stage == "judge" and not read_edits(folder):
         raise ValueError(f"{folder} has no pictures to judge; make them first.")
 
@@ -175,19 +186,20 @@ def evaluate(
         others = [model if place_of(editor) == place_of(model) else editor for editor in editors]
         sources = (others or [model]) if set(plans) - {"remote"} else []
         arguments = editor_arguments or {}
+        _check_editors(sources, arguments, "composed" in turns, bundle.dtype)
+        arguments = _plain(arguments)
         served = []
         if "remote" in plans:
             fields = {} if sources else arguments
             served.append(_served(remote_url, remote_model, concurrency, fields))
-        _check_editors(sources, arguments, "composed" in turns)
         looking = [name for name in plans if name.endswith(REFLECT)]
         looks: dict[str, Any] = {}
         if looking:
-            check_numbers(reflect=reflect)
+            check_count("reflect", reflect)
             critic = find_critic(critic_model, critic_url, **local)
             if isinstance(critic, ScenesCritic) and not all(name in SCENES for name in names):
                 raise ValueError("The exact critic is for scenes; for photos give `critic_model` or `critic_url`.")
-            looks = {"reflect": reflect, "critic": critic}
+            looks = {"reflect": int(reflect), "critic": critic}
 
     folder.mkdir(parents=True, exist_ok=True)
     with only_one_in(folder):
@@ -255,6 +267,14 @@ class _Bundle:
 
         return self._load(editor=None, **load_agents(**planner, dtype=self.dtype)).to(self.device)
 
+    def agents_fingerprint(self) -> dict[str, Any]:
+        """What tells the planning agents from others, also those that are parts of the editor."""
+        own = fingerprint(self.name, lambda part: part != "editor")
+        folder = local(self.name)
+        shared = shared_in(folder) if folder else {}
+        parts = {agent: fingerprint(Path(str(folder), *place.split("."))) for agent, place in shared.items()}
+        return {"pipeline": own, "shared": parts} if parts else {"pipeline": own}
+
     def editor_fingerprint(self, source: str) -> dict[str, str]:
         return fingerprint(source, (lambda part: part == "editor") if source == self.name else (lambda part: True))
 
@@ -306,7 +326,7 @@ def _method(
         settings |= {"base": fingerprint(planner["base"])} if planner["base"] else {}
         settings |= {} if is_address(planner["name"]) else bundle.precision
         return agents(name, lambda: bundle.planned_by(**planner), settings, batch_size, max_new_tokens)
-    settings = {"pipeline": fingerprint(bundle.name, lambda part: part != "editor"), **bundle.precision}
+    settings = {**bundle.agents_fingerprint(), **bundle.precision}
     if name == "r1":
         return agents(name, bundle.agents, settings, batch_size, max_new_tokens)
     supervised = f"{bundle.name}{SUPERVISED}"
@@ -381,20 +401,28 @@ def _check_planner(planner: str | None, model: str | None, methods: Sequence[str
         raise ValueError(f"`planner_model` goes with an address, which begins with http://; {planner} is none.")
 
 
-def _check_editors(sources: Sequence[str], arguments: Mapping[str, Any], is_composed: bool) -> None:
+def _check_editors(
+    sources: Sequence[str], arguments: Mapping[str, Any], is_composed: bool, dtype: torch.dtype
+) -> None:
     """Refuse an editor that is not there, or cannot do what is asked, before anything is planned or loaded.
+
+    Args:
+        arguments (`Mapping`): With the values that the editors are to get.
+        is_composed (`bool`): Whether one of the ways to carry plans out is `"composed"`.
+        dtype (`torch.dtype`): That the editors will be loaded in.
 
     Raises:
         OSError, TypeError, ValueError
     """
     import diffusers
 
-    from ..editors import check_composed, check_editor
+    from ..editors import check_composed
 
     places = [place_of(source) for source in sources]
     if repeated := sorted({source for source, place in zip(sources, places) if places.count(place) > 1}):
         raise ValueError(f"Named twice among the editors: {', '.join(repeated)}.")
     for source in sources:
+        check_text(source, f"The name of {source!r}")  # its end stands in the run's files
         folder = resolve(source, only_configs)
         config: Any = diffusers.DiffusionPipeline.load_config(
             str(folder / "editor" if (folder / "editor").is_dir() else folder)
@@ -402,17 +430,42 @@ def _check_editors(sources: Sequence[str], arguments: Mapping[str, Any], is_comp
         kind = getattr(diffusers, str(config["_class_name"]), None)
         if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
             editor = kind.__new__(kind)  # what is looked at is the class and its settings: no weights are needed
-            editor.register_to_config(**config)
+            editor.register_to_config(**{name: value for name, value in config.items() if not _is_part(value)})
+            editor.vae = SimpleNamespace(dtype=dtype)  # some classes need theirs in one type
             given = {**belongings(editor).get("defaults", {}), **arguments}
-            check_editor(editor, given)
+            check_given(editor, given)
             if is_composed:
                 check_composed(editor, given)
 
 
-def check_numbers(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"`{name}` is 1 or more, not {number}.")
+def _is_part(value: Any) -> bool:
+    """Whether an entry of a pipeline's index is a component: where its class is, and what it is called."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(name, (str, NoneType)) for name in value)
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The editor's arguments as the run's files hold them, numpy's numbers as Python's.
+
+    Raises:
+        TypeError, ValueError: If one of them is nothing that JSON can hold.
+    """
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()}
+    for name, value in plain.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"`{name}` among the `editor_arguments` is written to the run's files: {error}."
+            ) from None
+    return plain
+
+
+def check_numbers(limit: int | None, **counts: int) -> None:
+    """Refuse what counts nothing; `limit` may be `None`."""
+    if limit is not None:
+        check_count("limit", limit)
+    for name, number in counts.items():
+        check_count(name, number)
 
 
 def _check_installed() -> None:
@@ -426,6 +479,8 @@ def _check_choices(name: str, given: Sequence[Any], known: Sequence[Any]) -> Non
     for one in given:
         if one not in known:
             raise ValueError(f"`{name}` knows {', '.join(map(str, known))}, not {one!r}.")
+    if repeated := sorted({one for one in given if given.count(one) > 1}):
+        raise ValueError(f"Named twice among the `{name}`: {', '.join(repeated)}.")
 
 
 def _check_judged(folder: Path, benchmarks: Sequence[str], scorers: Sequence[Judge]) -> None:

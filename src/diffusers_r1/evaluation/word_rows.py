@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import schema
+from ..pipelines.checks import check_seed
 from ..plan import Edit
 from ..sentences import KINDS, TEST_SEEDS, sample_sentence
 from .photos import find_photo
@@ -87,6 +88,8 @@ def read_rows(name: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         ValueError: If the benchmark or its file is not there, or a row of the file is not as it should be.
     """
     check_numbers(limit=limit)
+    check_seed(seed)  # below 0 are the seeds that planners are trained on
+    seed = int(seed)
     source, _, path = name.partition("=")
     if source not in NAMES:
         raise ValueError(f"{source!r} is no benchmark of planners: {', '.join(NAMES)}.")

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from .colour import to_srgb
 from .metadata import Metadata, metadata_of
@@ -174,6 +175,8 @@ def _file(source: str | Path) -> BinaryIO:
         from .download import download
 
         return download(str(source))
+    if str(source)[:5].lower() == "data:":
+        raise ValueError("data URLs are not taken here; decode it, and give the bytes as an open file (`io.BytesIO`).")
     path = Path(source)
     if not path.is_file():
         raise ValueError("there is no such file.")
@@ -199,7 +202,8 @@ def _to_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(*picture.size, max_pixels)
     _check_format(picture)
     picture.load()
-    picture = _to_8_bits(to_srgb(_upright(picture)))
+    black_and_white = _black_and_white(picture)  # now, since only the file says so
+    picture = _to_8_bits(to_srgb(_upright(picture)), *black_and_white)
     if picture.mode == "La":
         picture = picture.convert("LA")  # the only way out that Pillow has
     if picture.has_transparency_data:
@@ -234,15 +238,29 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _to_8_bits(picture: Image.Image) -> Image.Image:
+def _black_and_white(picture: Image.Image) -> tuple[int, int]:
+    """The values of black and of white in a deep grey picture of whole numbers.
+
+    Pillow gives 12 bits of a TIFF as 16, and turns one round that counts from white to black only if it has 8 bits or less.
+    """
+    if not isinstance(picture, TiffImageFile):
+        return 0, 65535
+    bits = picture.tag_v2.get(BITSPERSAMPLE, (1,))[0]
+    most = 2 ** min(bits, 16) - 1
+    return (most, 0) if picture.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0 else (0, most)
+
+
+def _to_8_bits(picture: Image.Image, black: int, white: int) -> Image.Image:
     """Pillow's own conversion of deep grey pictures clips them to 255."""
     if picture.mode == "F":
-        return Image.fromarray(_bytes_of(np.asarray(picture)))
-    if picture.mode.startswith("I"):
         values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"its values run from {values.min()} to {values.max()}, not within 0 to 65535.")
-        return Image.fromarray(_bytes_of(values.astype(np.uint16)))
+        return Image.fromarray(_bytes_of(values if black < white else 1 - values))
+    if picture.mode.startswith("I"):
+        values, most = np.asarray(picture), max(black, white)
+        if values.min() < 0 or values.max() > most:
+            raise ValueError(f"its values run from {values.min()} to {values.max()}, not within 0 to {most}.")
+        values = values.astype(np.uint32) if black < white else most - values.astype(np.uint32)
+        return Image.fromarray(_bytes_of(((values * 65535 + most // 2) // most).astype(np.uint16)))
     return picture
 
 
@@ -287,6 +305,7 @@ def _from_array(values: np.ndarray, max_pixels: int) -> Image.Image:
 
 def _bytes_of(values: np.ndarray) -> np.ndarray:
     """The values as `uint8`, scaled by what their type can hold (floats: 1)."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:

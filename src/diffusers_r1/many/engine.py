@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import records
 from ..names import is_address
 from ..records import Failure
-from .folder import FAILED, TRIES, Summary, edited_rows, make_folder, record_shard, summarize, write_file
+from .folder import TRIES, Summary, edited_rows, failed_rows, make_folder, record_shard, summarize, write_file
 from .settings import Settings
 from .shards import RowFailed, RowState
 from .vllm import plan_with_vllm
@@ -56,7 +56,7 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
     with records.only_one_in(folder):
         instructions = dataset["instruction"][:]
         edited = edited_rows(folder, instructions)
-        skipped = edited if settings.retry_failed else edited | records.done(folder / FAILED, "row")
+        skipped = edited if settings.retry_failed else edited | failed_rows(folder).keys()
         left = [index for index in range(len(dataset)) if index not in skipped]
         if left:
             shutil.rmtree(folder / TRIES, ignore_errors=True)  # a killed run is no worker's death

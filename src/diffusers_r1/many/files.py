@@ -24,12 +24,13 @@ from ..endpoints import map_concurrently
 from ..images import SUFFIXES, Metadata, check_writable, is_url, write_picture
 from ..plan import EditPlan
 from ..records import Failure
-from .folder import FAILED, begin, check_begun
+from .folder import FAILED, begin, check_begun, read_lines
 
 
 EDITED = "edited.jsonl"
 FILE_COLUMNS = ("file", "file_name", "image")
 INSTRUCTION = "instruction"
+NAMED = {"file": str, INSTRUCTION: str, "output": str}  # a row, in the lists of results and of failures
 NOT_WRITTEN = (
     ".heic",
     ".heif",
@@ -186,14 +187,14 @@ def edit_files(
 
 
 def _left(rows: Sequence[FileRow], folder: Path, retry_failed: bool) -> list[FileRow]:
-    refused = {_key(line) for line in records.read(folder / FAILED) if line["kind"] == Failure.REFUSED.value}
+    refused = {_key(line) for line in _failed(folder) if line["kind"] == Failure.REFUSED.value}
     skipped = _written(folder) | (set() if retry_failed else refused)
     return [row for row in rows if row.key not in skipped]
 
 
 def _outcome(rows: Sequence[FileRow], folder: Path) -> Outcome:
     edited = _written(folder)
-    errors = {_key(line): line["error"] for line in records.read(folder / FAILED)}
+    errors = {_key(line): line["error"] for line in _failed(folder)}
     failed = [(row.file, errors[row.key]) for row in rows if row.key in errors and row.key not in edited]
     done = sum(row.key in edited for row in rows)
     return Outcome(done, failed, len(rows) - done - len(failed))
@@ -228,8 +229,12 @@ def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> E
 
 def _written(folder: Path) -> set[tuple[str, str, str]]:
     """The rows whose result is still there. Where several had the same output, it is that of the last one."""
-    last = {line["output"]: _key(line) for line in records.read(folder / EDITED)}
+    last = {line["output"]: _key(line) for line in read_lines(folder / EDITED, **NAMED)}
     return {key for output, key in last.items() if (folder / output).is_file()}
+
+
+def _failed(folder: Path) -> list[dict[str, Any]]:
+    return read_lines(folder / FAILED, **NAMED, error=str, kind=str)
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:

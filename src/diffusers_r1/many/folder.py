@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from PIL import Image
 
-from .. import records
+from .. import records, schema
 from ..images import to_png
 from ..plan import EditPlan
 from .settings import Settings
@@ -77,7 +77,7 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
         identity (`Mapping`): What the results depend on, as JSON gives it back.
 
     Raises:
-        ValueError: If it was begun otherwise, or holds something else.
+        ValueError: If it was begun otherwise, or holds something else, or what it says of itself cannot be read.
     """
     check_begun(folder, identity)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def check_begun(folder: Path, identity: Mapping[str, Any]) -> None:
     if folder.exists() and not is_ours(folder):
         raise ValueError(f"{folder} is there and holds something else.")
     if (folder / RUN).exists():
-        before = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        before = schema.read_file(folder / RUN, dict[str, Any])
         changed = [
             f"{name} was {before.get(name)!r}, not {value!r}"
             for name, value in identity.items()
@@ -109,7 +109,8 @@ def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:
         ValueError: If a file holds other rows than these.
     """
     there = {path.name: path for path in (folder / DATA).iterdir()}
-    listed = {line["file"]: line["rows"] for line in records.read(folder / FILES) if line["file"] in there}
+    lines = records.read_fields(folder / FILES, {"file": str, "rows": list[int]})
+    listed = {line["file"]: line["rows"] for line in lines if line["file"] in there}
     for name, rows in listed.items():
         _check_rows(there[name], rows, instructions)
     edited = {row for rows in listed.values() for row in rows}
@@ -197,9 +198,31 @@ def record_shard(folder: Path, written: dict[str, Any]) -> None:
         records.append(folder / FAILED, line)
 
 
+def failed_rows(folder: Path) -> dict[int, str]:
+    """The rows that have failed, with why the last time."""
+    return {line["row"]: line["error"] for line in read_lines(folder / FAILED, row=int, error=str)}
+
+
+def read_lines(path: Path, **kinds: type) -> list[dict[str, Any]]:
+    """The lines of one of a run's files. Names of files and words of servers may be no text in UTF-8.
+
+    Args:
+        kinds: Of the fields that every line has.
+
+    Raises:
+        ValueError: If one lacks a field, or has something else there; the message names file, line and field.
+    """
+    lines = records.read(path)
+    for number, line in enumerate(lines, start=1):
+        for name, kind in kinds.items():
+            if not isinstance(line.get(name), kind):
+                raise ValueError(f"{path}, line {number}: `{name}` is missing, or no {kind.__name__}")
+    return lines
+
+
 def summarize(folder: Path, rows: int, edited: set[int]) -> Summary:
     """What has become of a data set of so many rows."""
-    failures = {line["row"]: line["error"] for line in records.read(folder / FAILED)}
+    failures = failed_rows(folder)
     failed = {row: error for row, error in failures.items() if row < rows and row not in edited}
     missing = len(set(range(rows)) - edited - failed.keys())
     return Summary(rows - len(failed) - missing, len(failed), missing, Counter(failed.values()))

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..endpoints import check_address
 from ..names import is_address
+from ..pipelines.checks import check_count, check_seed, check_turns
 from ..plan import Turns
 
 
@@ -27,6 +30,8 @@ IDENTITY = (
     "editor_arguments",
     "max_new_tokens",
 )
+
+COUNTS = ("max_new_tokens", "planners", "editors", "planner_batch_size", "editor_batch_size", "shard_size")
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Settings:
         retry_failed (`bool`, defaults to `False`): Whether rows that failed before are tried again.
 
     Raises:
-        ValueError: If the planner cannot be.
+        ValueError: If the planner cannot be, or a number or a way to carry plans out.
     """
 
     output_dir: Path
@@ -82,6 +87,10 @@ class Settings:
     retry_failed: bool = False
 
     def __post_init__(self):
+        check_turns(self.turns)
+        check_seed(self.seed)
+        for name in COUNTS:
+            check_count(name, getattr(self, name))
         if self.vllm is not None and (self.planner is not None or is_address(self.vllm)):
             raise ValueError(
                 "`vllm` is a planner whose weights engines here load; one behind an address is a `planner`."
@@ -93,4 +102,9 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What has to be the same when a run is gone on with, as JSON gives it back."""
-        return json.loads(json.dumps({name: getattr(self, name) for name in IDENTITY}, default=dict))
+        return json.loads(json.dumps({name: getattr(self, name) for name in IDENTITY}, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, mappings as `dict`."""
+    return value.item() if isinstance(value, np.generic) else dict(value)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import ray
 import ray.data
 from PIL import Image
 
+from ..belongings import belongings_in
 from ..endpoints import sendable
-from ..prompts import Prompts
+from ..names import resolve
+from ..prompts import FILE_NAME as PROMPTS_FILE
+from ..prompts import PHOTO_EXAMPLES, Prompts
 from .settings import Settings
 from .shards import RowState, attempt, read_row
 
@@ -20,10 +24,10 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
     """Both questions asked of vLLM engines, `planners` of them for each question."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    name, gpus = cast(str, settings.vllm), cast(float, settings.planner_gpus)
-    prompts = Prompts.load(name)
+    folder, gpus = find_planner(cast(str, settings.vllm)), cast(float, settings.planner_gpus)
+    prompts = prompts_in(folder)
     engine = vLLMEngineProcessorConfig(
-        model_source=name,
+        model_source=str(folder),
         batch_size=settings.shard_size,
         concurrency=(settings.planners, settings.planners),
         prepare_multimodal_stage=True,
@@ -64,3 +68,27 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
     )
     sequence = build_processor(engine, preprocess=second_question, postprocess=read_plan)
     return sequence(decompose(rows.map_batches(cast(Any, read))))  # ray's types know only batches of arrays
+
+
+def find_planner(name: str) -> Path:
+    """The folder that engines load: what the name stands for, model, processor and prompts of one revision.
+
+    Raises:
+        OSError: If nothing has that name, or it is no whole model.
+    """
+    folder = resolve(name)
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{name} has no config.json: engines load a planner's own folder, no bundle and no adapter.")
+    return folder
+
+
+def prompts_in(folder: Path) -> Prompts:
+    """The words that are kept with a planner, in a file of their own or in its config.
+
+    Where none are, nobody has trained it for this, and it is shown examples, as [`~prompts.prompts_of`] has it.
+    """
+    if (folder / PROMPTS_FILE).is_file():
+        return Prompts.load(folder)
+    config = folder / "config.json"
+    kept = belongings_in(config).get("prompts")
+    return Prompts(examples=PHOTO_EXAMPLES) if kept is None else Prompts.from_dict(kept, str(config))

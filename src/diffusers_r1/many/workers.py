@@ -81,14 +81,10 @@ class EditWorker(Worker):
 
     def __init__(self, dataset: ray.ObjectRef, settings: Settings):
         super().__init__(dataset, settings)
-        from ..editors import check_composed, check_editor
-
         self.batch_size = settings.editor_batch_size
         self.pipe = load_part(settings, **dict.fromkeys(AGENTS))
         self.pipe.set_progress_bar_config(disable=True)
-        check_editor(self.pipe.editor, settings.editor_arguments)
-        if settings.turns == "composed":
-            check_composed(self.pipe.editor, {**self.pipe.editor_defaults, **settings.editor_arguments})
+        check_editing(self.pipe, settings)
 
     def work(self, rows: list[RowState]) -> list[RowState]:
         images = [row.image for row in rows]
@@ -97,6 +93,21 @@ class EditWorker(Worker):
         arguments = self.settings.editor_arguments
         out: Any = self.pipe(images, plan=plans, turns=self.settings.turns, generator=generators, **arguments)
         return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
+
+
+def check_editing(pipe: ImageEditR1Pipeline, settings: Settings) -> None:
+    """Refuse what the editor cannot do for any row, rather than have every row fail.
+
+    Raises:
+        TypeError, ValueError
+    """
+    from ..editors import check_composed, check_editor, check_values, share_out
+
+    given = {**pipe.editor_defaults, **settings.editor_arguments}
+    check_editor(pipe.editor, given)
+    check_values(pipe.editor, *share_out(pipe.editor, given, 1))
+    if settings.turns == "composed":
+        check_composed(pipe.editor, given)
 
 
 def load_planning_part(settings: Settings) -> ImageEditR1Pipeline:

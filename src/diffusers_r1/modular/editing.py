@@ -16,6 +16,7 @@ from ..editors import as_large_as, call_editor, check_composed, check_editor, ch
 from ..editors.checks import GIVEN_BY_THE_PLAN
 from ..pipelines.call import within_size
 from ..pipelines.exclusive import not_a_number_raises, one_at_a_time, with_callers_numbers
+from ..pipelines.nested.parts import blocks_within
 from .parameters import (
     EDITOR_DEFAULTS,
     GIVES_IMAGES,
@@ -102,6 +103,12 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         state.set("images", [as_large_as(source, made[-1], None)])
         state.set("turn_images", made)
         return components, state
+
+    def set_progress_bar_config(self, **kwargs: Any) -> None:
+        """As of a pipeline: for the editor's blocks, of which diffusers' own asks none that are within others."""
+        for block in blocks_within(self):
+            if hasattr(block, "set_progress_bar_config"):
+                block.set_progress_bar_config(**kwargs)
 
     def check(
         self, components: ModularPipeline, state: PipelineState

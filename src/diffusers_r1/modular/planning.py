@@ -195,7 +195,7 @@ def planning(components: ModularPipeline) -> Iterator[None]:
     """Within the block the planner has its adapter on, if it has one, and the editor that it is a part of does not run."""
     planner = components.planner
     shared = sum(part is planner for part in components.components.values()) > 1
-    with one_at_a_time(components if shared else None), adapter_on(planner):
+    with one_at_a_time(components if shared else None, again=True), adapter_on(planner):
         yield
 
 

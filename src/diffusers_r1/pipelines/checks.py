@@ -85,10 +85,10 @@ _FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: Any, name: str = "seed") -> None:
     """Refuse what seeds nothing."""
     if seed is not None and (not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0):
-        raise ValueError(f"`seed` must be a whole number, 0 or more, not {seed!r}.")
+        raise ValueError(f"`{name}` must be a whole number, 0 or more, not {seed!r}.")
 
 
 def check_functions(**functions: Any) -> None:

@@ -18,27 +18,75 @@ from ..editors.checks import CALLED
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+
+class _Inside(threading.local):
+    """What this thread holds the locks of."""
+
+    def __init__(self) -> None:
+        self.owners: list[Any] = []
+
+
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
+_INSIDE = _Inside()
+_AT_WORK: dict[Interruption, Any] = {}  # the calls whose turn an editor makes now, each with that editor
+_TABLES = threading.RLock()  # for these tables; taken again by a handler of Ctrl-C that ends a call
 
 
 @contextmanager
-def one_at_a_time(editor: Any) -> Iterator[None]:
+def one_at_a_time(editor: Any, again: bool = False) -> Iterator[None]:
     """Within the block, no other thread uses the editor, nor one that shares its schedulers, from whatever pipeline.
 
     A pipeline of diffusers keeps the state of its scheduler, its guidance and its hooks to itself: two calls at once give
     wrong pictures without an error. Nothing to do for `None`.
+
+    Args:
+        again (`bool`): Whether this thread may be inside already, as a callback is that plans between two steps.
+
+    Raises:
+        RuntimeError: If it is, and may not.
     """
-    if editor is None or getattr(editor, "concurrent", False):  # an editor behind an address
+    if is_used_at_once(editor):
         yield
         return
-    schedulers = [part for part in editor.components.values() if isinstance(part, SchedulerMixin)]
+    if not again:
+        check_not_inside(editor)
+    owners = _owners(editor)
     with ExitStack() as held:
-        for owner in (editor, *sorted(schedulers, key=id)):  # in one order, so that no two threads wait for each other
-            with _LOCKS_LOCK:
+        for owner in owners:
+            with _TABLES:
                 lock = _LOCKS.setdefault(owner, threading.RLock())
             held.enter_context(lock)
-        yield
+        _INSIDE.owners += owners
+        try:
+            yield
+        finally:
+            del _INSIDE.owners[-len(owners) :]
+
+
+def check_not_inside(editor: Any) -> None:
+    """Refuse a call of the editor by a callback of its own, which would go on with the other call's schedule.
+
+    Raises:
+        RuntimeError: If this thread is inside the editor, or inside one that shares its schedulers.
+    """
+    if is_used_at_once(editor):
+        return
+    if any(owner is inside for owner in _owners(editor) for inside in _INSIDE.owners):
+        raise RuntimeError(
+            f"This {type(editor).__name__} is at work: a callback of its own steps cannot call it for another picture,"
+            " since both calls would share one schedule. Do that after the call, or with another editor."
+        )
+
+
+def is_used_at_once(editor: Any) -> bool:
+    """Whether there is nothing to take turns at: no editor, or one behind an address."""
+    return editor is None or getattr(editor, "concurrent", False)
+
+
+def _owners(editor: Any) -> list[Any]:
+    """The editor and its schedulers: in one order, so that no two threads wait for each other."""
+    schedulers = [part for part in editor.components.values() if isinstance(part, SchedulerMixin)]
+    return [editor, *sorted(schedulers, key=id)]
 
 
 @contextmanager
@@ -103,12 +151,26 @@ class Interruption:
     def stop(self) -> None:
         """End this call alone: before its editor's next step, or before its next turn where the editor is behind an address."""
         self._stopped = True
-        if not getattr(self._pipeline.editor, "concurrent", False):
-            self._pipeline.editor._interrupt = True
+        tell_editors()
 
-    def reset(self) -> None:
-        """Before a turn: forget a stop that the editor was told of in an earlier call and has not forgotten itself."""
-        self._pipeline.editor._interrupt = False
+    @contextmanager
+    def at_the_editor(self) -> Iterator[None]:
+        """Within the block the editor makes a turn of this call, and is told if the call is to end.
+
+        What the editor was told of in an earlier call, and has not forgotten itself, is forgotten first.
+        """
+        editor = self._pipeline.editor
+        if is_used_at_once(editor):
+            yield
+            return
+        with _TABLES:
+            editor._interrupt = False
+            _AT_WORK[self] = editor
+        try:
+            yield
+        finally:
+            with _TABLES:
+                del _AT_WORK[self]
 
     def cut(self) -> bool:
         """After a turn: whether it was cut off. An editor that cannot be stopped between two steps ends its turn whole."""
@@ -116,3 +178,11 @@ class Interruption:
         told = bool(getattr(editor, "_interrupt", False))
         self._by_editor = self._by_editor or told
         return told and hasattr(type(editor), "interrupt")
+
+
+def tell_editors() -> None:
+    """Have each editor that makes a turn of a call that is to end stop before its next step, and no other editor."""
+    with _TABLES:
+        for call, editor in _AT_WORK.items():
+            if call:
+                editor._interrupt = True

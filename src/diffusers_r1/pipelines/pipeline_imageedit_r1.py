@@ -36,7 +36,14 @@ from .call import (
 )
 from .checked import EditCall, PlanCall, are_plans
 from .checks import changed_plan
-from .exclusive import Interruption, not_a_number_raises, one_at_a_time, with_callers_numbers
+from .exclusive import (
+    Interruption,
+    check_not_inside,
+    not_a_number_raises,
+    one_at_a_time,
+    tell_editors,
+    with_callers_numbers,
+)
 from .nested import NestedPipelineMixin
 from .nested.loading import check_component
 from .nested.parts import shared_parts
@@ -251,7 +258,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         settings = {
             name: value.item() if isinstance(value, np.generic) else value for name, value in call.settings.items()
         }
-        with one_at_a_time(self.editor if self._planner_and_editor_disturb_each_other else None):
+        with one_at_a_time(self.editor if self._planner_and_editor_disturb_each_other else None, again=True):
             plans = make_plans(
                 self.planner,
                 self.processor,
@@ -324,6 +331,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
 
         Raises:
             FloatingPointError: If the editor makes a picture of values that are no numbers.
+            RuntimeError: If a callback of this editor's own steps calls it.
         """
         interrupted = Interruption(self) if interruption is None else interruption
         each = with_callers_numbers(
@@ -345,9 +353,9 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                 with one_at_a_time(self.editor), not_a_number_raises(self.editor):
                     if interrupted:
                         return done
-                    interrupted.reset()
                     try:
-                        answers = call_editor(self.editor, given, wanted, drawn, shown_too, each=own)
+                        with interrupted.at_the_editor():
+                            answers = call_editor(self.editor, given, wanted, drawn, shown_too, each=own)
                     except KeyboardInterrupt:
                         if interrupted:  # told before, and pressed again: what is done is wanted, at once
                             return done
@@ -383,8 +391,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         `KeyboardInterrupt` follows in the call's thread, as from Ctrl-C: then it is given up.
         """
         self._interrupts += 1
-        if self.editor is not None:
-            self.editor._interrupt = True
+        tell_editors()
 
     def __call__(
         self,
@@ -473,6 +480,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         Raises:
             ValueError, TypeError: If the inputs do not fit together or the editor does not take an argument; nothing has
                 run then.
+            RuntimeError: If a callback of this editor's own steps calls the pipeline, as nothing but planning may.
         """
         call = self.check_inputs(
             image,
@@ -508,6 +516,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             call ([`~pipelines.checked.EditCall`]): Of this pipeline, with its components of now.
             interruption ([`Interruption`], *optional*): What ends this call alone; by default `interrupt()` from now on.
         """
+        check_not_inside(self.editor)
         interruption = Interruption(self) if interruption is None else interruption
 
         # 1. Decompose the instructions and put the sub-requests in order

@@ -47,7 +47,7 @@ class StreamingMixin(Mixin):
             image:
                 As in `__call__`: then everything is opened and checked at once. Or an iterator, of which one picture at a
                 time is opened, checked, and forgotten: it gives what a list would hold or, with neither `instruction` nor
-                `plan`, pairs of that and an instruction or a plan.
+                `plan`, pairs of that and one instruction or one plan.
             instruction (`str` or iterable of `str`, *optional*):
                 One for all pictures, or one for each.
             plan ([`EditPlan`] or iterable of [`EditPlan`], *optional*):
@@ -70,9 +70,9 @@ class StreamingMixin(Mixin):
         if isinstance(image, Iterator):
             calls = self._calls_one_by_one(image, instruction, plan, generator, arguments)
         else:
-            instruction = list(instruction) if isinstance(instruction, Iterator) else instruction
-            plan = list(plan) if isinstance(plan, Iterator) else plan
-            calls = _alone(self.check_inputs(image, instruction, plan, generator=generator, **arguments))
+            calls = _alone(
+                self.check_inputs(image, _listed(instruction), _listed(plan), generator=generator, **arguments)
+            )
         calls = self._planned_ahead(calls) if self._can_plan_ahead(arguments) else calls
         outputs = self._until_interrupted(calls, Interruption(self))
         return outputs if return_dict else (output.to_tuple() for output in outputs)
@@ -154,11 +154,16 @@ def _is_for_all(given: Any) -> bool:
     return given is not None and (isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable))
 
 
+def _listed(given: Any) -> Any:
+    """One for all as it is, and any iterable of them as the list that a call takes."""
+    return given if given is None or _is_for_all(given) else list(given)
+
+
 def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each sample with what goes with it, as an argument of a call."""
+    """Each sample with what goes with it, as an argument of a call: a list of one, in which no other list may stand."""
     name, given = ("instruction", instruction) if plan is None else ("plan", plan)
     if _is_for_all(given):
-        yield from ((sample, {name: given}) for sample in samples)
+        yield from ((sample, {name: [given]}) for sample in samples)
         return
     if given is not None:
         given = iter(given)
@@ -166,14 +171,15 @@ def _pairs(samples: Iterator, instruction: Any, plan: Any) -> Iterator[tuple[Any
             one = next(given, _NOTHING)
             if one is _NOTHING:
                 raise ValueError(f"There are more pictures than values of `{name}`.")
-            yield sample, {name: one}
+            yield sample, {name: [one]}
         if next(given, _NOTHING) is not _NOTHING:
             raise ValueError(f"There are more values of `{name}` than pictures.")
         return
     for pair in samples:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise ValueError("Without `instruction` and `plan`, an iterator gives pairs: a picture, and one of these.")
-        yield pair[0], {"plan" if isinstance(pair[1], EditPlan) else "instruction": pair[1]}
+        picture, given = pair
+        yield picture, {"plan" if isinstance(given, EditPlan) else "instruction": [given]}
 
 
 def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -62,6 +62,9 @@ def to_int8(model: PreTrainedModel) -> PreTrainedModel:
         if not (switched or module.disable_adapters):
             module.merge()
             model.set_submodule(name, module.get_base_layer())
+    if not adapter_layers(model):  # what is merged cannot be switched off
+        for noted in ("_hf_peft_config_loaded", "peft_config"):
+            vars(model).pop(noted, None)
     for name, module in list(model.named_modules()):
         if type(module) is torch.nn.Linear and ".lora_" not in name and fits(module):
             model.set_submodule(name, Int8Linear(module))

@@ -29,6 +29,7 @@ from ..planners.templates import check_trainable, fitting_prompts
 from ..prompts import FILE_NAME, Prompts
 from ..rewards import ActionReward, FormatReward, GoalReward, SubjectReward
 from .folders import QUESTIONS
+from .models import Start
 from .pictures import FEW_RETRIES, PictureReward, Renderer
 
 
@@ -251,7 +252,7 @@ def as_prompts(
 def make_rewards(
     arguments: RewardArguments,
     weights: Sequence[float] | None = None,
-    base: str = "",
+    base: Start | str = "",
     folder: str | Path = ".",
     seed: int = 0,
 ) -> list[Callable[..., list[float | None]]]:
@@ -259,7 +260,7 @@ def make_rewards(
 
     Args:
         weights (sequence of `float`, *optional*): One for each.
-        base (`str`): The planner that training starts from; for `picture`.
+        base ([`Start`] or `str`): The planner that training starts from, or its name; for `picture`.
         folder (`str` or `Path`): Of the run; for `picture`, whose judge `checklist` keeps its questions there.
         seed (`int`, defaults to 0): Of the noise of pictures.
 
@@ -282,7 +283,7 @@ def make_rewards(
     return [makers[name]() for name in arguments.rewards]
 
 
-def _renderer(arguments: RewardArguments, base: str) -> Renderer:
+def _renderer(arguments: RewardArguments, base: Start | str) -> Renderer:
     return Renderer(
         str(arguments.picture_editor),
         base,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +150,7 @@ class GreedyValidation(TrainerCallback):
         max_new_tokens (`int`): The most tokens an answer may have.
         batch_size (`int`, defaults to 50): Rows in one generate call.
         constrained (`bool`, defaults to `False`): Let the planner write nothing but the declared format.
+        synonyms (`Mapping` of `str` to `str`, *optional*): Those that the action reward was given.
     """
 
     def __init__(
@@ -162,9 +163,10 @@ class GreedyValidation(TrainerCallback):
         max_new_tokens: int,
         batch_size: int = 50,
         constrained: bool = False,
+        synonyms: Mapping[str, str] | None = None,
     ):
         self.trainer, self.prompts, self.rows, self.steps = trainer, prompts, rows, steps
-        self.image_size = image_size
+        self.image_size, self.synonyms = image_size, synonyms
         self.generation = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "constrained": constrained}
         lists: Any = rows.select_columns(list(EDIT_COLUMNS))  # no picture is opened
         self.truths = [true_edits(row) for row in lists]
@@ -178,14 +180,17 @@ class GreedyValidation(TrainerCallback):
             self.validate(args, state, control)
 
     def validate(self, args, state, control) -> None:
-        means = {
-            f"val/{name}": float(np.mean(marks)) for name, marks in score_answers(self.answers(), self.truths).items()
-        }
+        means = self.means(self.answers())
         # Not through the trainer's `log`: that would close the averages of a step that is still under way.
         state.log_history.append({**means, "step": state.global_step})
         should_log = control.should_log
         self.trainer.callback_handler.on_log(args, state, control, means)
         control.should_log = should_log
+
+    def means(self, answers: Sequence[str]) -> dict[str, float]:
+        """The metrics of answers to all rows, each of which counts as the reward of its name does."""
+        marks = score_answers(answers, self.truths, self.rows["instruction"][:], self.synonyms)
+        return {f"val/{name}": float(np.mean(each)) for name, each in marks.items()}
 
     def answers(self) -> list[str]:
         """The answers to all rows, on every process."""
@@ -231,14 +236,17 @@ def show_progress(
     steps: int,
     max_new_tokens: int,
     constrained: bool = False,
+    synonyms: Mapping[str, str] | None = None,
 ) -> None:
     """Have a run validate on held-out rows, where there are some, and show a bar with what it earns, where bars are shown.
 
     The arguments are those of [`GreedyValidation`].
     """
     if held_out is not None:
-        settings = {"max_new_tokens": max_new_tokens, "constrained": constrained}
-        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, image_size, steps, **settings))
+        settings: dict[str, Any] = {"constrained": constrained, "synonyms": synonyms}
+        trainer.add_callback(
+            GreedyValidation(trainer, prompts, held_out, image_size, steps, max_new_tokens, **settings)
+        )
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RewardBar())

@@ -18,7 +18,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import schema
-from ..names import ADAPTER_INDEX, resolve
+from ..bundles.planners import adapter_in, base_of_adapter
+from ..names import ADAPTER_INDEX, only_configs, resolve
 from ..records import only_one_in, write_whole
 from .prints import IDENTITY, PRINTS, prints_of
 
@@ -54,6 +55,7 @@ LEFT_BEHIND = (
 )
 # Options that may name a file or a folder.
 PATHS = ("model_name_or_path", "dataset_name", "dataset_path", "prompts", "action_synonyms", "picture_editor")
+OTHER_PATHS = ("chat_template_path", "deepspeed")  # of TRL and transformers
 # How the names of options begin that change nothing about what is learned.
 WITHOUT_EFFECT = (
     *(
@@ -128,7 +130,7 @@ def resume_point(training: GRPOConfig | SFTConfig) -> str | None:
         ValueError: If one is named that is not there or cut off.
     """
     asked = training.resume_from_checkpoint
-    if asked is None or asked.lower() == "false":
+    if asked is None or str(asked).lower() == "false":  # a YAML file says it in a word of its own
         return None
     if not _asks_for_the_newest(training):
         if fault := what_is_missing(asked, training.save_only_model):
@@ -197,7 +199,9 @@ def _settle(
 ) -> None:
     own = checkpoint is not None and Path(checkpoint).parent.resolve() == folder.resolve()
     if script.overwrite_output_dir and not own:
-        for path in (*_checkpoints(folder), *(folder / name for name in LEFT_BEHIND)):
+        left = [*_checkpoints(folder), *(folder / name for name in LEFT_BEHIND)]
+        _check_unneeded(left, checkpoint, now, script, model)
+        for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     is_finished, has_identity = (folder / CURVES).exists(), (folder / IDENTITY).exists()
     if newest_asked and checkpoint is None and has_identity and not is_finished:
@@ -217,6 +221,43 @@ def _settle(
     write_whole(folder / IDENTITY, json.dumps(now, indent=2) + "\n")
 
 
+def _check_unneeded(
+    left: list[Path], checkpoint: str | None, now: Mapping[str, Any], script: DataArguments, model: ModelConfig
+) -> None:
+    """Refuse to take away what the run is to start from.
+
+    Raises:
+        OSError: If there is no such model to start from.
+        ValueError: If an option names what lies in one of the paths `left`, or an adapter of what lies there.
+    """
+    named = {
+        **{name: now[name] for name in (*PATHS, *OTHER_PATHS) if isinstance(now.get(name), str)},
+        "bundle_editor": script.bundle_editor,
+        "resume_from_checkpoint": checkpoint,
+    }
+    start = resolve(str(model.model_name_or_path), only_configs, revision=model.model_revision)
+    for name, value in named.items():
+        for place in _places(value if name != "model_name_or_path" else str(start)) if value is not None else ():
+            for path in left:
+                if place.is_relative_to(path.resolve()):
+                    raise ValueError(
+                        f"--overwrite_output_dir would take away {path}, which --{name} {value} needs: copy it, or name "
+                        "another --output_dir."
+                    )
+
+
+def _places(name: str) -> set[Path]:
+    """Where the file or folder of a name lies, and of LoRA adapters in it their bases, and theirs."""
+    found: set[Path] = set()
+    waiting = [name]
+    while waiting:
+        place = Path(waiting.pop()).resolve()
+        agents = () if place in found else (place, place / "planner", place / "sequencer")
+        waiting += [base_of_adapter(agent) for agent in agents if (agent / ADAPTER_INDEX).is_file()]
+        found.add(place)
+    return found
+
+
 def _clear_unfinished(folder: Path, now: dict[str, Any], allow_changes: bool) -> None:
     """Take away the checkpoints of a run that was killed before one was whole: it begins at its first step again.
 
@@ -232,7 +273,7 @@ def _clear_unfinished(folder: Path, now: dict[str, Any], allow_changes: bool) ->
 
 def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
     saved = _rank(checkpoint)
-    wanted = model.lora_r if model.use_peft else _rank(resolve(str(model.model_name_or_path)))  # which is trained on
+    wanted = model.lora_r if model.use_peft else _rank_of_start(model)
     if (saved is None) != (wanted is None):
         kinds = {True: "a whole model", False: "a LoRA adapter"}
         raise ValueError(
@@ -240,6 +281,13 @@ def _check_adapter(checkpoint: Path, model: ModelConfig) -> None:
         )
     if saved != wanted:
         raise ValueError(f"{checkpoint} holds an adapter of rank {saved}, and this run trains one of {wanted}.")
+
+
+def _rank_of_start(model: ModelConfig) -> int | None:
+    """Of the adapter that is trained on; `None` where the run starts from a whole model."""
+    start = resolve(str(model.model_name_or_path), only_configs, revision=model.model_revision)
+    adapter = adapter_in(start)
+    return None if adapter is None else _rank(adapter)
 
 
 def _rank(folder: Path) -> int | None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ..bundles.planners import base_of, load_planner
-from ..names import resolve
+from ..bundles.planners import OF_WEIGHTS, adapter_in, base_folder, base_of, beside_adapter, load_planner
+from ..names import HUB_SETTINGS, local, planner_files, resolve
 from ..planners.adapters import has_adapter
 from ..planners.control_tokens import control_token_ids
 from ..prompts import Prompts, prompts_of
@@ -22,50 +28,132 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
 
-def load_trainable(
-    model: ModelConfig, training: GRPOConfig | SFTConfig, freeze_vision: bool
-) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase, Prompts]:
-    """The planner that `--model_name_or_path` names, as the other options of TRL's `ModelConfig` say.
+PEFT_PREFIX = "base_model.model."  # of the names of layers in PEFT's own wrapper
+PEFT_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass
+class Start:
+    """The planner that a run starts from.
+
+    It is brought when it is first asked for, and once: whatever is loaded of it, up to the end of the run, is of one commit.
 
     Args:
-        model ([`~trl.ModelConfig`]): The name is one that [`load_planner`] takes. An adapter is trained on: it stays one
-            adapter of its base, of its rank, with the dropout that is asked for now.
+        name (`str`): As [`load_planner`] takes it, and as cards name it.
+        settings (`Mapping`): Which copy of a repository, and which weights in it: `revision`, `variant`, ..., as there.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return resolve(self.name, partial(planner_files, **self._of_weights), **self.settings)
+
+    @cached_property
+    def adapter(self) -> Path | None:
+        """Where its LoRA adapter lies, if it is one."""
+        return adapter_in(self.folder)
+
+    @cached_property
+    def base(self) -> str:
+        """The name of what an adapter was trained on; of any other planner its own."""
+        return self.name if self.adapter is None else base_of(self.folder)
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """Where that lies."""
+        hub = {name: self.settings[name] for name in HUB_SETTINGS if name in self.settings}
+        return base_folder(self.folder, choose=partial(planner_files, **self._of_weights), **hub)
+
+    @property
+    def commit(self) -> str | None:
+        """The base's, where that is a repository."""
+        return None if local(self.base) is not None else self.base_folder.name
+
+    def load_base(self, **settings: Any) -> tuple[Any, Any, Prompts]:
+        """The base without an adapter of its own, as [`load_planner`] gives it."""
+        return load_planner(self.base_folder, **{**self._of_weights, **settings})
+
+    def load(self, **settings: Any) -> tuple[Any, Any, Prompts]:
+        """The planner as it is before training, as [`load_planner`] gives it."""
+        is_apart = self.adapter is not None and not self.base_folder.is_relative_to(self.folder)
+        base = self.base_folder if is_apart else None
+        return load_planner(self.folder, base=base, **{**self._of_weights, **settings})
+
+    @property
+    def _of_weights(self) -> dict[str, Any]:
+        return {name: self.settings[name] for name in OF_WEIGHTS if name in self.settings}
+
+
+def start_of(model: ModelConfig, training: GRPOConfig | SFTConfig) -> Start:
+    """What `--model_name_or_path` names, at `--model_revision`; `model_init_kwargs` may say more of where it is had from.
+
+    Raises:
+        ValueError: If there is no name.
+    """
+    if model.model_name_or_path is None:
+        raise ValueError("Name the planner to start from: --model_name_or_path.")
+    settings = {"revision": model.model_revision, **cast(dict, training.model_init_kwargs or {})}
+    known = (*HUB_SETTINGS, *OF_WEIGHTS)
+    return Start(model.model_name_or_path, {name: settings[name] for name in known if name in settings})
+
+
+def load_trainable(
+    start: Start, model: ModelConfig, training: GRPOConfig | SFTConfig, freeze_vision: bool
+) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase, Prompts]:
+    """The planner that a run starts from, as the options of TRL's `ModelConfig` say.
+
+    Args:
+        start ([`Start`]): An adapter is trained on: it stays one adapter of its base, of its rank, with the dropout that is
+            asked for now.
+        model ([`~trl.ModelConfig`]): How it is loaded.
         training ([`~trl.GRPOConfig`] or [`~trl.SFTConfig`]): Its `model_init_kwargs` are passed on.
         freeze_vision (`bool`): Whether the vision tower stays as it is.
     """
     from trl import get_quantization_config
 
-    if model.model_name_or_path is None:
-        raise ValueError("Name the planner to start from: --model_name_or_path.")
-    base = base_of(model.model_name_or_path)
-    is_adapter = base != model.model_name_or_path
-    if is_adapter and model.use_peft:
+    if start.adapter is not None and model.use_peft:
         raise ValueError("The planner to start from is an adapter, which is trained on: leave out --use_peft.")
     options = {
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
-        "revision": model.model_revision,
         "quantization_config": get_quantization_config(model),
         **cast(dict, training.model_init_kwargs or {}),
     }
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and name not in HUB_SETTINGS}
     training.model_init_kwargs = None  # the trainer gets a model, not a name
-    planner, processor, _ = cast(Any, load_planner(base, **given))
+    planner, processor, _ = start.load_base(**given)
     prompts = prompts_of(planner, examples=())  # what training teaches need not be shown with every question
-    if is_adapter:
-        from peft import LoraConfig, PeftConfig, PeftModel
-
-        adapter = resolve(model.model_name_or_path)
-        settings = PeftConfig.from_pretrained(str(adapter))
-        if isinstance(settings, LoraConfig):  # how it is trained, not what it is
-            settings.lora_dropout = model.lora_dropout
-        adapted = PeftModel.from_pretrained(planner, adapter, is_trainable=True, config=settings)
-        planner = cast(PreTrainedModel, adapted)  # it has all that the planner has
-        prompts = Prompts.load(adapter)
+    if start.adapter is not None:
+        planner = _with_adapter(planner, start.adapter, model.lora_dropout)
+        own_processor, own_prompts = beside_adapter(start.folder, start.adapter)
+        processor, prompts = own_processor or processor, own_prompts or prompts
     if freeze_vision and hasattr(processor, "image_processor"):
         for tower in vision_towers(planner).values():
             tower.requires_grad_(False)
     return planner, processor, prompts
+
+
+def _with_adapter(planner: PreTrainedModel, adapter: Path, dropout: float) -> PreTrainedModel:
+    """The planner with the adapter from a folder, to be trained on."""
+    from peft import LoraConfig, PeftConfig, PeftModel, load_peft_weights
+
+    settings = PeftConfig.from_pretrained(str(adapter))
+    if isinstance(settings, LoraConfig):  # how it is trained, not what it is
+        settings.lora_dropout = dropout
+    weights = load_peft_weights(str(adapter), device="cpu")
+    with TemporaryDirectory() as renamed:
+        folder = adapter
+        if not any(name.startswith(PEFT_PREFIX) for name in weights):
+            # transformers, which writes the adapters of bundles, names them by the model's own layers. PEFT finds none of
+            # them then, and goes on with random ones.
+            folder = Path(renamed)
+            settings.save_pretrained(renamed)
+            save_file({f"{PEFT_PREFIX}{name}": weight for name, weight in weights.items()}, folder / PEFT_WEIGHTS)
+        adapted = PeftModel.from_pretrained(planner, folder, is_trainable=True, config=settings)
+    return cast(PreTrainedModel, adapted)  # it has all that the planner has
 
 
 def vision_towers(planner: torch.nn.Module) -> dict[str, torch.nn.Module]:

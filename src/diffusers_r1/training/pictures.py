@@ -15,13 +15,12 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from ..bundles.planners import load_planner
 from ..editors import check_editor
 from ..endpoints import check_address, map_in_order
 from ..judging import PictureJudge, PictureMarks
-from ..names import is_address, only_configs, resolve
+from ..names import PIPELINE_INDEX, is_address, only_configs, resolve
 from ..pipelines.nested.loading import load_editor
-from ..pipelines.nested.parts import read_index
+from ..pipelines.nested.parts import is_modular, read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import Edit, EditPlan
 from ..planners.plans import sequence_plans
@@ -29,6 +28,7 @@ from ..prompts import Prompts
 from ..remote_editor import RemoteEditor, check_remote_editor
 from ..rewards import Completion, answer_text
 from ..tags import read_decomposition
+from .models import Start
 
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Renderer:
 
     Args:
         editor (`str`): A bundle, a pipeline of diffusers (folder or Hub name), or an address, `"http://localhost:8000/v1"`.
-        base (`str`): The planner that training starts from, frozen: it puts plans into words, unless the bundle has a
-            sequencer. It is asked in its own words.
+        base ([`Start`] or `str`): The planner that training starts from, or its name, frozen: it puts plans into words,
+            unless the bundle has a sequencer. It is asked in its own words.
         editor_model (`str`, *optional*): Of an address: the model's name there.
         prompts (`str`, *optional*): A folder whose `prompts.json` holds the words in place of the base's own.
         batch_size (`int`, defaults to 32): The most plans put into words, and pictures edited, in one call.
@@ -57,11 +57,11 @@ class Renderer:
 
     Raises:
         OSError: If no pipeline has that name.
-        ValueError: If an address comes without a model, or a model without an address.
+        ValueError: If an address comes without a model, or a model without an address; if a bundle has no editor.
     """
 
     editor: str
-    base: str
+    base: Start | str
     editor_model: str | None = None
     prompts: str | None = None
     batch_size: int = 32
@@ -76,7 +76,7 @@ class Renderer:
             check_address(self.editor)
             check_remote_editor(self.arguments)
         else:
-            read_index(resolve(self.editor, only_configs))
+            check_editor_name(self.editor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_loaded"}
@@ -94,17 +94,16 @@ class Renderer:
     def _loaded(self) -> tuple[ImageEditR1Pipeline, tuple[Any, Any], Prompts]:
         """The pipeline whose editor makes the pictures, the sequencing agent, and the words in which it is asked."""
         settings = {"dtype": getattr(torch, self.dtype)}
-        base, processor, prompts = load_planner(self.base, **settings)
+        start = self.base if isinstance(self.base, Start) else Start(self.base)
+        base, processor, prompts = start.load(**settings)
         if self.prompts is not None:
             prompts = Prompts.load(self.prompts)
         if self.editor_model is not None:
             pipe = ImageEditR1Pipeline(
                 None, None, RemoteEditor(self.editor, self.editor_model, max_retries=FEW_RETRIES)
             )
-        elif read_index(resolve(self.editor, only_configs))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
-            pipe = ImageEditR1Pipeline.from_pretrained(self.editor, planner=None, processor=None, **settings)
         else:
-            pipe = ImageEditR1Pipeline(None, None, load_editor(self.editor, **settings))
+            pipe = load_around_editor(self.editor, **settings)
         if pipe.sequencer is None:
             pipe.register_modules(sequencer=base, sequencer_processor=processor)
         pipe.to(PartialState().device)
@@ -145,6 +144,34 @@ class Renderer:
         if endpoint is not None:  # each picture is a request of its own, and fails alone
             return _in_batches(edit, len(sources), 1, endpoint.concurrency)
         return _in_batches(edit, len(sources), self.batch_size)
+
+
+def check_editor_name(name: str | None) -> None:
+    """Refuse an editor that is not there, before hours of training.
+
+    Raises:
+        OSError: If no pipeline of that name can be found.
+        ValueError: If it is a bundle that has none.
+    """
+    if name is not None and _index_of(name).get("editor") == [None, None]:
+        raise ValueError(f"The bundle {name!r} has no editor.")
+
+
+def load_around_editor(name: str, **settings: Any) -> ImageEditR1Pipeline:
+    """A pipeline with the editor of that name, and its adapters, and no planner. Of a bundle, all that is not its planner.
+
+    Args:
+        settings: As in [`load_editor`].
+    """
+    if _index_of(name).get("_class_name", [""])[-1] == ImageEditR1Pipeline.__name__:
+        return ImageEditR1Pipeline.from_pretrained(name, planner=None, processor=None, **settings)
+    return ImageEditR1Pipeline(None, None, load_editor(name, **settings))
+
+
+def _index_of(name: str) -> dict[str, Any]:
+    """What the pipeline of that name says of itself; of a modular one, which says it elsewhere, nothing."""
+    folder = resolve(name, only_configs)
+    return {} if is_modular(folder) and not (folder / PIPELINE_INDEX).is_file() else read_index(folder)
 
 
 def load_renderers(rewards: Sequence[Any]) -> None:

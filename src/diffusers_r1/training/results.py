@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import DiffusionPipeline
-from huggingface_hub import upload_folder
+from huggingface_hub import create_branch, upload_folder
 from transformers import Trainer
 
+from .. import schema
 from ..bundles.cards import TRAINING_KEY
-from ..bundles.planners import PLANNER_FILES, base_of, load_planner, save_planner
-from ..names import only_configs, resolve
-from ..pipelines.nested.parts import read_index
+from ..bundles.planners import PLANNER_FILES, load_planner, save_planner
+from ..names import ADAPTER_INDEX
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.adapters import has_adapter
 from ..prompts import Prompts
 from ..records import write_whole
 from .callbacks import curve_rows, save_curves
 from .diffusion_nft import EditorLearner
+from .models import Start
+from .pictures import load_around_editor
 
 
 ADAPTER = "adapter"
@@ -31,94 +32,101 @@ HELD_OUT = "held-out rows"  # how many, in the summary
 def save_results(
     trainer: Trainer,
     prompts: Prompts,
-    base: str,
+    start: Start,
     summary: dict[str, Any],
     bundle_editor: str | None = None,
 ) -> None:
-    """Write all that a run leaves to its `output_dir`. Every process has to call this.
+    """Write all that a run leaves to its `output_dir`. Every process has to call this. It uploads nothing, see [`push_results`].
 
     - The planner with its processor and prompts, which [`load_planner`] and `from_pretrained` read. After a LoRA run it
       has the adapter merged into it, and `adapter/` holds the adapter alone.
     - `training_curves.csv` and `.png`, and `README.md`, the model card.
-    - All of it on the Hub, where `push_to_hub` is set.
     - `bundle/`, an [`ImageEditR1Pipeline`] with this planner, where `bundle_editor` names an editor.
 
     Args:
         trainer ([`~transformers.Trainer`]): After training. Its logs are the curves.
         prompts ([`Prompts`]): The planner's words.
-        base (`str`): What was trained: a name that [`load_planner`] takes. Of an adapter that was trained on, what counts
-            is its own base.
+        start ([`Start`]): What was trained. Of an adapter that was trained on, what counts is its own base.
         summary (`dict`): How it was trained, in a few words or numbers each; also written into the planner's config.
         bundle_editor (`str`, *optional*): A Hub name or folder of a diffusers pipeline, or a shipped bundle, whose editor
             it then is.
     """
-    folder, base = Path(str(trainer.args.output_dir)), base_of(base)
+    folder = Path(str(trainer.args.output_dir))
     model: Any = trainer.model
     summary = {**summary, **last_validation(trainer.state.log_history)}
     if has_adapter(model):
-        model.peft_config["default"].base_model_name_or_path = base
-        trainer.save_model(str(folder / ADAPTER))
+        # PEFT looks at the base's settings; by its name these would be of another revision, or out of reach.
+        model.peft_config["default"].base_model_name_or_path = str(start.base_folder)
+        trainer.save_model(str(folder / ADAPTER), _internal_call=True)  # else it uploads what is in the folder so far
     else:
         setattr(model.config, TRAINING_KEY, summary)
-        trainer.save_model(str(folder))
+        trainer.save_model(str(folder), _internal_call=True)
     if not trainer.is_world_process_zero():
         return
     if has_adapter(model):
+        name_base(folder / ADAPTER, start)
         prompts.save(folder / ADAPTER)
-        save_merged(base, folder, trainer.processing_class, prompts, summary)
+        save_merged(start, folder, trainer.processing_class, prompts, summary)
     prompts.save(folder)
     save_curves(trainer.state.log_history, folder)
-    write_whole(folder / "README.md", planner_card(folder.name, base, summary, trainer.state.log_history))
+    write_whole(folder / "README.md", planner_card(folder.name, start.base, summary, trainer.state.log_history))
     if bundle_editor is not None:
-        save_bundle(folder, bundle_editor, base)
-    if trainer.args.push_to_hub:
-        # Not by the trainer's own method, which would write a model card of its own over this one.
-        upload_folder(
-            repo_id=str(trainer.hub_model_id),
-            folder_path=folder,
-            commit_message="End of training",
-            token=trainer.args.hub_token,
-            ignore_patterns=["_*", "checkpoint-*"],
-            # What an earlier run left there would be loaded beside this one's, or in place of it.
-            delete_patterns=[*PLANNER_FILES, f"{ADAPTER}/*", f"{BUNDLE}/*", f"{EDITOR_ADAPTER}/*"],
-        )
+        save_bundle(folder, bundle_editor, start)
 
 
-def save_merged(base: str, folder: Path, processor: Any, prompts: Prompts, summary: dict[str, Any]) -> None:
+def name_base(adapter: Path, start: Start) -> None:
+    """Write into the settings of an adapter what it is an adapter of: a name and, of a repository, the commit."""
+    path = adapter / ADAPTER_INDEX
+    settings = schema.read_file(path, dict[str, Any])
+    named = {**settings, "base_model_name_or_path": start.base, "revision": start.commit}
+    write_whole(path, json.dumps(named, indent=2) + "\n")
+
+
+def push_results(trainer: Trainer) -> None:
+    """Upload all that a run has left, where `push_to_hub` is set, to the branch `hub_revision`, which is made if it is not there.
+
+    A script's last step: what an earlier run left there and this one has not written yet would be gone.
+    """
+    args = trainer.args
+    if not args.push_to_hub or not trainer.is_world_process_zero():
+        return
+    repo_id = str(trainer.hub_model_id)
+    if args.hub_revision is not None and not args.hub_revision.startswith("refs/"):  # a pull request's
+        create_branch(repo_id, branch=args.hub_revision, token=args.hub_token, exist_ok=True)
+    # Not by the trainer's own method, which would write a model card of its own over this one.
+    upload_folder(
+        repo_id=repo_id,
+        folder_path=str(args.output_dir),
+        commit_message="End of training",
+        token=args.hub_token,
+        revision=args.hub_revision,
+        ignore_patterns=["_*", "checkpoint-*"],
+        # What an earlier run left there would be loaded beside this one's, or in place of it.
+        delete_patterns=[*PLANNER_FILES, f"{ADAPTER}/*", f"{BUNDLE}/*", f"{EDITOR_ADAPTER}/*"],
+    )
+
+
+def save_merged(start: Start, folder: Path, processor: Any, prompts: Prompts, summary: dict[str, Any]) -> None:
     """Merge `folder/adapter` into a fresh copy of the base model, which also works where training sharded or quantized."""
     from peft import PeftModel
 
-    planner: Any = load_planner(base, dtype="auto")[0]
+    planner = start.load_base(dtype="auto")[0]
     merged = PeftModel.from_pretrained(planner, folder / ADAPTER).merge_and_unload()
     setattr(merged.config, TRAINING_KEY, summary)
     save_planner(folder, merged, processor, prompts)
 
 
-def check_editor_name(name: str | None) -> None:
-    """Refuse an editor that is not there, before hours of training.
-
-    Raises:
-        OSError: If no pipeline of that name can be found.
-    """
-    if name is not None:
-        read_index(resolve(name, only_configs))
-
-
-def save_bundle(folder: Path, editor_name: str, base: str) -> None:
+def save_bundle(folder: Path, editor_name: str, start: Start) -> None:
     """Write `folder/bundle`: the planner in `folder` with an editor, as one pipeline.
 
     The sequencing agent, which the paper leaves untrained, is the model that training started from; where the editor
     comes from a shipped bundle that has one, that bundle's.
     """
     planner, processor, _ = load_planner(folder, dtype="auto")
-    if read_index(resolve(editor_name, only_configs))["_class_name"][-1] == ImageEditR1Pipeline.__name__:
-        pipeline = ImageEditR1Pipeline.from_pretrained(editor_name, planner=None, processor=None)
-        pipeline.register_modules(planner=planner, processor=processor)
-    else:
-        editor = DiffusionPipeline.from_pretrained(editor_name, dtype=torch.float32)
-        pipeline = ImageEditR1Pipeline(planner, processor, editor)
+    pipeline = load_around_editor(editor_name)
+    pipeline.register_modules(planner=planner, processor=processor)
     if pipeline.sequencer is None:
-        sequencer, sequencer_processor, _ = load_planner(base, dtype="auto")
+        sequencer, sequencer_processor, _ = start.load_base(dtype="auto")
         pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)
     pipeline.save_pretrained(folder / BUNDLE)
 

@@ -4,8 +4,9 @@ diffusers 0.42 registers, saves and loads such a component, and then forgets it:
 pipeline (move, offload, show progress, load in half precision, ...) reaches it. Each override here says what it mends.
 """
 
-from .loading import LoadingMixin, NestedPipeline
+from .loading import LoadingMixin
 from .moving import MovingMixin
+from .plain import NestedPipeline
 from .remote import PlainRemoteEditor, PlainRemotePlanner
 from .saving import SavingMixin
 

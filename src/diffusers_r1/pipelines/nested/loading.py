@@ -5,16 +5,27 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline
+from diffusers.utils import logging
+from transformers import PreTrainedModel
 
 from ...belongings import set_belongings
-from ...bundles.cards import PIPELINE_MODULE
-from ...bundles.planners import ADAPTER_FOLDER, load_adapter, load_agents, load_planner, naming, shared_in
+from ...bundles.cards import PIPELINE_MODULE, keep_base_models
+from ...bundles.planners import (
+    ADAPTER_FOLDER,
+    OF_WEIGHTS,
+    load_adapter,
+    load_agents,
+    load_planner,
+    naming,
+    shared_in,
+)
 from ...names import (
     ADAPTER_INDEX,
     HUB_SETTINGS,
@@ -25,13 +36,14 @@ from ...names import (
     only_configs,
     resolve,
 )
-from ...planners.adapters import let_rest, restore_adapter_state
+from ...planners.adapters import let_rest
 from ...planners.remote import RemotePlanner
 from ...prompts import Prompts
 from ...remote_editor import RemoteEditor
 from .adapters import ADAPTERS_FILE, load_adapters
 from .modular import load_nested
-from .parts import SHARED, Mixin, models_of, nested_names, read_index
+from .parts import SHARED, Mixin, is_modular, nested_names, read_index
+from .plain import loaded_by_ours, where_loaded
 from .remote import REMOTE, is_remote, load_remote
 from .settings import settings_of_agent, settings_of_nested, settings_of_outer
 
@@ -39,11 +51,16 @@ from .settings import settings_of_agent, settings_of_nested, settings_of_outer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+logger = logging.get_logger(__name__)
+
 # What an index says for a planner that is an adapter, and older ones for any planner and editor: nothing for another one.
 _KEPT_IN_INDEX = {"prompts": "planner", "sequence_without_adapter": "planner", "editor_defaults": "editor"}
 _OF_ANY_CLASS = ("processor", "sequencer_processor")
 _COMPONENTS = ("planner", "processor", "editor", "sequencer", "sequencer_processor")
-LOADED_PLAINLY = "_loaded_plainly"
+
+
+class MissingPartError(ValueError):
+    """An agent of a bundle is a part of its editor, and the editor that is given in its place has no part that could be one."""
 
 
 class LoadingMixin(Mixin):
@@ -73,7 +90,7 @@ class LoadingMixin(Mixin):
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
             kwargs["dtype"] = torch.float32
         if isinstance(kwargs.get("planner"), str) and is_address(kwargs["planner"]):
-            kwargs.update(load_agents(kwargs["planner"]))
+            kwargs = {**load_agents(kwargs.pop("planner")), **kwargs}
         elif isinstance(kwargs.get("planner"), RemotePlanner):
             kwargs = {"processor": None, "sequencer": None, "sequencer_processor": None, **kwargs}
         folder = Path(cls.download(pretrained_model_name_or_path, **kwargs))
@@ -117,8 +134,8 @@ class LoadingMixin(Mixin):
             pipeline = super().from_pretrained(str(folder), **kwargs, **{**absent, **of_others, **given})
         pipeline.register_modules(**late)
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
-        bases = index.get("_base_models") or {}
-        pipeline._bases_by_folder = {str(folder / name): base for name, base in bases.items()}
+        own = {name: part for name, part in pipeline.components.items() if name not in replaced}
+        keep_base_models(own, index.get("_base_models") or {})
         return pipeline
 
     @classmethod
@@ -155,21 +172,25 @@ class LoadingMixin(Mixin):
         return str(resolve(pretrained_model_name, choose, {"pipeline_class": cls.__name__}, **hub))
 
     def _complete_plain_loading(self) -> None:
-        """Do what plain `DiffusionPipeline` leaves undone: share what was one model, and, for want of a dtype, choose float32.
-
-        Only the nested pipeline is loaded by a class of ours there, so it says where it lies and whether there was a dtype.
-        """
-        for pipeline in self.nested_pipelines.values():
-            if (plainly := vars(pipeline).pop(LOADED_PLAINLY, None)) is None:
-                continue
-            folder, has_dtype = plainly
-            shared = {own: place for own, place in shared_in(folder).items() if self.components[own] is None}
+        """Do what plain `DiffusionPipeline` leaves undone: share what was one model, and keep what the models come from."""
+        loaded = where_loaded(self.components)
+        if not loaded:
+            return
+        folder = next(iter(loaded.values()))  # of all of them
+        shared = {own: place for own, place in shared_in(folder).items() if self.components[own] is None}
+        try:
             self.register_modules(**_parts_of(self.components, shared, folder))
-            for name in ("planner", "sequencer"):
-                if name not in shared and self.components[name] is not None:
-                    restore_adapter_state(self.components[name], folder / name)
-            for model in () if has_dtype else models_of(self).values():
-                model.to(torch.float32)
+        except MissingPartError as error:
+            # Whether it is meant to be absent, `planner=None`, plain `DiffusionPipeline` does not say.
+            logger.warning(str(error))
+        index = read_index(folder)
+        keep_base_models({name: self.components[name] for name in loaded}, index.get("_base_models") or {})
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in diffusers. Only plain `DiffusionPipeline` reads a pair for the class name: it is shown how agents are loaded."""
+        is_plain = not isinstance(config_dict["_class_name"], str)
+        return super().extract_init_dict(loaded_by_ours(config_dict) if is_plain else config_dict, **kwargs)
 
 
 def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | ModularPipeline | RemoteEditor:
@@ -186,7 +207,10 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
     if kwargs.get("torch_dtype") is None:
         kwargs = {"dtype": torch.float32, **kwargs}
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
+    of_weights = {key: kwargs[key] for key in OF_WEIGHTS if key in kwargs}
     folder = resolve(name, only_configs, **hub)
+    if is_modular(folder) and not (folder / PIPELINE_INDEX).is_file():
+        return load_nested(resolve(name, partial(_of_modular, **of_weights), **hub), **kwargs)
     index = read_index(folder)
     if "editor" not in index:
         if local(name) is not None:
@@ -199,11 +223,7 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
         return pipeline
     if index["editor"] == [None, None]:
         raise ValueError(f"The bundle {str(name)!r} has no editor.")
-    folder = resolve(
-        name,
-        lambda _, files: files_to_load(files, {"editor": 2}, kwargs.get("variant"), kwargs.get("use_safetensors")),
-        **hub,
-    )
+    folder = resolve(name, lambda _, files: files_to_load(files, {"editor": 2}, **of_weights), **hub)
     if (remote := _remote_in(index).get("editor")) is not None:
         return load_remote(remote, folder / "editor")
     return load_nested(folder / "editor", **kwargs)
@@ -229,21 +249,10 @@ def check_component(name: str, value: Any) -> None:
         raise TypeError(f"`editor_defaults` are arguments by name, not {type(value).__name__}.")
 
 
-class NestedPipeline(DiffusionPipeline, torch.nn.Module):
-    """How plain `DiffusionPipeline` loads a nested pipeline: as what it takes for a model, to which it gives the dtype.
-
-    It gives none to a pipeline, and takes nothing but a pipeline in its place. This class is named in a bundle's index;
-    what it loads is no instance of it.
-    """
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str, torch_dtype: torch.dtype | None = None, **kwargs: Any
-    ) -> DiffusionPipeline | ModularPipeline:
-        """The pipeline in a folder with its adapters, in float32 if no dtype is asked for."""
-        pipeline = load_nested(Path(folder), dtype=torch_dtype or torch.float32)
-        vars(pipeline)[LOADED_PLAINLY] = Path(folder).parent, torch_dtype is not None
-        return pipeline
+def _of_modular(_: Path, files: list[str], **of_weights: Any) -> list[str]:
+    """Of the files of a repository that is a modular pipeline, those that are loaded of it."""
+    depths = {file.rpartition("/")[0]: 1 for file in files if file.count("/") == 1}
+    return files_to_load(files, {"": 0, **depths}, **of_weights)
 
 
 def _is_of_adapters(file: str) -> bool:
@@ -285,10 +294,11 @@ def _parts_of(components: Mapping[str, Any], shared: Mapping[str, str], folder: 
     return parts
 
 
-def _part(pipeline: DiffusionPipeline, name: str, own: str, folder: Path) -> torch.nn.Module:
-    if pipeline.components.get(name) is None:
-        raise ValueError(
-            f"{folder / PIPELINE_INDEX}: This bundle's {own} is its editor's `{name}`, which {type(pipeline).__name__} does not have: give a"
-            f" `{own}` too, or `{own}=None`."
+def _part(pipeline: DiffusionPipeline, name: str, own: str, folder: Path) -> PreTrainedModel:
+    part: Any = pipeline.components.get(name)
+    if not getattr(part, "can_generate", bool)():
+        raise MissingPartError(
+            f"{folder / PIPELINE_INDEX}: This bundle's {own} is its editor's `{name}`, one that writes text, which"
+            f" {type(pipeline).__name__} does not have: give a `{own}` too, or `{own}=None`."
         )
-    return pipeline.components[name]
+    return part

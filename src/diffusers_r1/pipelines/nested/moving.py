@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from ...editors.speed import disable_cache, enable_cache
-from .parts import Mixin, models_of, nested_pipelines, refuse_modular
+from .parts import Mixin, blocks_within, models_of, nested_pipelines, refuse_modular
 
 
 if TYPE_CHECKING:
@@ -239,6 +239,10 @@ class MovingMixin(Mixin):
 
 def _apply(pipeline: Any, method: str, names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> None:
     """Ask a pipeline, or its components of those names, for something; who has no such method has nothing to do."""
-    for part in [getattr(pipeline, name, None) for name in names] if names else [pipeline]:
+    asked = [getattr(pipeline, name, None) for name in names] if names else [pipeline]
+    if not names and isinstance(pipeline, ModularPipeline):
+        blocks: Any = pipeline._blocks  # `blocks` is a copy, and diffusers asks the outermost alone
+        asked += blocks_within(blocks)
+    for part in asked:
         if hasattr(part, method):
             getattr(part, method)(*args, **kwargs)

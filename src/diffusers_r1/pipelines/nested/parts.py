@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline, ModularPipeline
+from diffusers import DiffusionPipeline, ModularPipeline, ModularPipelineBlocks
 
 from ... import schema
 from ...names import ADAPTER_INDEX, MODULAR_INDEX, PIPELINE_INDEX
@@ -52,6 +52,13 @@ def nested_pipelines(pipeline: DiffusionPipeline) -> dict[str, DiffusionPipeline
 def models_of(pipeline: DiffusionPipeline | ModularPipeline) -> dict[str, torch.nn.Module]:
     """The components with weights, by name."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def blocks_within(blocks: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
+    """The blocks that blocks are made of, those within them too."""
+    for block in blocks.sub_blocks.values():
+        yield block
+        yield from blocks_within(block)
 
 
 def shared_parts(pipeline: DiffusionPipeline) -> dict[str, str]:

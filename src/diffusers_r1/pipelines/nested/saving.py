@@ -21,9 +21,9 @@ from ...plan import EditPlan
 from ...planners.adapters import adapter_layers, check_adapter_name, save_adapter_state
 from ...planners.int8 import Int8Linear
 from .adapters import adapted_models, adapters_taken_out, check_layers_alone, save_adapters
-from .loading import NestedPipeline
 from .modular import check_blocks, save_modular_part
 from .parts import SHARED, Mixin, nested_pipelines, shared_parts, write_index
+from .plain import NestedPipeline
 from .remote import is_remote, save_remote
 from .replacing import bring_results, files_in, keep_other_variants, left_behind
 
@@ -114,7 +114,9 @@ class SavingMixin(Mixin):
         adapted = [model for part in nested.values() for model in adapted_models(part, but=planner).values()]
         folder = Path(save_directory)
         check_agents_to_save(self, folder)
-        self.register_to_config(_base_models=cards.base_models(self))
+        bases = cards.base_models(self)
+        cards.keep_base_models(self.components, bases)
+        self.register_to_config(_base_models=bases)
 
         with records.written_whole(folder, [*self.components, ADAPTER_FOLDER]) as new:
             # 1. The adapter of a planner that is a part of the editor; transformers saves nothing else of a model with one
