@@ -147,6 +147,16 @@ def test_starting_afresh_does_not_take_away_what_the_run_starts_from(option, pla
     assert f"take away {run / place.partition('/')[0]}, which --{option}" in said
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_does_not_end_in_the_folder_that_it_starts_from(overwrite, tmp_path):
+    (tmp_path / "planner").mkdir()
+    (tmp_path / "planner" / "config.json").write_text("{}")
+    base = str(tmp_path / "here" / ".." / "planner")
+    (tmp_path / "here").mkdir()
+    given = start(tmp_path / "planner", model={"model_name_or_path": base}, rows={"overwrite_output_dir": overwrite})
+    assert "planner is what the run starts from" in refusal(tmp_path / "planner", *given)
+
+
 @pytest.mark.parametrize("place", [".", "planner"])
 def test_starting_afresh_does_not_take_away_the_base_of_an_adapter(place, run, tmp_path):
     """Of a planner that is one, or of a bundle whose planner is."""

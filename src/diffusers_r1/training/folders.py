@@ -107,8 +107,9 @@ def run_folder(
 
     Raises:
         BlockingIOError: If another run is in the folder.
-        ValueError: In one line, if the folder holds another run's checkpoints or results; if what is resumed was started
-            with other settings, another base or adapter; if a checkpoint that is named is not there or cut off.
+        ValueError: In one line, if the folder holds another run's checkpoints or results, or what this one starts from; if
+            what is resumed was started with other settings, another base or adapter; if a checkpoint that is named is not
+            there or cut off.
     """
     folder = Path(str(training.output_dir))
     state = PartialState()
@@ -197,6 +198,10 @@ def _settle(
     model: ModelConfig,
     newest_asked: bool,
 ) -> None:
+    if _is_one_place(model.model_name_or_path, str(folder)):
+        raise ValueError(
+            f"{folder} is what the run starts from, and would be written over: name another --output_dir."
+        )
     own = checkpoint is not None and Path(checkpoint).parent.resolve() == folder.resolve()
     if script.overwrite_output_dir and not own:
         left = [*_checkpoints(folder), *(folder / name for name in LEFT_BEHIND)]
