@@ -328,7 +328,7 @@ def test_a_planner_that_is_not_there_is_refused_before_anything_is_written(tmp_p
             "`num_inference_steps` of StableDiffusionInstructPix2PixPipeline is a number",
         ),
         ({"negative_prompt": 3}, "`negative_prompt` of StableDiffusionInstructPix2PixPipeline is text"),
-        ({"eta": 1j}, "`eta` among the `editor_arguments` is written to the run's files"),
+        ({"latents": torch.zeros(1, 4, 8, 8)}, "`latents` among the `editor_arguments` is written to the run's files"),
     ],
 )
 def test_a_value_that_no_editor_can_work_with_is_refused_before_anything_is_planned(tmp_path, arguments, message):

@@ -114,7 +114,9 @@ def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
         ValueError: If 32 bits do not hold a number, a text holds half of a surrogate pair, there is less than one step, a side
             is shorter than a latent block, or a callback is to see a tensor that the class does not show.
     """
-    kind, hints, defaults, block = type(editor).__name__, hints_of(editor), arguments_of(editor), block_of(editor)
+    kind, defaults, block = type(editor).__name__, arguments_of(editor), block_of(editor)
+    # A mask is a picture, whatever the class says: FluxFillPipeline's hint is a tensor.
+    hints = {name: hint for name, hint in hints_of(editor).items() if name != traits_of(editor).mask}
     for arguments in each:
         for name, value in arguments.items():
             _check_value(kind, name, value, hints.get(name), defaults.get(name))
