@@ -28,7 +28,7 @@ TRADES = {
 }
 # Of the files that are in equal parts of the trades.
 COUNTS = {"everyday_dev": 150, "everyday_test": 250, "paraphrases": 100, "everyday_train": 4000}
-TRAIN = tuple(f"everyday_train{part}" for part in ("", "_2", "_3", "_4", "_5"))
+TRAIN = tuple(f"everyday_train{part}" for part in ("", "_2", "_3", "_4", "_5", "_6"))
 SEEN = {"everyday_dev": 24, "everyday_test": 36}
 PICTURE = re.compile(r"skimage\.data\.\w+|sklearn\.datasets\.load_sample_image:(china|flower)\.jpg")
 NOT_A_NAME = {"the", "a", "an", "it", "its", "his", "her", "their", "this", "that"}
