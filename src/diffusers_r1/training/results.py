@@ -36,7 +36,9 @@ def save_results(
     summary: dict[str, Any],
     bundle_editor: str | None = None,
 ) -> None:
-    """Write all that a run leaves to its `output_dir`. Every process has to call this. It uploads nothing, see [`push_results`].
+    """Write all that a run leaves to its `output_dir`. It uploads nothing, see [`push_results`].
+
+    Every process has to call this, after all that they do together: they part here, and the main one goes on alone.
 
     - The planner with its processor and prompts, which [`load_planner`] and `from_pretrained` read. After a LoRA run it
       has the adapter merged into it, and `adapter/` holds the adapter alone.
@@ -61,6 +63,9 @@ def save_results(
     else:
         setattr(model.config, TRAINING_KEY, summary)
         trainer.save_model(str(folder), _internal_call=True)
+    # What follows is for the main process alone. One that ends without leaving the others may be cut off in a thread, and abort.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     if not trainer.is_world_process_zero():
         return
     if has_adapter(model):
