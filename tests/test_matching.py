@@ -18,6 +18,7 @@ from diffusers_r1.matching import (
     likeness,
     multiset_f1,
     normalize,
+    same_edits,
     soft_f1,
 )
 from diffusers_r1.plan import Edit
@@ -65,6 +66,8 @@ def test_the_examples_in_the_docstrings():
         ("😀", "😀"),
         ("❤️ and 😡", "❤ and 😡"),
         ("👍🏽", "👍 🏽"),
+        ("👍🏻", "👍 🏻"),
+        ("👍🏿", "👍 🏿"),
         ("top-left", "top left"),
         ("the man’s hat", "mans hat"),
         ("theatre", "theatre"),
@@ -138,6 +141,10 @@ def test_what_changes_the_meaning_stays(pair):
         ("stylising", "restyle"),
         ("stylise", "restyle"),
         ("applying style", "restyle"),
+        ("applied style", "restyle"),
+        ("cartoonise", "restyle"),
+        ("minimise", "resize down"),
+        ("magnified", "resize up"),
         ("style transfer", "restyle"),
         ("change background", "background"),
         ("relighting", "lighting"),
@@ -254,6 +261,8 @@ def test_action_f1(predicted, true, expected):
         ("man", "man without a hat", (1 + 2 * 1 / 4) / 2),
         ("book on the table", "book under the table", (2 * 2 / 5) / 2),
         ("next to the car", "beside the car", 1.0),
+        ('signs "the" and "of"', 'signs "the" and "of"', 1.0),
+        ('signs "the" and "of"', 'signs "the" and "off"', (2 * 2 / 6) / 2),
         ("nothing", "removed", 1.0),
         ("", "", 1.0),
         ("", "dog", 0.0),
@@ -282,6 +291,8 @@ def test_languages_are_told_apart():
     }
     assert {code: language_of(said) for code, said in texts.items()} == {code: code for code in texts}
     assert language_of(["xyz"]) == "en"
+    assert language_of(["one 一"]) == language_of(["last \u9fff"]) == "zh"
+    assert language_of(["\u3400"]) == language_of(["カ"]) == "en"
 
 
 @pytest.mark.parametrize(
@@ -385,6 +396,31 @@ def test_exact_with_synonyms_and_without_edits():
     # The same words about another thing are half alike, and half is not enough.
     assert not exact([Edit("recolor", "dog house", "red")], [Edit("recolor", "house dog", "red")])
     assert not exact([Edit("replace", "hat", "dog house")], [Edit("replace", "hat", "house dog")])
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (Edit("dye", "hats", "the red"), True),
+        (Edit("recolor", "old hat", "red"), True),  # a part of the description finds it
+        (Edit("recolor", "hat", "dark red"), True),
+        (Edit("recolor", "hat", "blue"), False),
+        (Edit("recolor", "coat", "red"), False),
+        (Edit("remove", "hat", "red"), False),
+    ],
+)
+def test_same_edits(edit, expected):
+    assert same_edits([MAN, edit], [HAT, MAN]) is expected
+    assert not same_edits([edit], [HAT, MAN]) and not same_edits([MAN, MAN, edit], [HAT, MAN])
+
+
+def test_same_edits_of_what_is_added_and_of_half_alike_words():
+    assert same_edits([], [])
+    assert same_edits([Edit("add", "red hats", "on the head")], [Edit("insert", "the red hat", "on the head")])
+    assert not same_edits([Edit("add", "hat", "on the head")], [Edit("add", "red hat", "on the head")])
+    assert not same_edits([Edit("recolor", "dog house", "red")], [Edit("recolor", "house dog", "red")])
+    assert not same_edits([Edit("replace", "hat", "dog house")], [Edit("replace", "hat", "house dog")])
+    assert same_edits([Edit("zap", "man", "nothing")], [MAN], {"zap": "erase"})
 
 
 def test_importing_it_stays_light():

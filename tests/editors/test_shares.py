@@ -89,6 +89,7 @@ def test_what_json_can_hold(hint, plain):
         ("FluxKontextModularPipeline", "joint_attention_kwargs", None),
         ("BriaFiboEditPipeline", "do_patching", bool),
         ("Flux2KleinPipeline", "negative_prompt_embeds", torch.Tensor),
+        ("FluxFillPipeline", "mask_image", Image.Image),  # which says a tensor
     ],
 )
 def test_what_a_class_does_not_say_of_an_argument(editor, name, hint):

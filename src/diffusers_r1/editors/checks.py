@@ -114,9 +114,7 @@ def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
         ValueError: If 32 bits do not hold a number, a text holds half of a surrogate pair, there is less than one step, a side
             is shorter than a latent block, or a callback is to see a tensor that the class does not show.
     """
-    kind, defaults, block = type(editor).__name__, arguments_of(editor), block_of(editor)
-    # A mask is a picture, whatever the class says: FluxFillPipeline's hint is a tensor.
-    hints = {name: hint for name, hint in hints_of(editor).items() if name != traits_of(editor).mask}
+    kind, defaults, hints, block = type(editor).__name__, arguments_of(editor), hints_of(editor), block_of(editor)
     for arguments in each:
         for name, value in arguments.items():
             _check_value(kind, name, value, hints.get(name), defaults.get(name))

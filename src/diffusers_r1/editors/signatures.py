@@ -44,10 +44,12 @@ def hints_of(editor: Editor) -> dict[str, Any]:
         hints = {name: parameter.annotation for name, parameter in _parameters(editor).items()}
         if any(isinstance(hint, str) for hint in hints.values()):
             hints = typing.get_type_hints(type(editor).__call__)
-    return {
+    known = {
         name: hints[name] if _is_hint(name, hints.get(name)) else _supposed(name, default)
         for name, default in arguments_of(editor).items()
     }
+    # A mask is a picture, whatever the class says: FluxFillPipeline's hint is a tensor.
+    return {name: Image.Image if name == traits_of(editor).mask else hint for name, hint in known.items()}
 
 
 def is_text(hint: Any) -> bool:
