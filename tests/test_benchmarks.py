@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from warm_python import run_script
 
+from diffusers_r1.evaluation.planners import evaluate_planners
 from diffusers_r1.names import resolve
 
 
 pytestmark = pytest.mark.tiny
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+EVERYDAY = ROOT / "src" / "diffusers_r1" / "sentences" / "data" / "everyday_dev.jsonl"
 HELPERS = {"midsize.py", "report.py"}
+OF_A_RUN = {"planner_seeds.py"}  # which a test makes first
 STARTS_PYTEST = "first_hour.py"  # which has to import its plugins itself
 SMALL = {
     "best_of_n.py": "--tasks 1 --plans 2 --kinds chained",
@@ -47,7 +51,7 @@ SMALL = {
 
 
 def test_all_of_them_are_here():
-    assert SMALL.keys() | HELPERS == {path.name for path in BENCHMARKS.glob("*.py")}
+    assert SMALL.keys() | HELPERS | OF_A_RUN == {path.name for path in BENCHMARKS.glob("*.py")}
 
 
 def run(script: str, words: str) -> str:
@@ -99,6 +103,27 @@ def test_the_swap_table_of_joint_training(tmp_path):
         row["n"] for row in rows if row["planner"] == "true plans" or row["editor"] != row["planner"] == "joint"
     } == {2}
     assert all(row["joint ahead"] == "+0.000 (+0.000 to +0.000)" for row in rows if row["planner"] == "joint")
+
+
+def test_planners_beside_others_in_the_mean_of_their_seeds(tmp_path):
+    benchmark = "everyday=" + str(EVERYDAY)
+    evaluate_planners(tmp_path, [benchmark], ["truth", "rule"], limit=6)
+    told = json.loads((tmp_path / "planners.json").read_text())["everyday"]["rule"]["difference"]
+
+    def compared(planners: str, beside: str) -> dict:
+        lines = run("planner_seeds.py", f"{tmp_path} --benchmark {benchmark} --planners {planners} --beside {beside}")
+        return {row["figure"]: row for row in json.loads(lines.splitlines()[-1])["rows"]}
+
+    of_one, of_two = compared("rule", "truth"), compared("rule truth", "truth")
+    for figure, row in of_one.items():
+        assert [row[name] for name in ("difference", "low", "high")] == [
+            told[figure][n] for n in ("mean", "low", "high")
+        ]
+        assert row["planners"] - row["beside"] == pytest.approx(row["difference"])
+        assert of_two[figure]["difference"] == pytest.approx(row["difference"] / 2)
+        ends = sorted((0.0, row["difference"]))
+        assert [of_two[figure]["least"], of_two[figure]["most"]] == pytest.approx(ends)
+    assert of_one["action_f1"]["rows"] == 6 and of_one["action_f1"]["difference"] < 0
 
 
 def test_planning_speed_with_the_middling_planner():  # `plans`, of the same planner, takes minutes however small
