@@ -22,7 +22,7 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import LearningWatch, VarianceWatch, show_progress
+from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoints, VarianceWatch, show_progress
 from diffusers_r1.training.diffusion_nft import EditorLearner
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.joint import PLANNER, JointArguments, JointGRPOTrainer, JointReward, check_joint
@@ -33,11 +33,13 @@ from diffusers_r1.training.models import (
     start_of,
     without_control_tokens,
 )
+from diffusers_r1.training.picture_trainer import check_bare_member
 from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_pair, save_results
 
 
 def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_joint(script, PartialState().num_processes)
+    check_bare_member(script.picture_bare_member, training)
     start = start_of(model, training)
     rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
     place = script.rewards.index("picture")
@@ -94,6 +96,7 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             script.constrained,
             script.synonyms,
         )
+        trainer.add_callback(PromptsBesideCheckpoints(prompts))
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.picture_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -104,7 +107,9 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             "editor": script.picture_editor,
             "rows": script.dataset_name,
             "steps": trainer.state.global_step,
-            "completions a step": training.generation_batch_size,
+            "completions a step": training.train_batch_size
+            * training.gradient_accumulation_steps
+            * training.world_size,
             "generations a prompt": training.num_generations,
             "pictures a plan": script.pictures_per_plan,
             "pictures in all": rewards[place].rendered,

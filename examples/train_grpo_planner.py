@@ -20,7 +20,7 @@ from diffusers_r1.training.arguments import (
     load_validation_rows,
     make_rewards,
 )
-from diffusers_r1.training.callbacks import LearningWatch, VarianceWatch, show_progress
+from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoints, VarianceWatch, show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.models import (
     load_trainable,
@@ -29,13 +29,14 @@ from diffusers_r1.training.models import (
     start_of,
     without_control_tokens,
 )
-from diffusers_r1.training.picture_trainer import PictureGRPOTrainer
+from diffusers_r1.training.picture_trainer import PictureGRPOTrainer, check_bare_member
 from diffusers_r1.training.pictures import check_editor_name, load_renderers
 from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_results
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
     check_editor_name(script.bundle_editor)
+    check_bare_member(script.picture_bare_member, training)
     start = start_of(model, training)
     rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
     with run_folder("GRPO", script, training, model) as checkpoint:
@@ -71,6 +72,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             script.constrained,
             script.synonyms,
         )
+        trainer.add_callback(PromptsBesideCheckpoints(prompts))
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -80,7 +82,9 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             "start": model.model_name_or_path,
             "rows": script.dataset_name,
             "steps": trainer.state.global_step,
-            "completions a step": training.generation_batch_size,
+            "completions a step": training.train_batch_size
+            * training.gradient_accumulation_steps
+            * training.world_size,
             "generations a prompt": training.num_generations,
             "learning rate": training.learning_rate,
             "beta": training.beta,

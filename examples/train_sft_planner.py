@@ -15,7 +15,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from diffusers_r1.data import check_apart
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.training.arguments import DataArguments, as_prompts, load_training_rows, load_validation_rows
-from diffusers_r1.training.callbacks import show_progress
+from diffusers_r1.training.callbacks import PromptsBesideCheckpoints, show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.grouped_sft import GroupedSFTTrainer
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, start_of
@@ -47,6 +47,7 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
             peft_config=lora_settings(model, planner, script.freeze_vision),
         )
         show_progress(trainer, prompts, held_out, script.image_size, script.validation_steps, ANSWER_TOKENS)
+        trainer.add_callback(PromptsBesideCheckpoints(prompts))
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)

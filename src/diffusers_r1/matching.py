@@ -288,13 +288,9 @@ def soft_f1(predicted: Sequence[str], true: Sequence[str]) -> float:
     _check_lists(predicted, true)
     if not predicted or not true:
         return _f1(0, len(predicted), len(true))
-
-    from scipy.optimize import linear_sum_assignment
-
     language = language_of([*predicted, *true])
     worths = [[likeness(one, other, language) for other in true] for one in predicted]
-    rows, columns = linear_sum_assignment(worths, maximize=True)
-    return _f1(sum(worths[row][column] for row, column in zip(rows, columns)), len(predicted), len(true))
+    return _f1(_best_sum(worths), len(predicted), len(true))
 
 
 def likeness(one: str, other: str, language: str | None = None) -> float:
@@ -302,7 +298,7 @@ def likeness(one: str, other: str, language: str | None = None) -> float:
 
     With F1 that of their words (inflections, articles and words that say nothing left aside):
 
-    - 1 if noun and words are the same;
+    - 1 if noun and words are the same, or both are equal by [`normalize`];
     - `(1 + F1) / 2` if the noun is the same, and one says all that the other says and more;
     - `F1 / 2` if the nouns are different, or each has details that the other has not: "red car", "blue car". A detail that
       alone makes another thing of it ("with a hat", "without a hat") counts as one that the other has not.
@@ -315,6 +311,8 @@ def likeness(one: str, other: str, language: str | None = None) -> float:
         >>> likeness("the man in the red jacket", "men"), likeness("coat", "coats"), likeness("left dog", "right dog")
         (0.75, 1.0, 0.25)
     """
+    if normalize(one) == normalize(other):
+        return 1.0
     language = language or language_of([one, other])
     (noun, words), (other_noun, other_words) = _noun_and_words(one, language), _noun_and_words(other, language)
     quoted, other_quoted = ([word for word in side if word[0] == '"'] for side in (words, other_words))
@@ -443,9 +441,6 @@ def same_edits(predicted: Sequence[Edit], true: Sequence[Edit], synonyms: Mappin
         return False
     if not predicted:
         return True
-
-    from scipy.optimize import linear_sum_assignment
-
     language = language_of([text for edit in (*predicted, *true) for text in (edit.subject, edit.goal)])
     same = [
         [
@@ -457,26 +452,35 @@ def same_edits(predicted: Sequence[Edit], true: Sequence[Edit], synonyms: Mappin
         ]
         for one in predicted
     ]
-    rows, columns = linear_sum_assignment(same, maximize=True)
-    return all(same[row][column] for row, column in zip(rows, columns))
+    return _best_sum(same) == len(true)
 
 
-def _common(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> int:
+def _common(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> float:
     """How many pairs of an action's name and what it is done to the lists share, each as often as the one that has it less.
 
-    Equal pairs first. What is left of a name then goes with what is left of those that begin with it, "resize" with "resize up".
+    Equal pairs first. What is left of a name then goes with what is left of those that begin with it, "resize" with "resize up",
+    so that as many as can be find a partner.
     """
     mine, theirs = Counter(one), Counter(other)
     shared = mine & theirs
-    count, mine, theirs = shared.total(), mine - shared, theirs - shared
-    for general, narrow in ((mine, theirs), (theirs, mine)):
-        for (name, rest), times in general.items():
-            for (longer, its_rest), left in narrow.items():
-                if rest == its_rest and longer in ACTIONS and longer.startswith(f"{name} "):
-                    pairs = min(times, left)
-                    count, times = count + pairs, times - pairs
-                    narrow[longer, its_rest] -= pairs
-    return count
+    rows, columns = list((mine - shared).elements()), list((theirs - shared).elements())
+    if not rows or not columns:
+        return shared.total()
+    return shared.total() + _best_sum([[_goes_with(row, column) for column in columns] for row in rows])
+
+
+def _goes_with(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether one of two names is an action that begins with the other, done to the same."""
+    (shorter, _), (longer, _) = sorted((one, other))
+    return one[1] == other[1] and longer in ACTIONS and longer.startswith(f"{shorter} ")
+
+
+def _best_sum(worths: Sequence[Sequence[float]]) -> float:
+    """The largest sum of worths, a row for each item of one list and a column for each of another, that go one to one."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    rows, columns = linear_sum_assignment(worths, maximize=True)
+    return sum(worths[row][column] for row, column in zip(rows, columns))
 
 
 def _check_lists(*lists: Sequence[str]) -> None:

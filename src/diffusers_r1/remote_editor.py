@@ -4,6 +4,7 @@ others. Nothing is loaded here, and no torch is needed."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,16 @@ def remote_working_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
+def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
+    """What a server is told of each picture's generator: its seed. Of one that several have, those after the first count on."""
+    counted: Counter[torch.Generator] = Counter()
+    seeds = []
+    for generator in generators:
+        seeds.append(generator.initial_seed() + counted[generator])
+        counted[generator] += 1
+    return seeds
+
+
 def call_remote_editor(
     editor: RemoteEditor,
     images: Sequence[Image.Image],
@@ -161,8 +172,7 @@ def call_remote_editor(
     Args:
         images (sequence of `PIL.Image.Image`): RGB, each at its `remote_working_size`.
         prompts (sequence of `str`): One per picture.
-        generators (sequence of `torch.Generator`, *optional*): One per picture, whose seed is sent. Where several are the
-            same object, those after the first count on from it.
+        generators (sequence of `torch.Generator`, *optional*): One per picture; see `seeds_of`.
         references, masks, each: As in [`RemoteEditor.edit_many`].
         arguments: See `check_remote_editor`.
 
@@ -172,9 +182,7 @@ def call_remote_editor(
     Raises:
         EndpointError: If one of them failed: the first one's.
     """
-    seeds = None
-    if generators is not None:
-        seeds = [g.initial_seed() + sum(h is g for h in generators[:row]) for row, g in enumerate(generators)]
+    seeds = None if generators is None else seeds_of(generators)
     return all_or_raise(editor.edit_many(images, prompts, references, masks, seeds, each, **arguments))
 
 

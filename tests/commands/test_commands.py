@@ -65,6 +65,17 @@ def test_what_happens_in_a_verb_decides_the_exit_code(run, monkeypatch, error, c
     assert run("demo") == (code, "", said)
 
 
+def test_a_file_name_that_is_no_text_is_printed_as_it_is_and_written_out_in_a_message():
+    code = (
+        "import sys; from diffusers_r1.commands import demo, main\n"
+        "def run(args):\n    print('caf\\udce9.png')\n    raise ValueError('no caf\\udce9.png')\n"
+        "demo.run = run; sys.exit(main(['demo']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout.split()) == (1, [b"caf\xe9.png"]), done.stderr
+    assert done.stderr.split() == rb"diffusers-r1 demo: error: no caf\udce9.png".split()
+
+
 def test_traceback_lets_an_error_through(run, monkeypatch):
     def fail(args):
         raise RuntimeError("out of memory")

@@ -184,6 +184,7 @@ def test_stopped_and_gone_on_with(bundle, photos, tmp_path, run):
 
 
 def test_behind_addresses_pictures_go_side_by_side(photos, tmp_path, run):
+    Image.new("RGB", (16_500, 100)).save(photos / "wide.webp", "JPEG")  # more than a WebP holds: nobody is asked
     with scripted((200, planner_replies, {})) as planner, scripted((200, editor_reply, {})) as editor:
         parts = (
             "--planner",

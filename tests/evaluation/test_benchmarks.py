@@ -48,6 +48,15 @@ def test_rows_that_cannot_be_read_are_left_out(tmp_path):
     assert samples[2].requests == ("recolor coat: red",) and samples[2].benchmark == tmp_path.name
 
 
+def test_rows_with_further_pictures_are_refused(tmp_path):
+    for name in ("0", "other"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    row = {"file_name": "0.png", "references_file_names": ["other.png"], "instruction": "red like the other"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match="`references`, further pictures"):
+        list(read_samples(str(tmp_path)))
+
+
 def test_scenes_are_unseen_tasks_of_one_kind_with_their_truth():
     samples = list(read_samples("scenes-indirect", limit=3, seed=7))
     assert [sample.row for sample in samples] == [TEST_SEEDS + 7 + i for i in range(3)]

@@ -76,6 +76,7 @@ def test_viescore_by_hand(semantics, quality, overall, low, high):
         ('{"score": [NaN, 5]}', None),
         ('{"score": [7, 8]', None),
         ('{"score": [7, 8]} {"score": "none"}', None),
+        pytest.param('{"score": [7, 8], "more": ' + '{"a":' * 1500, None, id="nested too deeply"),
     ],
 )
 def test_only_two_numbers_from_0_to_10_are_scores(text, scores):
@@ -238,6 +239,13 @@ def test_a_result_of_another_size_is_scaled_to_the_target():
     target = Image.fromarray(noise).resize((48, 32), Image.Resampling.BICUBIC)
     assert Pixels()(with_target(target), Image.fromarray(noise)).values["l1"] == 0
     assert not Pixels().applies_to({"target": None}) and Pixels().applies_to({"target": "x.png"})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (6, 6)])
+def test_a_target_that_is_too_small_to_be_compared_has_no_figures_and_a_reason(size):
+    verdict = Pixels()(with_target(Image.new("RGB", size)), Image.new("RGB", size))
+    assert (verdict.values is None) == (min(size) < 6)
+    assert verdict.values or verdict.evidence["reason"].startswith(f"a target of {size[0]} x {size[1]} pixels")
 
 
 @pytest.mark.tiny

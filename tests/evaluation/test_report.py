@@ -39,6 +39,13 @@ def test_the_wilson_interval_of_a_share(right, of, low, high):
     assert (found["low"], found["high"]) == (pytest.approx(low, abs=6e-4), pytest.approx(high, abs=6e-4))
 
 
+@pytest.mark.parametrize("n", [7, 148, 500, 2000])
+def test_the_interval_of_a_share_is_one_of_shares(n):
+    for value in (0.0, 1.0):
+        found = estimate_share([[value] * n])
+        assert 0 <= found["low"] <= found["high"] <= 1 and f"{found['low']:.3f}" != "-0.000"
+
+
 def test_95_of_100_intervals_hold_a_true_share_and_an_average_of_shares():
     random = np.random.default_rng(0)
     for truths in ([0.97], [0.9, 0.99, 0.6]):
@@ -221,6 +228,25 @@ def test_two_runs_are_compared_on_what_both_have(run, tmp_path):
     assert text.count("\n| viescore") == 1
     with pytest.raises(ValueError, match="no judge, method and sample in common"):
         compare(run, write_run(tmp_path / "third", {("oracle", "multi"): {"psr": [1.0, 2.0]}}))
+
+
+def test_an_id_that_is_two_samples_is_not_compared(run, tmp_path):
+    other = write_run(tmp_path / "other", SCORED)
+    (other / SAMPLES).write_text((other / SAMPLES).read_text().replace('"edit $ 3"', '"another"'))
+    with pytest.raises(ValueError, match="psr/3 is one sample in .*run and another in .*other"):
+        compare(run, other)
+    other = write_run(tmp_path / "pictures", SCORED)
+    Image.new("RGB", (8, 8), "red").save(other / "source.png")
+    with pytest.raises(ValueError, match="psr/0 is one sample"):
+        compare(run, other)
+
+
+def test_a_judge_that_was_not_the_same_is_marked(run, tmp_path):
+    other = write_run(tmp_path / "other", SCORED)
+    assert "(other settings)" not in compare(run, other)
+    for name in (JUDGES, SCORES):
+        (other / name).write_text((other / name).read_text().replace('"j"', '"k"'))
+    assert "| viescore (other settings) | overall | base | flux |" in compare(run, other)
 
 
 def test_runs_of_different_editors_are_compared_by_method(run, tmp_path):

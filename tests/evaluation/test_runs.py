@@ -1,5 +1,7 @@
 """A run is killed, gone on with, and asks servers that fail: nothing is lost, nothing is made or judged twice."""
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -10,11 +12,14 @@ import time
 
 import pytest
 from data_sets import write_data_set
+from openai_server import said, scripted
+from PIL import Image
 
 from diffusers_r1 import endpoints, records
 from diffusers_r1.endpoints import Endpoint, EndpointError
 from diffusers_r1.evaluation import (
     LocalEditor,
+    Pixels,
     ScenesExact,
     ServedEditor,
     VIEScore,
@@ -33,6 +38,7 @@ from diffusers_r1.evaluation.runs import (
     SCORES,
     digest,
     open_sample,
+    read_benchmarks,
     read_edits,
     read_lines,
     read_scores,
@@ -84,16 +90,45 @@ def test_samples_are_written_with_their_pictures_and_once(tmp_path):
     assert list(read_lines(run)) == [sample.id for sample in expected[:2]]
 
 
-def test_another_data_set_under_the_same_name_is_refused(tmp_path):
+def photos(folder, *rows):
+    """A folder of pictures, each of one shade, with what is asked of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"file_name": f"{number}.png", "instruction": said} for number, (_, said) in enumerate(rows)]
+    for line, (shade, _) in zip(lines, rows):
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / line["file_name"])
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return str(folder)
+
+
+def without_content(path):
+    """The file as it was written before lines had `content`."""
+    lines = [{name: value for name, value in line.items() if name != "content"} for line in records.read(path)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("second", [(2, "green"), (3, "blue")])
+def test_another_data_set_under_the_same_name_is_refused(older, second, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    for place in ("a", "b"):
-        write_data_set("realedit", tmp_path / place / "photos", count=4, size=(8, 8))
-    write_samples(run, f"realedit={tmp_path / 'a' / 'photos'}", limit=2)
-    lines = records.read(run / SAMPLES)
-    (run / SAMPLES).write_text("".join(json.dumps({**line, "instruction": "other"}) + "\n" for line in lines))
-    with pytest.raises(ValueError, match="another data set of that name"):
-        write_samples(run, f"realedit={tmp_path / 'b' / 'photos'}", limit=3)
+    write_samples(run, photos(tmp_path / "a" / "photos", (1, "red"), (2, "blue")))
+    if older:
+        without_content(run / SAMPLES)
+    before = (run / SAMPLES).read_bytes(), read_benchmarks(run)
+    with pytest.raises(ValueError, match="photos/1, .*another data set of that name, or its rows have changed"):
+        write_samples(run, photos(tmp_path / "b" / "photos", (1, "red"), second, (9, "new")))
+    assert before == ((run / SAMPLES).read_bytes(), read_benchmarks(run))
+
+
+def test_rows_that_were_added_are_read(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    write_samples(run, photos(tmp_path / "photos", (1, "red"), (2, "blue")))
+    without_content(run / SAMPLES)
+    write_samples(run, photos(tmp_path / "photos", (1, "red"), (2, "blue"), (3, "green")))
+    asked = {id: line["instruction"] for id, line in read_lines(run).items()}
+    assert asked == {"photos/0": "red", "photos/1": "blue", "photos/2": "green"}
+    assert len(records.read(run / SAMPLES)) == 3
 
 
 def test_the_same_request_is_carried_out_once(tmp_path, pipe):
@@ -334,6 +369,49 @@ def test_a_picture_that_was_deleted_is_made_and_judged_again(tmp_path, pipe):
     assert gone.read_bytes() == before and kept.stat().st_mtime_ns == at
     write_scores(tmp_path, ScenesExact())
     assert unscored(tmp_path) == (0, 2)
+
+
+def test_another_picture_of_a_name_is_judged_again(tmp_path):
+    """By a server that takes no seed."""
+    replies = []
+    for shade in (0, 100, 200):
+        png = io.BytesIO()
+        Image.new("RGB", (64, 64), (shade,) * 3).save(png, "PNG")
+        replies.append((200, {"data": [{"b64_json": base64.b64encode(png.getvalue()).decode()}]}, {}))
+    write_samples(tmp_path, "scenes-simple", limit=1)
+    write_plans(tmp_path, bare())
+    figures = []
+    with scripted(*replies) as server:
+        editor = ServedEditor(RemoteEditor(server.url, "closed"))
+        for made in range(3):
+            write_pictures(tmp_path, bare(), editor)
+            assert unscored(tmp_path) == (made > 0, 1)
+            for _ in range(2):
+                write_scores(tmp_path, Pixels())
+            (row,) = read_scores(tmp_path)
+            figures.append(row["values"]["l1"])
+            assert len(set(figures)) == len(figures) == len(records.read(tmp_path / SCORES))
+            if made == 1:  # goes on from a run of before
+                without_content(tmp_path / EDITS)
+                without_content(tmp_path / SCORES)
+                assert unscored(tmp_path) == (0, 1)
+            next((tmp_path / "pictures").rglob("*.png")).unlink()
+
+
+def test_a_picture_that_one_of_the_judges_has_not_seen_has_no_score(tmp_path, pipe, server):
+    write_samples(tmp_path, "scenes-simple", limit=3)
+    write_samples(tmp_path, photos(tmp_path / "photos", (1, "red")))
+    write_plans(tmp_path, bare())
+    write_pictures(tmp_path, bare(), LocalEditor("tiny", pipe, {}))
+    write_scores(tmp_path, ScenesExact())
+    assert unscored(tmp_path) == (1, 4)
+    answers = [(200, said('{"score": [7, 5]}'), {})] * 2
+    with scripted(*answers, (401, {"error": {"message": "wrong key"}}, {})) as judge:
+        with Endpoint(judge.url, "judge") as endpoint, pytest.raises(EndpointError):
+            write_scores(tmp_path, VIEScore(endpoint, concurrency=1))
+    assert unscored(tmp_path) == (3, 4)
+    judged(tmp_path, server().url)
+    assert unscored(tmp_path) == (0, 4)  # the scenes' judge has nothing to say of a photo
 
 
 def test_a_line_that_we_did_not_write_is_named_with_its_file(tmp_path, pipe):

@@ -272,7 +272,9 @@ def test_supervised_training_learns_its_rows(sft):
     assert [step for step, (exact,) in curves(sft, "val/exact").items() if exact] == [0, 3, 6]
     card = (sft / "README.md").read_text()
     assert "| method | supervised |" in card and "| rows a step | 8 |" in card
-    load_planner(sft)
+    # A checkpoint is a planner, which is asked in its own words.
+    words = load_planner(sft)[2]
+    assert load_planner(sft / "checkpoint-3")[2] == words != Prompts()
 
 
 # Two processes
@@ -294,8 +296,9 @@ def test_two_processes_draw_as_many_completions(tmp_path):
         assert texts[:4] != texts[4:]
     change = flat_change(output)
     assert change.isfinite().all() and change.abs().max() > 1e-5
-    assert [step for step, (exact,) in curves(output, "val/exact").items() if exact] == [0]
+    assert [step for step, (exact,) in curves(output, "val/exact").items() if exact] == [0, 2]
     assert (output / "checkpoint-2" / "rng_state_1.pth").exists()
+    assert Prompts.load(output / "checkpoint-2") == Prompts.load(output)
 
 
 def test_two_processes_learn_what_one_does(tmp_path):
@@ -411,10 +414,11 @@ def test_an_adapter_of_an_editors_text_encoder(script, options, text_encoder, tm
 
 
 def test_grpo_of_a_planner_that_does_not_see(text_only, tmp_path):
-    short = {"max_steps": 1, "max_completion_length": 8, "validation_rows": 2}
+    short = {"max_steps": 1, "max_completion_length": 8, "validation_rows": 2, "steps_per_generation": 2}
     options = {**GRPO_FEW, **short, "model_name_or_path": text_only}
     output = run(GRPO, output_dir=tmp_path / "text", **options)
-    assert len(completions(output)[1]) == 8
+    assert len(completions(output)[1]) == 16  # for two steps
+    assert "| completions a step | 8 |" in (output / "README.md").read_text()
     planner, tokenizer, _ = load_planner(output)
     assert type(planner).__name__ == "Qwen2ForCausalLM" and not hasattr(tokenizer, "image_processor")
 
@@ -429,7 +433,7 @@ def test_a_planner_of_two_pictures_by_both_scripts(tmp_path):
     output = run(GRPO, output_dir=tmp_path / "planner", **options)
     assert len(completions(output)[1]) == 8
     assert flat_change(output, start).abs().max() > 0 or set(curves(output, "reward")[1]) == {"0.0"}
-    assert set(curves(output, "val/exact")) == {0, 1}
+    assert set(curves(output, "val/exact")) == {0, 1} and all(curves(output, "val/exact")[1])
 
 
 def test_supervised_training_of_a_planner_that_does_not_see(text_only, tmp_path):
@@ -510,6 +514,12 @@ def refusal(script: Path, output_dir: Path, monkeypatch, capsys, **options) -> s
         (GRPO, {**PICTURE, "picture_batch_size": 0}, "at least 1"),
         (GRPO, {**PICTURE, "dataset_name": "scenes:reference=1"}, "these rows have further ones"),
         (GRPO, {**PICTURE, "rewards": ["format", "picture", "goal"], "picture_bare_member": True}, "has no others"),
+        (GRPO, {**PICTURE, "picture_bare_member": True, "scale_rewards": "batch"}, "in its group alone"),
+        (
+            GRPO,
+            {**PICTURE, "picture_bare_member": True, "multi_objective_aggregation": "normalize_then_sum"},
+            "in its group alone",
+        ),
     ],
 )
 def test_bad_use_is_refused_before_a_model_is_loaded(script, options, message, tmp_path, monkeypatch, capsys):

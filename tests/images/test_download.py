@@ -10,9 +10,10 @@ import pytest
 from picture_server import Answer, whole
 from PIL import Image
 
-from diffusers_r1.images import FORMATS, load_picture, load_with_metadata
+from diffusers_r1.images import FORMATS, load_picture, load_pictures, load_with_metadata
 from diffusers_r1.images import download as module
 from diffusers_r1.images.download import download
+from diffusers_r1.records import Failure
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -74,6 +75,36 @@ def test_what_the_server_says(serve):
         load_picture("http://127.0.0.1:9/picture.png")
     with pytest.raises(ValueError, match="cannot be used: the download failed"):
         load_picture("http://")
+
+
+@pytest.mark.parametrize("status", [404, 403, 408, 429, 500, 503])
+def test_a_server_that_is_busy_or_broken_says_nothing_about_the_picture(serve, status):
+    serve.answers["/a"] = Answer(lambda: iter([b"no"]), status)
+    with pytest.raises(ValueError, match=f"the server answers {status}") as error:
+        load_pictures([PIXELS, serve.url + "/a"])
+    assert getattr(error.value, "kind", None) is (Failure.OUTAGE if status > 404 else None)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://127.0.0.1:9/a.png", Failure.OUTAGE),
+        ("http://no-such-host.invalid/a.png", Failure.OUTAGE),
+        ("http://", None),
+        ("http://a:b/c.png", None),
+    ],
+)
+def test_whether_it_is_the_server_or_the_address(url, kind):
+    with pytest.raises(ValueError, match="the download failed") as error:
+        load_picture(url)
+    assert getattr(error.value, "kind", None) is kind
+
+
+def test_a_server_that_ends_in_the_middle_of_a_file_may_do_better_later(serve):
+    serve.answers["/a"] = Answer(lambda: iter([saved()[:50]]), headers={"Content-Length": "1000"})
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        load_picture(serve.url + "/a")
+    assert getattr(error.value, "kind", None) is Failure.OUTAGE
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -172,6 +172,28 @@ def test_transparency_is_laid_on_white(mode):
     assert (pixels(load_picture(clear)) == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("depth", "colours", "row", "clear"),
+    [
+        (2, 0, b"\x1f", struct.pack(">H", 0)),
+        (2, 0, b"\x5f", struct.pack(">H", 1)),
+        (4, 0, b"\x1f", struct.pack(">H", 1)),
+        (16, 0, struct.pack(">2H", 1000, 65535), struct.pack(">H", 1000)),
+        (16, 2, struct.pack(">6H", 1000, 2000, 3000, 65535, 65535, 65535), struct.pack(">3H", 1000, 2000, 3000)),
+    ],
+)
+def test_a_clear_colour_is_laid_on_white_whatever_the_depth(depth, colours, row, clear):
+    def opened(*chunks):
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, colours, 0, 0, 0))
+        body = png_chunk(b"IDAT", zlib.compress(b"\0" + row)) + png_chunk(b"IEND", b"")
+        return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + body))
+
+    assert pixels(load_picture(opened()))[0, 0].max() < 100
+    picture = opened(png_chunk(b"tRNS", clear))
+    for _ in range(2):
+        assert pixels(load_picture(picture))[0, 0].min() == 255
+
+
 def test_half_transparent():
     assert pixels(load_picture(Image.new("RGBA", (1, 1), (0, 0, 0, 128))))[0, 0].tolist() == [127] * 3
 

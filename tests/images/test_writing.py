@@ -126,6 +126,18 @@ def test_a_jpeg_has_the_quality_of_its_source(tmp_path, photo):
     assert JpegImagePlugin.get_sampling(after) == JpegImagePlugin.get_sampling(before) == 1
 
 
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_colours_are_as_fine_as_pixels_where_the_source_does_not_say(tmp_path, mode):
+    PICTURE.convert(mode).save(tmp_path / "photo.jpg", quality=95)
+    _, metadata = load_with_metadata(tmp_path / "photo.jpg")
+    stripes = Image.new("RGB", (64, 64), "red")
+    for column in range(0, 64, 2):
+        stripes.paste("blue", (column, 0, column + 1, 64))
+    write_picture(tmp_path / "out.jpg", stripes, metadata)
+    assert JpegImagePlugin.get_sampling(stored(tmp_path / "out.jpg")) == 0
+    assert np.abs(np.asarray(load_picture(tmp_path / "out.jpg")).astype(int) - np.asarray(stripes)).mean() < 2
+
+
 @pytest.mark.parametrize("source", ["a.png", "a.jpg"])
 def test_other_sources_make_jpegs_of_quality_95(tmp_path, source):
     PICTURE.save(tmp_path / source)

@@ -1,13 +1,16 @@
 """Tables of files and instructions as they are read, and whose picture a file of the results is."""
 
 from pathlib import Path
+from time import process_time
 
 import pytest
+from picture_server import serving
 from PIL import Image
 
 from diffusers_r1 import EditPlan
-from diffusers_r1.images import Metadata
-from diffusers_r1.many.files import FileRow, Outcome, edit_files, rows_of_table
+from diffusers_r1.images import Metadata, load_with_metadata
+from diffusers_r1.many.files import FileFailed, FileRow, Outcome, edit_files, rows_of_folder, rows_of_table
+from diffusers_r1.records import read
 
 
 COLOURS = ("teal", "pink", "lime")
@@ -65,6 +68,8 @@ def colour_of(path):
         ("a.csv", 'file,instruction\nx.png,"red" car to blue\n', "cannot be read as a table"),
         ("a.jsonl", '{"file": "x.png", "instruction": "blue"}\n{"file": "y.png", "instr', "row 2: no JSON object"),
         ("a.jsonl", '{"file": "x.png", "instruction": "blue"}\n[1]', "row 2: no JSON object"),
+        ("a.jsonl", '{"file": "x.png", "instruction": 5}', "row 1: `instruction` is text, not 5"),
+        ("a.jsonl", '{"file": 5, "instruction": "blue"}', "row 1: `file` is text, not 5"),
     ],
 )
 def test_a_row_that_would_be_cut_or_lost_is_refused(tmp_path, name, text, said):
@@ -118,6 +123,75 @@ def test_rows_of_one_name_have_results_of_their_own(tmp_path):
         FileRow("x.png", Path(tmp_path / "x.png"), "red", "x.png"),
         FileRow("x.png", Path(tmp_path / "x.png"), "blue", "x-2.png"),
     ]
+
+
+def test_a_number_never_takes_the_name_of_another_row(tmp_path):
+    files = ["x.png", "x.png", "x-2.png", "x.png", "x-2-2.png", "x.heic"]
+    (tmp_path / "a.csv").write_text("file,instruction\n" + "".join(f"{file},red\n" for file in files))
+    outputs = [row.output for row in rows_of_table(tmp_path / "a.csv")]
+    assert outputs == ["x.png", "x-2.png", "x-2-2.png", "x-3.png", "x-2-2-2.png", "x-4.png"]
+
+
+def test_a_picture_of_an_address_has_a_name_that_a_file_can_have(tmp_path):
+    (tmp_path / "a.csv").write_text(f"file,instruction\nhttps://example.org/{'x' * 300}.png?size=1,red\n")
+    (row,) = rows_of_table(tmp_path / "a.csv")
+    assert row.output == "x" * 196 + ".png"
+
+
+def test_names_of_many_rows_take_time_in_proportion(tmp_path):
+    (tmp_path / "a.csv").write_text("file,instruction\n" + "x.png,red\n" * 20_000)
+    begun = process_time()
+    assert rows_of_table(tmp_path / "a.csv")[-1].output == "x-20000.png"
+    assert process_time() - begun < 10  # or minutes
+
+
+@pytest.mark.parametrize("suffix", ["heic", "HEIF"])
+def test_a_photo_that_becomes_a_png_leaves_the_png_beside_it_its_name(tmp_path, suffix):
+    photos, results = tmp_path / "photos", tmp_path / "results"
+    photos.mkdir()
+    Image.new("RGB", (8, 8), "teal").save(photos / f"a.{suffix}", "JPEG", quality=100)
+    Image.new("RGB", (8, 8), "pink").save(photos / "a.png")
+    edited = []
+
+    def edit(row):
+        edited.append(row.file)
+        return *load_with_metadata(row.source), EditPlan(row.instruction, (), ("nothing",))
+
+    for _ in range(2):
+        rows = rows_of_folder(photos, "nothing", results)
+        assert edit_files(rows, results, {}, lambda: (edit, 1)) == Outcome(2, [], 0)
+    assert sorted(edited) == sorted([f"a.{suffix}", "a.png"])
+    assert colour_of(results / "a.png") == "pink" and (results / "a-2.png").is_file()
+
+
+def test_a_picture_that_its_format_cannot_hold_takes_no_other_row_along(tmp_path):
+    (tmp_path / "a.csv").write_text("file,instruction\nwide.webp,red\nx.png,red\n")
+    asked = []
+
+    def edit(row):
+        asked.append(row.file)
+        size = (16_500, 100) if row.file == "wide.webp" else (8, 8)
+        return Image.new("RGB", size), Metadata(), EditPlan("", (), ("paint it",))
+
+    for _ in range(2):
+        outcome = edit_files(rows_of_table(tmp_path / "a.csv"), tmp_path / "out", {}, lambda: (edit, 1))
+        assert (outcome.edited, outcome.missing) == (1, 0) and "WEBP holds at most 16383" in outcome.failed[0][1]
+    assert asked == ["wide.webp", "x.png"]
+
+
+def test_pictures_of_a_server_that_is_down_are_tried_again(tmp_path):
+    names = [f"{number}.png" for number in range(12)]
+    with serving({}) as server:
+        (tmp_path / "a.csv").write_text("file,instruction\n" + "".join(f"{server.url}/{name},red\n" for name in names))
+
+    def edit(row):
+        return *load_with_metadata(row.source), EditPlan(row.instruction, (), (row.instruction,))
+
+    rows = rows_of_table(tmp_path / "a.csv")
+    for start in (1, 2):
+        with pytest.raises(FileFailed, match="/9.png' cannot be used: the download failed"):  # the tenth
+            edit_files(rows, tmp_path / "out", {}, lambda: (edit, 1))
+        assert [line["kind"] for line in read(tmp_path / "out" / "failed.jsonl")] == ["outage"] * 10 * start
 
 
 @pytest.mark.parametrize("name", ["edited.jsonl", "failed.jsonl"])

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import tiny_models
-from openai_server import planning
+from openai_server import EDITS, planner_replies, planning, scripted
 from PIL import Image
 from ray.cluster_utils import Cluster
 
@@ -25,8 +25,9 @@ from diffusers_r1.bundles import AGENTS
 from diffusers_r1.bundles.planners import load_planner, save_planner
 from diffusers_r1.data import load_rows
 from diffusers_r1.endpoints import EndpointError
+from diffusers_r1.images.reading import Unreachable
 from diffusers_r1.many import RowFailed, Settings, edit_data_set, engine, folder, vllm, workers
-from diffusers_r1.many.shards import RowState, attempt, generator_of
+from diffusers_r1.many.shards import RowState, attempt, generator_of, read_row
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.records import Failure, append, only_one_in, patiently, read
 from diffusers_r1.scenes import sample_task
@@ -265,6 +266,18 @@ def test_other_rows_in_the_same_folder_are_refused(begun):
     with pytest.raises(ValueError, match="is of other rows"):
         folder.edited_rows(begun, ["one", "another", "three"])
     assert folder.edited_rows(begun, ["one"]) == {0, 1}  # fewer of the same
+    with pytest.raises(ValueError, match="is of other rows"):  # the first is gone, and others have moved up
+        folder.edited_rows(begun, ["two"])
+
+
+def test_rows_that_have_moved_to_where_another_one_failed_are_refused(begun):
+    failed = RowState(0, "one", error="read: no picture", failure=Failure.REFUSED)
+    unread = RowState(1, error="read: the instruction is None", failure=Failure.REFUSED)
+    (written,) = folder.write_file({"row": [failed, unread]}, begun, 0)["written"]
+    folder.record_shard(begun, json.loads(written))
+    assert folder.edited_rows(begun, INSTRUCTIONS) == folder.edited_rows(begun, []) == set()
+    with pytest.raises(ValueError, match="failed.jsonl is of other rows.* Row 0 was 'one', not 'two'"):
+        folder.edited_rows(begun, ["two", "three"])
 
 
 def test_other_settings_in_the_same_folder_are_refused(begun):
@@ -345,6 +358,7 @@ def test_a_row_that_fails_takes_no_other_with_it():
     ("step", "error", "failure"),
     [
         ("read", OSError("gone"), Failure.REFUSED),
+        ("read", Unreachable("the server answers 503"), Failure.OUTAGE),
         ("edit", OSError("gone"), Failure.OUTAGE),
         ("plan", EndpointError("wrong key", Failure.HOPELESS), Failure.HOPELESS),
         ("plan", EndpointError("filtered", Failure.REFUSED), Failure.REFUSED),
@@ -464,6 +478,48 @@ def test_a_planner_behind_an_address_plans_in_the_workers(tmp_path):
         plan = workers.load_planning_part(found).plan(task.image, task.instruction)
     assert (plan.edits, plan.requests, plan.fallback) == (task.edits, task.sub_requests, False)
     assert found.turns == "auto" and found.identity()["planner_model"] == "served"
+
+
+@pytest.mark.tiny
+def test_what_a_reference_shows_reaches_the_planner(tmp_path):
+    rows = load_rows("scenes:reference=1", limit=3, on_bad_row="keep")
+    read = [read_row(rows, RowState(index, rows["instruction"][index])) for index in range(3)]
+    worker = object.__new__(workers.PlanWorker)  # which takes its data set from Ray
+    with scripted((200, planner_replies, {})) as server:
+        worker.settings = settings(tmp_path, device="cpu", planner=server.url, planner_model="eyes")
+        worker.pipe = workers.load_planning_part(worker.settings)
+        assert [row.plan.edits for row in worker.work(read)] == [EDITS] * 3
+    shown = [
+        body.count(b"data:image/png;base64,") for path, _, body in server.requests if path.endswith("completions")
+    ]
+    assert shown == [2] * 6  # two pictures with both questions of each row
+
+
+@pytest.mark.tiny
+def test_an_editor_that_reads_one_picture_refuses_rows_with_references_at_the_start(tmp_path):
+    pipe = workers.load_part(settings(tmp_path, device="cpu"), **dict.fromkeys(AGENTS))
+    with pytest.raises(ValueError, match="takes one picture per result. Several are read by: Flux2Pipeline"):
+        workers.check_editing(pipe, settings(tmp_path), references=True)
+
+
+@pytest.mark.tiny
+def test_references_reach_an_editor_that_reads_them(tmp_path):
+    (row,) = load_rows("scenes:reference=1", limit=1, on_bad_row="keep")
+    plan = EditPlan("paint it", (), ("paint it",))
+    worker = object.__new__(workers.EditWorker)  # which takes its data set from Ray
+    worker.settings = settings(tmp_path, device="cpu", editor_arguments={"num_inference_steps": 1})
+    worker.pipe = workers.load_part(worker.settings, **dict.fromkeys(AGENTS), editor=tiny_models.tiny_flux2_klein())
+    shown = [(row["image"],), (row["image"], *row["references"])]
+    alone, beside = worker.work([RowState(0, pictures=pictures, plan=plan) for pictures in shown])
+    (again,) = worker.work([RowState(0, pictures=shown[1], plan=plan)])
+    assert beside.edited.tobytes() == again.edited.tobytes() != alone.edited.tobytes()
+
+
+def test_engines_are_not_given_rows_with_references(tmp_path):
+    rows = load_rows("scenes:reference=1", limit=1)
+    with pytest.raises(ValueError, match="these rows have `references`"):
+        edit_data_set(rows, settings(tmp_path / "out", vllm="org/model"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):

@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.app.jobs import Refused
@@ -120,8 +121,11 @@ def cases() -> list[tuple[str, dict]]:
         *({"num_beams": value} for value in (0, 1.5, "x")),
         *({"repetition_penalty": value} for value in (0, -1, "x")),
         {"constrained": True, "logits_processor": [keep_first]},
+        {"generation_config": GenerationConfig(num_beams=2, num_return_sequences=2)},
     ]
     add("setting", *({"generation": one} for one in settings))
+    beams = {"generation": {"num_beams": 2}}
+    add("beams", {**beams, "num_plans": 2, "selector": keep_first})
     add("too few tokens", {"generation": {"constrained": True}, "max_new_tokens": 325})
     add("not the caller's", *({name: "x"} for name in ("prompt", "prompt_embeds")))
     add(
@@ -457,3 +461,11 @@ def test_a_name_is_no_component(pipe, component):
     with pytest.raises(TypeError, match=refused):
         setattr(pipe, component, "org/name")
     assert getattr(pipe, component) is before
+
+
+def test_a_pipeline_with_an_editor_is_no_editor(pipe):
+    other = ImageEditR1Pipeline(None, None, pipe.editor)
+    for refused in (other, pipe):
+        with pytest.raises(TypeError, match=r"not a ImageEditR1Pipeline, which has one: give `other\.editor`"):
+            pipe.editor = refused
+    assert pipe.editor is other.editor

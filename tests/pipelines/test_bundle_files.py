@@ -337,7 +337,8 @@ def test_what_is_only_for_the_outer_pipeline_does_not_go_inside(bundle):
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        ({"editor": torch.float16}, torch.float16),
+        ({"editor": torch.float16}, {"default": torch.float16}),
+        ({"editor": torch.float16, "unet": torch.float32}, {"unet": torch.float32, "default": torch.float16}),
         ({"unet": torch.float16}, {"unet": torch.float16}),
         ({"editor.unet": torch.float16, "default": torch.float32}, {"unet": torch.float16, "default": torch.float32}),
         ({"planner": torch.float16}, {"planner": torch.float16}),

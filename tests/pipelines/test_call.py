@@ -159,6 +159,39 @@ def test_functions_of_a_loaded_model_are_for_a_loaded_planner(pipe):
         ImageEditR1Pipeline(RemotePlanner(NOWHERE, "m")).check_planning(picture(), "a", generation=given)
 
 
+def test_settings_are_checked_for_both_agents(pipe, text_planner):
+    remote = RemotePlanner(NOWHERE, "m")
+    own = {"planner": pipe.planner, "processor": pipe.processor}
+    other = {"sequencer": text_planner[0], "sequencer_processor": text_planner[1]}
+    for agents, given, said in (
+        ({**own, "sequencer": remote}, {"logits_processor": []}, "behind an address takes no logits_processor"),
+        ({**own, "sequencer": remote}, {"n": 2}, "`n` is no setting of the planner's `generate`"),
+        ({"planner": remote, **other}, {"frequency_penalty": 0.5}, "`frequency_penalty` is no setting"),
+        ({"planner": remote, **other}, {"use_cache": True}, "`use_cache` is not for the caller"),
+        ({"planner": remote, **other}, {"constrained": True}, "needs `max_new_tokens` of 69 or more"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            ImageEditR1Pipeline(**agents).check_planning(picture(), "a", 30, generation=given)
+
+
+def test_beams_go_with_one_plan_of_each_instruction(pipe, monkeypatch):
+    assert pipe.check_planning(picture(), "a", num_plans=1, generation={"num_beams": 2}).settings["num_beams"] == 2
+    assert pipe.check_planning(picture(), "a", num_plans=2, generation={"num_beams": 1}).settings["num_plans"] == 2
+    with pytest.raises(ValueError, match="goes without `num_beams`; there are 2"):
+        pipe.check_planning(picture(), "a", num_plans=2, generation={"num_beams": 2})
+    monkeypatch.setattr(pipe.planner.generation_config, "num_beams", 3)
+    with pytest.raises(ValueError, match="goes without `num_beams`; there are 3"):
+        pipe.check_planning(picture(), "a", num_plans=2)
+
+
+def test_a_setting_that_is_none_is_as_left_out(pipe):
+    given = {"num_beams": None, "retries": None, "top_k": 5}
+    call = pipe.check_inputs(picture(), "a", generation=given, max_new_tokens=4)
+    assert call.generation == {"top_k": 5}
+    assert pipe.check_planning(picture(), "a", 4, generation=given).settings == call.planning.settings
+    assert pipe.plan(picture(), "a", max_new_tokens=4, **given).fallback
+
+
 def test_belongings_of_what_is_not_there_are_left_out(pipe):
     lacking = ImageEditR1Pipeline(
         None,

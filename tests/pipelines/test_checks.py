@@ -49,6 +49,9 @@ SETTINGS_TAKEN = {
     "retries": [0, 1, None],
     "num_beams": [1, 4, None],
     "repetition_penalty": [0.01, 1, 1.2, None],
+    "logits_processor": [[], [print], None],
+    "suppress_tokens": [[1, 2], np.array([1]), None],
+    "synced_gpus": [False, None],
     "min_p": ["what nobody here knows", 0],
 }
 SETTINGS_REFUSED = {
@@ -60,6 +63,11 @@ SETTINGS_REFUSED = {
     "retries": [-1, 0.5, "x"],
     "num_beams": [0, 1.5, "x"],
     "repetition_penalty": [0, -1, True, "x"],
+    "logits_processor": [3, print, [3]],
+    "stopping_criteria": [3, [3]],
+    "streamer": [3, "x"],
+    "suppress_tokens": [3, "x"],
+    "synced_gpus": ["a", 1],
 }
 TAKEN = [
     (check_either, ("a", None)),

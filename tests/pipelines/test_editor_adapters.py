@@ -162,7 +162,15 @@ def test_they_may_be_called_as_layers_are(names, tmp_path):
     assert np.array_equal(edited(again, "pix2pix"), edited(pipe, "pix2pix"))
 
 
-@pytest.mark.parametrize(("kind", "settings"), [(LoraConfig, {"r": 2, "use_dora": True}), (LoHaConfig, {"r": 2})])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (LoraConfig, {"r": 2, "use_dora": True}),
+        (LoraConfig, {"r": 2, "init_lora_weights": "pissa"}),
+        (LoraConfig, {"r": 2, "init_lora_weights": "olora"}),
+        (LoHaConfig, {"r": 2}),
+    ],
+)
 def test_other_kinds_come_back(kind, settings, tmp_path):
     pipe = ImageEditR1Pipeline(None, None, layered(BUILDERS["pix2pix"](), "ink", kind, **settings))
     pipe.save_pretrained(tmp_path)

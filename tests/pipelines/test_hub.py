@@ -346,6 +346,30 @@ def blocks() -> dict[str, object]:
     }
 
 
+def modular_editor() -> dict[str, object]:
+    """Push a bundle with a modular editor; load it, and the editor by its own index, from the repository."""
+    from pathlib import Path
+
+    import tiny_models
+    import torch
+    from diffusers import ModularPipeline
+
+    from diffusers_r1 import ImageEditR1Pipeline
+
+    name = "somebody/modular"
+    ImageEditR1Pipeline(None, None, tiny_models.tiny_kontext_modular()).push_to_hub(name)
+    dtypes = {"transformer": torch.bfloat16}
+    editor = ImageEditR1Pipeline.from_pretrained(name, cache_dir="kept", dtype=dtypes).editor
+    (index,) = Path("kept").rglob("editor/modular_model_index.json")
+    alone = ModularPipeline.from_pretrained(index.parent)
+    alone.load_components(cache_dir="alone")
+    return {
+        "right": editor.transformer.dtype == torch.bfloat16
+        and torch.equal(next(editor.vae.parameters()), next(alone.vae.parameters())),
+        "lacking": alone.null_component_names,
+    }
+
+
 def names() -> dict[str, object]:
     """Push a planner, a bundle and an editor with adapters, twice each; load them by name and revision, and from folders."""
     import numpy as np
@@ -726,6 +750,14 @@ def test_modular_blocks_come_back_from_a_repository(hub, client):
     )  # of 255: weights that lie elsewhere in memory are added up in another order on some processors
 
 
+def test_a_modular_editor_comes_back_from_a_repository(hub, client):
+    found = client.run("modular_editor")
+    assert found["right"] and found["lacking"] == []
+    index = json.loads(hub.files("somebody/modular")["editor/modular_model_index.json"])
+    assert index["vae"][-1]["pretrained_model_name_or_path"] == "somebody/modular"
+    assert index["vae"][-1]["subfolder"] == "editor/vae"
+
+
 # By which name
 # -------------
 
@@ -767,6 +799,14 @@ def test_the_name_of_an_editor_is_checked_wherever_it_is(named):
 
 
 if __name__ == "__main__":
-    verbs = {"blocks": blocks, "names": names, "push": push, "push_again": push_again, "share": share, "load": load}
+    verbs = {
+        "blocks": blocks,
+        "modular_editor": modular_editor,
+        "names": names,
+        "push": push,
+        "push_again": push_again,
+        "share": share,
+        "load": load,
+    }
     verbs |= {"push_over": push_over, "push_variants": push_variants}
     print(json.dumps(verbs[sys.argv[1]]()))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from copy import deepcopy
 
 import pytest
 import tiny_models
@@ -46,6 +47,24 @@ def bundle(pipe, tmp_path_factory):
     pipe.save_pretrained(folder / "before")
     os.rename(folder / "before", folder / "bundle")
     return folder / "bundle"
+
+
+def test_its_index_names_the_folder_that_it_was_saved_to(bundle):
+    index = json.loads((bundle / "editor/modular_model_index.json").read_text())
+    said = {name: entry[-1] for name, entry in index.items() if isinstance(entry, list)}
+    place = str(bundle.parent / "before" / "editor")
+    assert said and all(
+        one["pretrained_model_name_or_path"] == place and one["subfolder"] == name for name, one in said.items()
+    )
+
+
+def test_saving_leaves_it_as_it_was(tmp_path):
+    tiny_models.tiny_kontext_modular().save_pretrained(str(tmp_path / "alone"), overwrite_modular_index=True)
+    editor = load_editor(tmp_path / "alone")
+    before = {name: deepcopy(editor.config[name]) for name in PARTS & {*editor.config}}
+    pipeline(editor).save_pretrained(tmp_path / "bundle")
+    assert {name: editor.config[name] for name in before} == before
+    assert str(tmp_path / "alone") in str(before["vae"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

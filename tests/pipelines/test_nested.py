@@ -17,6 +17,7 @@ from PIL import Image
 from diffusers_r1 import ImageEditR1Pipeline, names
 from diffusers_r1.names import files_to_load
 from diffusers_r1.pipelines.nested import settings
+from diffusers_r1.pipelines.nested.loading import load_editor
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import Prompts
 from diffusers_r1.remote_editor import RemoteEditor
@@ -262,6 +263,25 @@ class TestSavingAndLoading:
         assert (found["planner"], found["unet"], found["vae"]) == (torch.bfloat16, torch.float16, torch.float32)
         pipe = ImageEditR1Pipeline.from_pretrained(bundle, dtype={"editor": torch.bfloat16})
         assert (dtypes(pipe)["planner"], dtypes(pipe)["unet"]) == (torch.float32, torch.bfloat16)
+        wanted = {"editor": torch.bfloat16, "editor.unet": torch.float16}
+        found = dtypes(ImageEditR1Pipeline.from_pretrained(bundle, dtype=wanted))
+        assert (found["planner"], found["unet"], found["vae"]) == (torch.float32, torch.float16, torch.bfloat16)
+
+    @pytest.mark.parametrize("load", [ImageEditR1Pipeline.from_pretrained, load_editor])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "auto", {"unet": "float16"}], ids=str)
+    def test_a_dtype_is_no_name(self, bundle, load, dtype):
+        with pytest.raises(TypeError, match=r"`dtype` is a `torch\.dtype`, or a dict of them.*, not '"):
+            load(bundle, dtype=dtype)
+
+    @pytest.mark.parametrize("name", ["transformer", "editor.planner"])
+    def test_a_dtype_of_no_component(self, bundle, name):
+        with pytest.raises(
+            ValueError, match=f"`dtype` names '{name}', which is no component; there are: .*, editor.unet,"
+        ):
+            ImageEditR1Pipeline.from_pretrained(bundle, dtype={name: torch.bfloat16})
+        if name == "transformer":  # which the editor has that is given
+            editor = tiny_models.tiny_kontext()
+            assert ImageEditR1Pipeline.from_pretrained(bundle, dtype={name: torch.bfloat16}, editor=editor).planner
 
     def test_variant(self, bundle, tmp_path):
         pipe = ImageEditR1Pipeline.from_pretrained(bundle, variant="fp16")

@@ -3,15 +3,20 @@
 import io
 import json
 import re
+from inspect import signature
 
 import pytest
+import torch
 from openai_server import PNG_END, PNG_START, REQUESTS, editor_reply, planner_replies, scripted
 from PIL import Image, ImageOps
 
-from diffusers_r1 import Edit, EditPlan
+from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.belongings import set_belongings
+from diffusers_r1.endpoints import Endpoint
+from diffusers_r1.judging import Criticism
 from diffusers_r1.pipelines.remote import RemotePipeline
-from diffusers_r1.planners.remote import RemotePlanner
+from diffusers_r1.planners.plans import make_plans
+from diffusers_r1.planners.remote import GIVEN_BY_THE_CONVERSATION, RemoteConversation, RemotePlanner
 from diffusers_r1.remote_editor import RemoteEditor
 
 
@@ -76,6 +81,72 @@ def test_seeds_count_on_from_picture_to_picture(pipe, server):
     assert len(out.plans) == 2 and [len(record) for record in out.turns] == [1] * 4
     assert all(record[0].requests == tuple(REQUESTS) for record in out.turns)
     assert out.images[2].getpixel((0, 0)) == ImageOps.invert(SECOND).getpixel((0, 0))
+
+
+@pytest.fixture
+def local(pipe):
+    """The pipeline that takes models, too, of the same parts."""
+    return ImageEditR1Pipeline(pipe.planner, editor=pipe.editor)
+
+
+def seeds(server) -> list[int]:
+    return sorted(int(one["seed"]) for one in edits(server))
+
+
+def test_each_picture_keeps_its_seed_through_batches_turns_and_looks(pipe, local, server):
+    def gen():
+        return torch.Generator().manual_seed(7)
+
+    local(FIRST, plan=PLAN, num_images_per_prompt=10, generator=gen())
+    assert seeds(server) == [*range(7, 17)]  # in two batches
+    server.requests.clear()
+    local.edit([FIRST] * 3, [PLAN] * 3, generators=[gen()] * 3, max_batch=2)
+    assert seeds(server) == [7, 8, 9]
+    server.requests.clear()
+    short, long = EditPlan("", (), ("short",)), EditPlan("", (), ("long", "longer"))
+    local([FIRST, SECOND], plan=[short, long], turns="multi", generator=gen())
+    assert sorted((one["prompt"], one["seed"]) for one in edits(server)) == [
+        ("long", "8"),
+        ("longer", "8"),
+        ("short", "7"),
+    ]
+    server.requests.clear()
+    local([FIRST, SECOND], plan=short, generator=torch.Generator().manual_seed(2**64 - 1))
+    assert seeds(server) == [0, 2**31 - 1]  # of as many as servers take
+    server.requests.clear()
+    list(local.stream([FIRST, SECOND], plan=short, generator=gen()))
+    assert seeds(server) == [7, 8]
+    server.requests.clear()
+
+    def critic(source, picture, plan, instruction):
+        return Criticism((source.size == FIRST.size,))  # the second is not as it was asked for
+
+    local([FIRST, SECOND], plan=short, generator=gen(), reflect=1, critic=critic)
+    assert seeds(server) == [7, 8, 8]
+    server.requests.clear()
+    second = {"num_images_per_plan": 2, "selector": lambda *_: 1, "reflect": 1}
+    local(SECOND, plan=short, generator=gen(), critic=critic, **second)
+    assert seeds(server) == [7, 8, 8]
+
+
+def test_what_the_conversation_gives_is_refused_before_anything_is_sent(pipe, local, server):
+    for name in GIVEN_BY_THE_CONVERSATION:
+        for one in (pipe, local):
+            if name != "seed" or one is local:  # the other one takes it as an argument of its own
+                with pytest.raises(TypeError, match=f"`{name}` is not for the caller to give to the planner"):
+                    one.plan(FIRST, "a", **{name: 2})
+    ways = make_plans, RemoteConversation.decompose, RemoteConversation.sequence, Endpoint.chat_many, Endpoint.chat
+    names = {
+        name for way in ways for name, one in signature(way).parameters.items() if one.kind is not one.VAR_KEYWORD
+    }
+    callers = {"self", "retries", "num_plans", "max_new_tokens", "constrained", "temperature"}
+    assert names <= {*GIVEN_BY_THE_CONVERSATION, *callers}
+    assert not server.requests
+
+
+def test_a_setting_that_is_none_is_as_left_out(pipe, local):
+    for one in (pipe, local):
+        assert one.plan(FIRST, "a", retries=None, top_p=None).requests == tuple(REQUESTS)
 
 
 def test_plans_alone(pipe, server):

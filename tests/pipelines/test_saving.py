@@ -1,11 +1,13 @@
 """A save is whole or not at all, and leaves nothing of what was there before in force."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
 from peft import LoraConfig, get_peft_model
 
 from diffusers_r1 import ImageEditR1Pipeline
@@ -98,6 +100,17 @@ def test_what_no_bundle_gives_back_is_refused_before_anything_is_written(tmp_pat
     assert contents(bundle) == before
 
 
+class OwnEditor(StableDiffusionInstructPix2PixPipeline):
+    """A class of somebody's own, which diffusers does not have."""
+
+
+def test_so_is_an_editor_of_a_class_that_no_file_could_name(tmp_path):
+    editor = OwnEditor(**tiny_models.tiny_pix2pix().components, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="The class of `editor`, OwnEditor, is none of diffusers' own"):
+        pipeline(editor=editor).save_pretrained(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
     pipe = pipeline()
     modular = pipeline(editor=tiny_models.tiny_kontext_modular())
@@ -117,6 +130,14 @@ def test_another_kind_leaves_nothing_of_the_one_before_in_force(tmp_path):
         load_planner(tmp_path)
 
 
+def test_pickles_in_shards_are_refused_since_diffusers_loads_none(tmp_path):
+    pipeline().save_pretrained(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="would be pickled in shards.*`safe_serialization`.*`max_shard_size`"):
+        pipeline().save_pretrained(tmp_path, safe_serialization=False, max_shard_size="20KB")
+    assert contents(tmp_path) == before
+
+
 def test_a_variant_stays_only_with_its_own_plain_weights(tmp_path):
     def save(seed: int, variant: str | None, dtype: torch.dtype = torch.float32) -> set[str]:
         planner, processor = tiny_models.tiny_planner(seed=seed)
@@ -133,6 +154,19 @@ def test_a_variant_stays_only_with_its_own_plain_weights(tmp_path):
     assert save(0, *half) == {"", "fp16"} and save(0, None) == {"", "fp16"}
     with pytest.raises((OSError, ValueError), match="bf16"):
         ImageEditR1Pipeline.from_pretrained(tmp_path, variant="bf16")
+
+
+def test_a_variant_stays_on_a_disk_without_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    planner, processor = tiny_models.tiny_planner()
+    pipe = ImageEditR1Pipeline(planner, processor)
+    pipe.save_pretrained(tmp_path)
+    monkeypatch.setattr(os, "link", refuse)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    assert variants_in(tmp_path) == {"", "fp16"}
+    assert ImageEditR1Pipeline.from_pretrained(tmp_path).planner is not None
 
 
 def test_a_planner_takes_the_place_of_another_kind_of_planner(tmp_path):

@@ -184,6 +184,22 @@ def test_one_with_whole_layers_of_its_own_is_refused(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
+def test_one_that_is_for_another_base_is_refused_before_anything_changes(bare, tmp_path):
+    model = tiny_models.tiny_qwen_edit().text_encoder
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa"))
+    model.save_pretrained(tmp_path / "adapter")
+    editor = tiny_models.tiny_qwen_edit()
+    editor.set_progress_bar_config(disable=True)
+    with pytest.raises(ValueError, match="began as 'pissa'.*path_initial_model_for_weight_conversion"):
+        ImageEditR1Pipeline.from_editor(editor, planner_adapter=tmp_path / "adapter")
+    assert np.array_equal(edited(editor), bare[0])
+
+    editor.text_encoder = model
+    with pytest.raises(ValueError, match="on `planner`, a part of the editor, began as 'pissa'"):
+        ImageEditR1Pipeline.from_editor(editor, prompts=SHORT).save_pretrained(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_without_adapters_is_no_reason_to_switch_them_on(adapter):
     planner, _, _ = load_planner(adapter, dtype=torch.float32)
     with adapters_off(planner):

@@ -261,12 +261,15 @@ def test_candidates_of_an_interrupted_call(pipe):
 # --------------------------
 
 
-@pytest.mark.parametrize("shared", ["pipeline", "scheduler of the editor"])
+@pytest.mark.parametrize("shared", ["pipeline", "scheduler of the editor", "models of the editor"])
 def test_a_callback_of_the_editor_cannot_edit_with_it_and_may_plan(pipe, planned, shared):
     if shared == "pipeline":
         other = pipe
     else:
-        other = ImageEditR1Pipeline(pipe.planner, pipe.processor, type(pipe.editor)(**pipe.editor.components))
+        parts = dict(pipe.editor.components)
+        if shared == "models of the editor":  # on which a turn may have hooks, as a composed one has
+            parts["scheduler"] = type(parts["scheduler"]).from_config(parts["scheduler"].config)
+        other = ImageEditR1Pipeline(pipe.planner, pipe.processor, type(pipe.editor)(**parts))
     refused = []
 
     def callback(editor, number, timestep, tensors):

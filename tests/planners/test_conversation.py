@@ -220,6 +220,27 @@ def test_with_a_window_the_second_question_reads_all_again_unless_all_rows_ended
         assert conversation.sequence(**settings) == anew
 
 
+@pytest.mark.parametrize("asked_by", ["the caller", "the model's own settings"])
+def test_after_a_beam_search_the_second_question_goes_on_after_the_beam_that_was_chosen(
+    agent, prompts, monkeypatch, asked_by
+):
+    model, settings = agent[0], printable(agent[1])
+    if asked_by == "the caller":
+        settings["num_beams"] = 3
+    else:
+        monkeypatch.setattr(model.generation_config, "num_beams", 3)
+        monkeypatch.setattr(model.generation_config, "num_return_sequences", 2)  # a row has one answer, whoever asks
+    conversation = Conversation(*agent, IMAGES, INSTRUCTIONS, prompts)
+    answers = conversation.decompose(**settings)
+    seen: list[list[torch.Tensor]] = [[], []]
+    said = conversation.sequence(logits_processor=[lambda ids, scores: seen[0].append(scores) or scores], **settings)
+    again = Conversation(*agent, IMAGES, INSTRUCTIONS, prompts).sequence(
+        answers, logits_processor=[lambda ids, scores: seen[1].append(scores) or scores], **settings
+    )
+    assert said == again and len(said) == len(IMAGES) and all(answers)
+    torch.testing.assert_close(seen[0][0], seen[1][0], atol=1e-5, rtol=1e-5)
+
+
 def test_many_plans_read_their_pictures_once(planner, prompts):
     read, said = [], []
     hooks = [

@@ -38,6 +38,11 @@ def test_an_unknown_kind_is_refused():
         sample_sentence(0, "simple")
 
 
+def test_a_seed_below_0_is_refused():
+    with pytest.raises(ValueError, match="`seed` must be 0 or more, not -1"):
+        sample_sentence(-1, "plain")
+
+
 def test_the_format_can_hold_every_sentence():
     for sentence in MANY:
         answer = read_decomposition(write_decomposition(sentence.edits, sentence.reasoning))

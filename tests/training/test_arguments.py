@@ -93,6 +93,17 @@ def test_rows_without_truth_need_a_teacher_first(tmp_path):
             load(arguments)
 
 
+def test_a_file_of_sentences_without_all_goals_is_named_before_training(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    edits = [{"action": "recolor", "subject": "car", "goal": goal} for goal in ("red", "")]
+    file.write_text("".join(json.dumps({"instruction": "x", "edits": edits[:n]}) + "\n" for n in (1, 2)))
+    given = {"dataset_name": "sentences:file=1", "dataset_path": str(file)}
+    for arguments in (DataArguments(**given), RewardArguments(**given, rewards=["format", "goal_soft"])):
+        with pytest.raises(ValueError, match=f"Row 1 of {re.escape(str(file))} has an edit without a goal"):
+            load_training_rows(arguments)
+    assert next(iter(load_training_rows(RewardArguments(**given))))["goals"] == ["red"]
+
+
 def test_rows_become_prompts_and_answers(planner, text_planner, prompts):
     rows = load_training_rows(DataArguments(dataset_name="scenes:chained=1", dataset_limit=2))
     for processor, sees in ((planner[1], True), (text_planner[1], False)):

@@ -203,12 +203,22 @@ def test_validation_does_not_disturb_training(tmp_path):
 
 @pytest.mark.tiny
 @pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
-def test_validation_is_logged_before_the_first_step_and_every_so_often(tmp_path):
+def test_validation_is_logged_before_the_first_step_every_so_often_and_once_at_the_end(tmp_path):
     trainer = train(tmp_path, steps=2)
     marks = {row["step"]: row for row in curve_rows(trainer.state.log_history) if "val/exact" in row}
-    assert list(marks) == [0, 2]
+    assert list(marks) == [0, 2, 3]
     assert all(0 <= marks[0][f"val/{name}"] <= 1 for name in ("format", "action_f1", "subject_f1", "goal_f1", "exact"))
     validation = next(c for c in trainer.callback_handler.callbacks if isinstance(c, GreedyValidation))
+
+    about = trainer.args, trainer.state, trainer.control
+    before = list(trainer.state.log_history)
+    validation.on_train_end(*about)  # of a checkpoint of the last step that is gone on from
+    assert trainer.state.log_history == before
+    (measured,) = (row for row in before if "val/exact" in row and row["step"] == 3)
+    trainer.state.log_history.remove(measured)  # as in one of an earlier version
+    validation.on_train_end(*about)
+    assert trainer.state.log_history[-1] == measured
+
     rows = validation.rows
     about = list(rows["image"]), list(rows["instruction"])
     asked = decompose_all(trainer.model, trainer.processing_class, validation.prompts, *about, max_new_tokens=96)

@@ -12,7 +12,7 @@ from diffusers_r1.prompts import Prompts
 from diffusers_r1.records import LOCK, only_one_in
 from diffusers_r1.training.arguments import RewardArguments
 from diffusers_r1.training.folders import differences, identity, run_folder
-from diffusers_r1.training.prints import content_print, fingerprint
+from diffusers_r1.training.prints import content_print, fingerprint, place_of_rows
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
@@ -154,7 +154,75 @@ def test_a_run_does_not_end_in_the_folder_that_it_starts_from(overwrite, tmp_pat
     base = str(tmp_path / "here" / ".." / "planner")
     (tmp_path / "here").mkdir()
     given = start(tmp_path / "planner", model={"model_name_or_path": base}, rows={"overwrite_output_dir": overwrite})
-    assert "planner is what the run starts from" in refusal(tmp_path / "planner", *given)
+    said = refusal(tmp_path / "planner", *given)
+    assert "would write to" in said and f"which --model_name_or_path {base} needs" in said
+
+
+def planner(folder: Path, value: float = 0.0, base: Path | None = None) -> Path:
+    """A planner as far as a run's folder looks at it, or an adapter of one, with words of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"weight": torch.full((64,), value)}, folder / "model.safetensors")
+    Prompts(decompose=f"{value} {{instruction}}").save(folder)
+    if base is not None:
+        settings = {"base_model_name_or_path": str(base), "r": 8}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("option", "named", "output"),
+    [
+        ("model_name_or_path", "adapter", "base"),
+        ("model_name_or_path", "adapter-of-bundle", "bundle/editor/transformer"),
+        ("model_name_or_path", "bundle", "bundle/planner"),
+        ("model_name_or_path", "run/adapter", "run"),
+        ("picture_editor", "bundle", "bundle/editor"),
+        ("picture_editor", "run/bundle", "run"),
+        ("bundle_editor", "bundle", "bundle"),
+    ],
+)
+def test_a_run_writes_over_nothing_that_it_starts_from(option, named, output, tmp_path):
+    base = planner(tmp_path / "base")
+    planner(tmp_path / "adapter", base=base)
+    planner(tmp_path / "run" / "adapter", base=base)
+    planner(tmp_path / "run" / "bundle")
+    bundle = planner(tmp_path / "bundle" / "planner").parent
+    planner(tmp_path / "adapter-of-bundle", base=bundle)
+    for folder, part in ((bundle, "editor"), (bundle / "editor", "transformer")):
+        (folder / part).mkdir()
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": "X", "planner": [], part: []}))
+    given = {option: str(tmp_path / named)}
+    model, rows = (given, {}) if option == "model_name_or_path" else ({}, given)
+    said = refusal(tmp_path / output, *start(tmp_path / output, model=model, rows=rows))
+    assert "would write to" in said and f"which --{option} {tmp_path / named} needs" in said
+    with run_folder(*start(tmp_path / "bundle" / "other", model=model, rows=rows)):
+        pass
+
+
+@pytest.mark.parametrize(("overwrite", "output"), [(False, "."), (True, "."), (True, "red")])
+@pytest.mark.parametrize("named", [".", "metadata.jsonl"])
+def test_a_run_leaves_its_rows_alone(named, overwrite, output, tmp_path):
+    pictures = tmp_path / output / "samples"
+    pictures.mkdir(parents=True)
+    (pictures / "0.png").write_bytes(b"of the user's")
+    (tmp_path / "README.md").write_text("of the data set")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "samples/0.png", "instruction": "x"}\n')
+    rows = {"dataset_name": str(tmp_path / named), "overwrite_output_dir": overwrite}
+    assert "which --dataset_name" in refusal(tmp_path / output, *start(tmp_path / output, rows=rows))
+
+
+def test_a_run_among_the_rows_is_started_afresh(files):
+    folder = Path("rows/run")
+    with run_folder(*start(folder, rows=files)):
+        leave_checkpoint(folder, 1)
+    (folder / "README.md").write_text("a card")
+    with run_folder(*start(folder, rows={**files, "overwrite_output_dir": True})):
+        assert not (folder / "README.md").exists()
+    Path("words").mkdir()
+    Prompts().save(Path("words"))
+    Path("words/README.md").write_text("the user's own")
+    rows = {"prompts": "words", "overwrite_output_dir": True}
+    assert "words/README.md, which --prompts words" in refusal(Path("words"), *start(Path("words"), rows=rows))
 
 
 @pytest.mark.parametrize("place", [".", "planner"])
@@ -289,7 +357,8 @@ def test_another_kind_of_adapter_is_refused_whatever_is_allowed(saved, model, sa
 def test_a_run_that_started_from_an_adapter_is_gone_on_with(tmp_path):
     adapter = tmp_path / "start"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    settings = {"r": 8, "base_model_name_or_path": "imageedit-r1-scenes"}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
     given = {"model": {"model_name_or_path": str(adapter)}, "rows": {"allow_changes": True}}
     for rank, said in ((4, "an adapter of rank 4, and this run trains one of 8"), (8, None)):
         folder = tmp_path / f"run-{rank}"
@@ -315,6 +384,32 @@ def test_a_base_that_has_changed_is_noticed(run, tmp_path):
     before, now = ({**identity(*start(run)), "weights of the base": each} for each in prints)
     assert differences(before, now) == [f"weights of the base: {prints[0]}, now {prints[1]}"]
     assert differences({**before, "weights of the base": None}, now) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("base/model.safetensors", "weights of the adapter's base: "),
+        ("adapter/prompts.json", "content of the prompts: "),
+        ("base/prompts.json", "content of the prompts: "),
+    ],
+)
+def test_what_a_run_reads_without_its_being_named_is_noticed(changed, said, tmp_path):
+    adapter = planner(tmp_path / "adapter", base=planner(tmp_path / "base"))
+    other = planner(tmp_path / "other", value=1.0)
+    model, folder = {"model_name_or_path": str(adapter)}, tmp_path / "run"
+    with run_folder(*start(folder, model=model)):
+        leave_checkpoint(folder, 1, rank=8)
+    (tmp_path / changed).write_bytes((other / Path(changed).name).read_bytes())
+    asked = {"resume_from_checkpoint": "true", "dataloader_drop_last": True}
+    refused = refusal(folder, *start(folder, model=model, **asked))
+    assert said in refused and "dataloader_drop_last: False, now True" in refused
+    # A run of a version that took none of these prints.
+    kept = json.loads((folder / ".run.json").read_text())
+    del kept["weights of the adapter's base"], kept["dataloader_drop_last"]
+    (folder / ".run.json").write_text(json.dumps({**kept, "content of the prompts": None}))
+    with run_folder(*start(folder, model=model, **asked)) as checkpoint:
+        assert checkpoint == str(folder / "checkpoint-1")
 
 
 @pytest.fixture
@@ -369,5 +464,6 @@ def test_a_run_of_a_version_that_took_no_prints_of_files_is_gone_on_with(files, 
 
 
 def test_a_print_of_files_is_of_what_a_data_set_reads(files):
-    assert content_print("rows") == content_print("rows/metadata.jsonl") != content_print("rows/0.png")
+    assert place_of_rows("rows", None) == place_of_rows("psr", "rows/metadata.jsonl") == Path("rows")
+    assert content_print("rows") != content_print("rows/0.png")
     assert content_print("no/such/rows") is None is content_print(None)

@@ -71,10 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _speak_utf_8() -> None:
-    """Whatever the machine's own encoding is: a plan goes through pipes and files, and its words are of any language."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
-            stream.reconfigure(encoding="utf-8")
+    """Whatever the machine's own encoding is: a plan goes through pipes and files, and its words are of any language.
+
+    A path may have bytes that are no text: as a result they are those of the file's name, in a message they are written out.
+    """
+    streams = (sys.stdin, "strict"), (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")
+    for stream, errors in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors=errors)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from PIL import Image
 
 from .. import schema
-from ..images import Metadata, check_writable, load_with_metadata, picture_sizes, write_picture
+from ..images import Metadata, check_format, check_writable, load_with_metadata, picture_sizes, write_picture
 from ..pipelines.checks import check_count, check_generation, check_texts
 from ..plan import EditPlan, Turns
 from .progress import Progress, add_log_arguments, follow, stoppable
@@ -185,6 +185,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
 
         def edit(row: FileRow) -> Edited:
             picture, metadata = load_with_metadata(row.source)
+            check_format(row.output, picture.size)
             own = plan or _plan_of(args, row.instruction)
             call: Any = pipe.check_inputs(**{**told, **looks, **_call(pipe, args, picture, row.instruction, own)})
             if not remote:

@@ -16,12 +16,13 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import glob
+from glob import escape, glob, has_magic
 from itertools import count, islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import records, scenes, sentences
+from .. import records, scenes, schema, sentences
 from ..images import to_png
 from ..plan import Edit
 from .pictures import AHEAD, Pictures, References, shortened
@@ -119,6 +120,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 # Worlds whose rows are made from seeds, without end: their kinds.
 FILE = "file"  # the kind of sentences that were not made: they are read from a file
+FILE_ROW = {"instruction": str, "edits": list[Edit], "reasoning": str | None, "requests": list[str] | None}
 WORLDS = {"scenes": scenes.ALL_KINDS, "sentences": (FILE, *sentences.KINDS)}
 WORLD_SPLITS = {"train": 0, "validation": 900_000_000, "test": scenes.TEST_SEEDS}
 
@@ -189,12 +191,13 @@ def load_rows(
     Raises:
         FileNotFoundError: If there is no such data set; the message says what is there.
         ValueError: If a row is bad (with its index and the reason), no row is left, a column or the split is missing, or an
-            argument does not fit the source.
+            argument does not fit the source; of measured rows also if they have `references`.
     """
     if on_bad_row not in ("error", "skip", "keep"):
         raise ValueError(f'`on_bad_row` is "error", "skip" or "keep", not {on_bad_row!r}.')
-    if limit is not None and limit < 1:
-        raise ValueError(f"`limit` is at least 1, not {limit}.")
+    for named, number, least in (("limit", limit, 1), ("seed", seed, 0)):
+        if number is not None and not (isinstance(number, Integral) and number >= least):
+            raise ValueError(f"`{named}` is a whole number of at least {least}, not {number!r}.")
     if is_made(name):
         kinds = _shares(name)
         of_file = (kinds or {}).get(FILE) is not None
@@ -241,6 +244,8 @@ def _open(location: str, split: str | None, default: str, options: dict[str, Any
             read, options = _file_as_data_set(path, options)
         elif "data_files" not in options and (tables := _tables_beside_pictures(path)):
             read, options = FILE_KINDS[tables[0].suffix], {"data_files": _by_split(tables), **options}
+        elif path.is_dir() and has_magic(str(path.absolute())):
+            raise ValueError("`datasets` takes [, * and ? in a folder's name for a pattern: give it another name")
         return datasets.load_dataset(read, split=split or default, **options)
     except OSError as error:
         there = f"{path} holds {_listing(path)}" if path.is_dir() else f"There is no {path} here"
@@ -259,10 +264,10 @@ def _check_tables(path: Path, data_files: Any) -> None:
         data_files: As `load_dataset` takes them; those that it would find by default.
     """
     if path.is_file():
-        data_files = path.absolute()
+        data_files = escape(str(path.absolute()))
     elif data_files is None:
         shown = path.is_dir() and _has_pictures(path)
-        beside = [table.absolute() for table in _tables_beside_pictures(path)]
+        beside = [escape(str(table.absolute())) for table in _tables_beside_pictures(path)]
         data_files = ["**/metadata.csv", *beside] if shown else "**/*"
     folder = path if path.is_dir() or data_files == "**/*" else Path()
     for pattern in _flat(data_files):
@@ -296,12 +301,12 @@ def _part(saved: Mapping[str, Dataset], split: str | None, default: str) -> Data
 def _file_as_data_set(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A file as `load_dataset` wants to be told of it."""
     if path.stem == "metadata" and _has_pictures(path.parent):  # of those; other tables beside it are not meant
-        return "imagefolder", {"data_dir": str(path.parent), **options}
+        return "imagefolder", {"data_dir": escape(str(path.parent.absolute())), **options}
     if path.suffix not in FILE_KINDS:
         raise ValueError(
             f"a data set is a folder or a file of {', '.join(FILE_KINDS)}, not {path.suffix or 'a file without suffix'}"
         )
-    return FILE_KINDS[path.suffix], {"data_files": str(path), **options}
+    return FILE_KINDS[path.suffix], {"data_files": escape(str(path.absolute())), **options}
 
 
 def _tables_beside_pictures(folder: Path) -> list[Path]:
@@ -318,7 +323,8 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def _by_split(tables: list[Path]) -> str | dict[str, str]:
-    return str(tables[0]) if len(tables) == 1 else {path.stem: str(path) for path in tables}
+    files = {path.stem: escape(str(path.absolute())) for path in tables}
+    return files if len(files) > 1 else next(iter(files.values()))
 
 
 def _listing(folder: Path) -> str:
@@ -345,7 +351,12 @@ def _read(
     names = _column_names(name, dataset, source, columns)
     pictures = Pictures(dataset, names.pop("image"), "image", folder)
     column = names.pop("references", None)
-    references = None if column is None or measured else References(dataset, column, folder)
+    if measured and column is not None:
+        raise ValueError(
+            f"{name} has `{column}`, further pictures beside those that are edited, which an evaluation shows to nobody: it is "
+            "of rows with one picture."
+        )
+    references = None if column is None else References(dataset, column, folder)
     column = next((column for column in source.target if column in dataset.column_names), None)
     targets = None if column is None or not measured else Pictures(dataset, column, "target", folder)
     read = {_root(theirs, dataset) for theirs in names.values()} | set(source.only)
@@ -470,7 +481,7 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
         raise ValueError(f"{world.capitalize()} have the splits {', '.join(WORLD_SPLITS)}, not {split!r}.")
     first = WORLD_SPLITS[split] + seed
     end = min((start for start in WORLD_SPLITS.values() if start > WORLD_SPLITS[split]), default=None)
-    if seed < 0 or (end is not None and first + (limit or 1) > end):
+    if end is not None and first + (limit or 1) > end:
         raise ValueError(f"Seed {seed} with {limit or 1} tasks is outside of the split {split!r}.")
     rows, features = _scene_rows, row_features()
     if world == "scenes" and scenes.TWO_PICTURES in (kinds or {}):
@@ -480,7 +491,7 @@ def _made(name: str, split: str, limit: int | None, seed: int, path: str | Path 
         features = Features({**{k: v for k, v in features.items() if k != "image"}, "requests": List(Value("string"))})
     made_from: dict[str, Any] = {"first_seed": first, "kinds": kinds}
     if path is not None and split == "train":
-        made_from["read"] = tuple(_rows_of_file(path))  # `datasets` would take a list for shards, one after the other
+        made_from["read"] = tuple(rows_of_file(path))  # `datasets` would take a list for shards, one after the other
     elif path is not None:  # what is measured has to be new
         made_from["kinds"] = {kind: share for kind, share in (kinds or {}).items() if kind != FILE} or None
     if limit is None:
@@ -544,16 +555,26 @@ def _sentence_rows(
         }
 
 
-def _rows_of_file(path: str | Path) -> list[dict[str, Any]]:
+def rows_of_file(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file of sentences. A goal may be empty, where nobody knows it; no other text is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there is no row, or one has no edits or is not what it should be; the message names file and row.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     rows = []
     for number, line in enumerate(records.read(path)):
-        try:
-            row = {"instruction": line["instruction"], **_edit_columns([Edit(**edit) for edit in line["edits"]])}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"Row {number} of {path} has no `instruction` and `edits`: {error}.") from error
-        rows.append({**row, "reasoning": line.get("reasoning"), "requests": line.get("requests")})
+        place = f"Row {number} of {path}"
+        read = schema.read_fields(FILE_ROW, line, place)
+        row = {name: read[name] for name in ("instruction", "reasoning", "requests")} | _edit_columns(read["edits"])
+        texts = [row["instruction"], *row["actions"], *row["subjects"], *(row["requests"] or ())]
+        if not read["edits"] or not all(map(str.strip, texts)):
+            raise ValueError(
+                f"{place} has no edits, or a text without words: instruction, action, subject or request."
+            )
+        rows.append(row)
     if not rows:
         raise ValueError(f"{path} has no rows.")
     return rows

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "LocalModel", "Pixels", "ScenesExact", "VIEScore", "Verdict", "selector_of", "viescore"]
 
 NAMES = ("viescore", "scenes", "pixels")
+SMALLEST = 6  # pixels: the window of the structural similarity reaches 5 to each side, mirrored at the edge
 
 
 class Judge(Protocol):
@@ -111,7 +112,8 @@ class Pixels:
     """How near a result comes to a target picture, by torchmetrics, on values from 0 to 1.
 
     `l1` is the mean absolute and `l2` the mean squared difference (0 is equal), `ssim` the structural similarity and
-    `clip_i` the cosine of the two pictures' CLIP embeddings (1 is equal). The result is scaled to the target's size.
+    `clip_i` the cosine of the two pictures' CLIP embeddings (1 is equal). The result is scaled to the target's size. Where that
+    is smaller than the structural similarity's window there are no figures.
 
     Args:
         clip_model (`str`, *optional*): A CLIP on the Hub or in a folder; without one there is no `clip_i`.
@@ -139,6 +141,10 @@ class Pixels:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         target: Any = sample.target  # what `applies_to` lets pass has one
+        if min(target.size) < SMALLEST:
+            width, height = target.size
+            reason = f"a target of {width} x {height} pixels; each side has to have {SMALLEST}"
+            return Verdict(None, {"reason": reason})
         result = result.resize(target.size, Image.Resampling.BICUBIC)
         made, wanted = _tensor(result), _tensor(target)
         similarity: Any = structural_similarity_index_measure(made, wanted, data_range=1.0)

@@ -15,6 +15,7 @@ from .. import records
 from ..images import load_picture
 from .runs import (
     PLANS,
+    content_of,
     read,
     read_benchmarks,
     read_edits,
@@ -34,6 +35,7 @@ RESAMPLES = 10_000
 RESAMPLES_AT_ONCE = 10_000_000  # values drawn, so that a large benchmark fits in memory
 BASE = "base"
 MOST_REQUESTS = 4  # more sub-requests than these are counted together
+OTHER_JUDGE = " (other settings)"  # after the name of a judge that was not the same in two runs
 EXAMPLES = 8
 EXAMPLES_CHART = "examples.png"
 STYLES = {
@@ -72,12 +74,13 @@ def compare(one: str | Path, other: str | Path) -> str:
     """Two runs side by side, as a Markdown table: what the second gains over the first on the samples that both have.
 
     Variants are paired by method, editor, turns and seed; where that pairs nothing and each run has one editor, by method, turns
-    and seed.
+    and seed. A judge whose settings were not the same is marked.
 
     Raises:
-        ValueError: If a folder has no scores, or the two have nothing in common.
+        ValueError: If a folder has no scores, the two have nothing in common, or one id stands for two samples.
     """
     runs = Results(Path(one)), Results(Path(other))
+    _check_same_samples(*runs)
     keys = [("method", "editor", "turns", "seed"), ("method", "turns", "seed")]
     if any(len({variant["editor"] for variant in run.variants}) > 1 for run in runs):
         keys.pop()
@@ -85,7 +88,10 @@ def compare(one: str | Path, other: str | Path) -> str:
     if not rows:
         raise ValueError(f"{one} and {other} have no judge, method and sample in common.")
     head = ("judge", "metric", "method", "editor", "turns", "benchmark", "n", "first", "second", "second - first")
-    return f"First: {one}\nSecond: {other}\n\n{_table(head, rows)}"
+    page = f"First: {one}\nSecond: {other}\n\n{_table(head, rows)}"
+    if any(row[0].endswith(OTHER_JUDGE) for row in rows):
+        page += f"\n\n{OTHER_JUDGE.strip()}: the runs' judges.jsonl say which; their figures may not compare."
+    return page
 
 
 # Figures
@@ -135,7 +141,8 @@ def estimate_share(samples: Sequence[Sequence[float]]) -> dict[str, Any]:
     halves = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
     below, above = (np.sqrt(np.sum((shares - centres + side * halves) ** 2)) / len(shares) for side in (1, -1))
     mean = float(shares.mean())
-    return {"mean": mean, "low": float(mean - below), "high": float(mean + above), "n": int(counts.sum())}
+    low, high = np.clip([mean - below, mean + above], 0, 1).tolist()  # rounding leaves them at times
+    return {"mean": mean, "low": low, "high": high, "n": int(counts.sum())}
 
 
 class Results:
@@ -247,7 +254,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "by_requests": by_requests,
         "counts": [{**_label(variant), **results.counts(variant)} for variant in results.variants],
         "variants": results.variants,
-        "judges": results.judges,
+        "judges": [{name: value for name, value in judge.items() if name != "samples"} for judge in results.judges],
     }
 
 
@@ -343,7 +350,9 @@ def _common(runs: tuple[Results, Results], key: Sequence[str]) -> list[list[Any]
     """What two runs have in common, as rows of `compare`'s table."""
     rows = []
     metrics = [{judge["judge"]: judge["metrics"] for judge in run.judges} for run in runs]
+    settings = [{judge["judge"]: judge["settings"] for judge in run.judges} for run in runs]
     for judge in (judge for judge in metrics[0] if judge in metrics[1]):
+        called = judge if settings[0][judge] == settings[1][judge] else judge + OTHER_JUDGE
         for metric in (metric for metric in metrics[0][judge] if metric in metrics[1][judge]):
             for variant in runs[0].variants:
                 other = next((o for o in runs[1].variants if all(o[name] == variant[name] for name in key)), None)
@@ -357,9 +366,18 @@ def _common(runs: tuple[Results, Results], key: Sequence[str]) -> list[list[Any]
                         means = [f"{np.mean([side[sample] for sample in shared]):.3f}" for side in (first, second)]
                         gain = estimate([[second[sample] - first[sample] for sample in shared]])
                         editor = " / ".join(dict.fromkeys((variant["editor"], other["editor"])))
-                        place = [judge, metric, variant["method"], editor, variant["turns"], benchmark]
+                        place = [called, metric, variant["method"], editor, variant["turns"], benchmark]
                         rows.append([*place, len(shared), *means, _figure(gain, sign="+")])
     return rows
+
+
+def _check_same_samples(one: Results, other: Results) -> None:
+    for id, line in one.lines.items():
+        if id in other.lines and content_of(one.folder, line) != content_of(other.folder, other.lines[id]):
+            raise ValueError(
+                f"{id} is one sample in {one.folder} and another in {other.folder}: two data sets of one name, or its rows "
+                "have changed."
+            )
 
 
 def _key(row: Mapping[str, Any]) -> tuple:

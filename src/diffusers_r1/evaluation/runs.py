@@ -8,7 +8,8 @@
     judges.jsonl, scores.jsonl  the judges, and a line for each verdict
 
 Later lines count more than earlier ones. A picture's name says by which editor it was made, from which prompts and which
-noise; methods and turns that come to the same share it, and it is made once and judged once.
+noise; methods and turns that come to the same share it, and it is made once and judged once. `content` tells a sample, or a
+picture that was made, from others of its name; runs of before have none.
 """
 
 from __future__ import annotations
@@ -50,13 +51,26 @@ FIELDS: dict[str, dict[str, Any]] = {
         "category": str | None,
         "image": str,
         "target": str | None,
+        "content": str | None,
     },
     BENCHMARKS: {"benchmark": str, "limit": int | None, "sample_seed": int, "ids": list[str]},
     PLANS: {"sample": str, "method": str, "settings": str, "plan": EditPlan},
     VARIANTS: {**_NAMED, "plans": str, "samples": int, "details": dict[str, Any]},
-    EDITS: {**_NAMED, "sample": str, "plans": str, "picture": str | None},
-    JUDGES: {"judge": str, "settings": str, "metrics": dict[str, bool], "shares": list[str] | None},
-    SCORES: {"judge": str, "settings": str, "picture": str, "values": dict[str, float] | None},
+    EDITS: {**_NAMED, "sample": str, "plans": str, "picture": str | None, "content": str | None},
+    JUDGES: {
+        "judge": str,
+        "settings": str,
+        "metrics": dict[str, bool],
+        "shares": list[str] | None,
+        "samples": list[str] | None,
+    },
+    SCORES: {
+        "judge": str,
+        "settings": str,
+        "picture": str,
+        "content": str | None,
+        "values": dict[str, float] | None,
+    },
 }
 VARIANT = ("method", "editor", "turns", "seed", "settings")
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -67,31 +81,33 @@ PACKAGES = ("torch", "diffusers", "transformers")
 
 
 def write_samples(folder: Path, name: str, limit: int | None = None, seed: int = SAMPLE_SEED) -> None:
-    """Writes the samples of a benchmark down, pictures included: all that follows reads them here.
+    """Writes the samples of a benchmark down, pictures included: all that follows reads them here. Those that are there are
+    compared with what the data set has now.
 
     Args:
         folder (`Path`): Of the run; there.
         name, limit, seed: See [`read_samples`].
 
     Raises:
-        ValueError: If the folder has other samples under the same ids.
+        ValueError: If the folder has other samples under the same ids. Nothing has been written then.
     """
-    benchmark = {"benchmark": short_name(name), "limit": limit, "sample_seed": seed}
-    if any(benchmark.items() <= line.items() for line in read_benchmarks(folder)):
-        return
-    (folder / "samples" / benchmark["benchmark"]).mkdir(parents=True, exist_ok=True)
-    there = {line["id"]: line for line in read(folder, SAMPLES)}
-    ids = []
-    for sample in tqdm(read_samples(name, limit, seed), f"reading {benchmark['benchmark']}", unit="sample"):
-        ids.append(sample.id)
-        if sample.id not in there:
-            _write_sample(folder, sample)
-        elif there[sample.id]["instruction"] != sample.instruction:
-            raise ValueError(
-                f"{sample.id} is {sample.instruction!r} here and {there[sample.id]['instruction']!r} in {folder}: "
-                "another data set of that name. Take another folder."
-            )
-    records.append(folder / BENCHMARKS, {**benchmark, "ids": ids})
+    benchmark = short_name(name)
+    known = {line["id"]: line for line in read(folder, SAMPLES) if line["benchmark"] == benchmark}
+
+    def samples() -> Iterable[Sample]:
+        return tqdm(read_samples(name, limit, seed), f"reading {benchmark}", unit="sample")
+
+    # All are compared before one is written: what is refused leaves nothing behind under the other data set's name.
+    ids = [_same_id(folder, known, sample) for sample in samples()] if known else []
+    if not known or set(ids) - known.keys():
+        ids = []
+        for sample in samples():
+            ids.append(sample.id)
+            if sample.id not in known:
+                _write_sample(folder, sample)
+    line = {"benchmark": benchmark, "limit": limit, "sample_seed": seed, "ids": ids}
+    if line not in read_benchmarks(folder):
+        records.append(folder / BENCHMARKS, line)
 
 
 def write_plans(folder: Path, method: Method) -> None:
@@ -147,8 +163,12 @@ def write_pictures(
     asked = {id: editor.asked(plans[id], turns) for id in left}
     names = {id: _picture_name(id, editor, asked[id], seed) for id in left}
     there = {id for id, name in names.items() if (folder / name).exists()}
+    contents = _contents(folder)
     for id in there:
-        records.append(folder / EDITS, {"sample": id, **variant, "asked": asked[id], "picture": names[id]})
+        # What is known of a picture stays, also that nothing is, so that the verdicts on it still count.
+        content = contents[names[id]] if names[id] in contents else _content_of_file(folder / names[id])
+        row = {"sample": id, **variant, "asked": asked[id], "picture": names[id], "content": content}
+        records.append(folder / EDITS, row)
 
     jobs = (
         Job(open_sample(folder, line), plans[id], _noise_seed(seed, id))
@@ -164,6 +184,7 @@ def write_pictures(
             row["picture"] = names[job.sample.id]
             # The picture first: a line is the promise that its picture is there.
             _write_picture(folder / row["picture"], result)
+            row["content"] = _content_of_file(folder / row["picture"])
         records.append(folder / EDITS, row)
 
 
@@ -175,17 +196,18 @@ def write_scores(folder: Path, judge: Judge) -> None:
             otherwise is written down, counted as failed, and tried again at the next start.
     """
     by = {"judge": judge.name, "settings": digest(judge.settings)}
+    lines = {id: line for id, line in read_lines(folder).items() if judge.applies_to(line)}
     identity = {
         **by,
         "metrics": dict(judge.metrics),
         "shares": [*judge.shares],
+        "samples": list(lines),
         "details": dict(judge.settings),
         "versions": _versions(),
     }
     records.append(folder / JUDGES, identity)
-    lines = read_lines(folder)
-    pictures = {row["picture"]: lines[row["sample"]] for row in read_edits(folder) if row["picture"]}
-    pictures = {picture: line for picture, line in pictures.items() if judge.applies_to(line)}
+    edits = [row for row in read_edits(folder) if row["picture"] and row["sample"] in lines]
+    pictures, contents = {row["picture"]: lines[row["sample"]] for row in edits}, _contents(folder)
     done = {row["picture"] for row in read_scores(folder) if row["judge"] == judge.name and "error" not in row}
     left = [picture for picture in pictures if picture not in done and (folder / picture).exists()]
 
@@ -194,7 +216,7 @@ def write_scores(folder: Path, judge: Judge) -> None:
 
     verdicts = map_concurrently(ask, left, judge.concurrency)
     for picture, verdict in _watched(verdicts, f"{judge.name}: judging", len(pictures), len(pictures) - len(left)):
-        row = {"sample": pictures[picture]["id"], "picture": picture, **by}
+        row = {"sample": pictures[picture]["id"], "picture": picture, "content": contents[picture], **by}
         if isinstance(verdict, Exception):
             row |= {"values": None, **_failure(verdict)}
         else:
@@ -247,6 +269,11 @@ def open_sample(folder: Path, line: Mapping[str, Any]) -> Sample:
     )
 
 
+def content_of(folder: Path, line: Mapping[str, Any]) -> str:
+    """What tells a sample, from its line, from others of its id: its instruction and its pictures."""
+    return line["content"] or _content(open_sample(folder, line))
+
+
 def read_plans(folder: Path, method: str, settings: str) -> dict[str, EditPlan]:
     """The plans that a method has made under these settings, by the sample's id."""
     return {
@@ -282,29 +309,35 @@ def read_judges(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
-    """The last verdict of each judge, under its last settings, on each picture."""
+    """The last verdict of each judge, under its last settings, on each picture as it is now: not on one of its name that was
+    deleted and made again."""
     judges = {(judge["judge"], judge["settings"]) for judge in read_judges(folder)}
+    contents = _contents(folder)
     rows = _last(folder, SCORES, "picture", "judge", "settings")
-    return [row for row in rows if (row["judge"], row["settings"]) in judges]
+    rows = [row for row in rows if (row["judge"], row["settings"]) in judges]
+    return [row for row in rows if row["content"] == contents.get(row["picture"])]
 
 
 def unscored(folder: Path, judged: bool = True) -> tuple[int, int]:
     """How many results of the run have no picture or lack a judge's figure, and how many results there are.
 
-    A result is a sample of one variant. Before any judge has been asked, it only needs its picture.
+    A result is a sample of one variant. It needs the figures of every judge that has judged in this run and applies to its
+    sample. Before any judge has been asked, it only needs its picture.
 
     Args:
         folder (`Path`): Of the run.
         judged (`bool`, defaults to `True`): Whether figures count; not after a stage that has only made pictures.
     """
-    variants, scores = read_variants(folder), read_scores(folder) if judged else []
-    figures: dict[str, list[bool]] = {}
-    for row in scores:
-        figures.setdefault(row["picture"], []).append(row["values"] is not None)
-    scored = [row for row in read_edits(folder) if row["picture"]]
-    if scores:
-        scored = [row for row in scored if all(figures.get(row["picture"], [False]))]
-    results = sum(variant["samples"] for variant in variants)
+    figures = {(row["judge"], row["picture"]): row["values"] is not None for row in read_scores(folder)}
+    asked = {row["judge"] for row in read(folder, SCORES)} if judged else set()
+    judges = {judge["judge"]: set(judge["samples"] or ()) for judge in read_judges(folder) if judge["judge"] in asked}
+
+    def has_figures(row: Mapping[str, Any]) -> bool:
+        found = [figures.get((judge, row["picture"]), row["sample"] not in mine) for judge, mine in judges.items()]
+        return all(found) and any((judge, row["picture"]) in figures for judge in judges)
+
+    scored = [row for row in read_edits(folder) if row["picture"] and (not judges or has_figures(row))]
+    results = sum(variant["samples"] for variant in read_variants(folder))
     return results - len(scored), results
 
 
@@ -333,6 +366,39 @@ def _noise_seed(seed: int, sample_id: str) -> int:
     return int(digest([seed, sample_id]), 16) >> 1
 
 
+def _same_id(folder: Path, known: Mapping[str, Mapping[str, Any]], sample: Sample) -> str:
+    """The sample's id.
+
+    Raises:
+        ValueError: If the run knows another sample by it.
+    """
+    line = known.get(sample.id)
+    if line and (content_of(folder, line), line["edits"]) != (_content(sample), sample.edits):
+        raise ValueError(
+            f"{sample.id}, {sample.instruction!r}, is not what {folder} has by that name, {line['instruction']!r}: this is "
+            "another data set of that name, or its rows have changed. Take another folder."
+        )
+    return sample.id
+
+
+def _content(sample: Sample) -> str:
+    pictures = [picture and [picture.size, _sum(picture.tobytes())] for picture in (sample.image, sample.target)]
+    return digest([sample.instruction, *pictures])
+
+
+def _contents(folder: Path) -> dict[str, str | None]:
+    """The pictures that were made -> what tells each, as it is now, from others of its name; `None` in runs of before."""
+    return {row["picture"]: row["content"] for row in read(folder, EDITS) if row["picture"]}
+
+
+def _content_of_file(path: Path) -> str:
+    return _sum(path.read_bytes())
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _write_sample(folder: Path, sample: Sample) -> None:
     image, target = f"samples/{sample.id}.png", f"samples/{sample.id}.target.png"
     _write_picture(folder / image, sample.image)
@@ -348,6 +414,7 @@ def _write_sample(folder: Path, sample: Sample) -> None:
         "category": sample.category,
         "image": image,
         "target": target if sample.target is not None else None,
+        "content": _content(sample),
     }
     records.append(folder / SAMPLES, line)
 

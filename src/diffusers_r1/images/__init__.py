@@ -13,7 +13,7 @@ from .reading import (
     pair,
     picture_sizes,
 )
-from .writing import SUFFIXES, check_writable, to_png, write_picture
+from .writing import SUFFIXES, check_format, check_writable, content_of, to_png, write_picture
 
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "MAX_UPLOAD_PIXELS",
     "SUFFIXES",
     "Metadata",
+    "check_format",
     "check_writable",
+    "content_of",
     "is_url",
     "load_picture",
     "load_pictures",

@@ -10,10 +10,13 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 
+from .reading import Unreachable
+
 
 MAX_BYTES = 2**27  # 134 MB; a JPEG of 64 megapixels has a quarter of that
 MAX_SECONDS = 120  # from the first word to the last byte
 MAX_REDIRECTS = 5
+_BUSY = (408, 425, 429)  # as all answers from 500 on
 _TIMEOUT = (10, 30)  # seconds to connect, and without any byte
 _PIECE = 2**16
 
@@ -26,7 +29,8 @@ def download(url: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
         max_bytes (`int`, defaults to 2**27): Of a longer file no more than this is fetched.
 
     Raises:
-        ValueError: If it cannot be fetched, or is too long or too slow.
+        Unreachable: If the server is not there, too busy or too slow: it may be otherwise later.
+        ValueError: If it cannot be fetched, or is too long.
     """
     end = monotonic() + MAX_SECONDS
     try:
@@ -43,7 +47,9 @@ def download(url: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
                         raise ValueError(f"the server sends us to {url[:100]!r}.")
             raise ValueError(f"the server sends us on more than {MAX_REDIRECTS} times.")
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise ValueError(f"the download failed: {_innermost(error)}.") from error
+        # What is wrong with the address itself is a ValueError for `requests` as well.
+        kind = ValueError if isinstance(error, ValueError) else Unreachable
+        raise kind(f"the download failed: {_innermost(error)}.") from error
 
 
 class _Session(requests.Session):
@@ -55,7 +61,8 @@ class _Session(requests.Session):
 
 def _content(response: requests.Response, max_bytes: int, end: float) -> BinaryIO:
     if not response.ok:
-        raise ValueError(f"the server answers {response.status_code} {response.reason}.")
+        kind = Unreachable if response.status_code in _BUSY or response.status_code >= 500 else ValueError
+        raise kind(f"the server answers {response.status_code} {response.reason}.")
     too_long = f"the file is longer than {max_bytes:,} bytes."
     if (response.raw.length_remaining or 0) > max_bytes:
         raise ValueError(too_long)
@@ -67,7 +74,7 @@ def _content(response: requests.Response, max_bytes: int, end: float) -> BinaryI
             if file.tell() > max_bytes:
                 raise ValueError(too_long)
             if monotonic() > end:
-                raise ValueError(f"the download takes longer than {MAX_SECONDS} seconds.")
+                raise Unreachable(f"the download takes longer than {MAX_SECONDS} seconds.")
         file.seek(0)
     except BaseException:
         file.close()

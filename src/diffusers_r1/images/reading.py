@@ -9,8 +9,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from ..records import Failure
 from .colour import to_srgb
 from .metadata import Metadata, metadata_of
 
@@ -23,8 +25,15 @@ MAX_ASPECT = 200  # the longest picture that Qwen2-VL's processor takes
 
 _HEIC = tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _TAKEN = "a PIL picture, a numpy array, a torch tensor, a path, a URL or an open binary file"
+_STEPS = {"L;2": 85, "L;4": 17}  # between the greys of a PNG, by the depth as Pillow calls it
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF that make the height the width
 _TOLERANCE = 1e-3  # how far rounding may carry a float picture outside of 0..1
+
+
+class Unreachable(ValueError):
+    """A picture on the web cannot be had now, which says nothing about the picture."""
+
+    kind = Failure.OUTAGE
 
 
 def load_picture(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -51,7 +60,7 @@ def load_picture(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         TypeError: If `source` is none of these, or an array of another number type.
         ValueError: If it cannot be read as a picture, its format is none of `FORMATS`, it is too large or longer than
-            200:1, or has values out of range.
+            200:1, or has values out of range. Its `kind` is `OUTAGE` where the server of a URL is down or busy.
     """
     return load_with_metadata(source, max_pixels)[0]
 
@@ -86,7 +95,8 @@ def load_with_metadata(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image
     # Pillow answers a damaged file with OSError, SyntaxError, EOFError, struct.error and others of its own.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"{name} cannot be used: {reason}") from error
+        kind = Unreachable if isinstance(error, Unreachable) else ValueError
+        raise kind(f"{name} cannot be used: {reason}") from error
 
 
 def load_pictures(value: Any, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
@@ -201,6 +211,7 @@ def _opened(file: BinaryIO) -> Image.Image:
 def _to_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(*picture.size, max_pixels)
     _check_format(picture)
+    picture.info.update(_clear_colour(picture))  # of the picture itself: whoever loads it again finds it loaded
     picture.load()
     black_and_white = _black_and_white(picture)  # now, since only the file says so
     picture = _to_8_bits(to_srgb(_upright(picture)), *black_and_white)
@@ -238,6 +249,17 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
+def _clear_colour(picture: Image.Image) -> dict[str, Any]:
+    """What `info` should say: Pillow brings the pixels of a PNG to 8 bits, and leaves the colour that is clear as it was."""
+    clear = picture.info.get("transparency")
+    if clear is None or not isinstance(picture, PngImageFile) or not picture.tile:
+        return {}
+    depth = picture.tile[0][3]
+    if depth == "RGB;16B":
+        return {"transparency": tuple(value >> 8 for value in clear)}
+    return {"transparency": clear * _STEPS[depth]} if depth in _STEPS else {}
+
+
 def _black_and_white(picture: Image.Image) -> tuple[int, int]:
     """The values of black and of white in a deep grey picture of whole numbers.
 
@@ -260,7 +282,10 @@ def _to_8_bits(picture: Image.Image, black: int, white: int) -> Image.Image:
         if values.min() < 0 or values.max() > most:
             raise ValueError(f"its values run from {values.min()} to {values.max()}, not within 0 to {most}.")
         values = values.astype(np.uint32) if black < white else most - values.astype(np.uint32)
-        return Image.fromarray(_bytes_of(((values * 65535 + most // 2) // most).astype(np.uint16)))
+        result = Image.fromarray(_bytes_of(((values * 65535 + most // 2) // most).astype(np.uint16)))
+        if (clear := picture.info.get("transparency")) is not None:
+            result.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return result
     return picture
 
 

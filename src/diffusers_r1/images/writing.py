@@ -34,6 +34,20 @@ _BYTES = 3  # of a pixel: what a PNG of noise takes
 _QUALITY = 95  # of 100, where a format loses something and the source does not say how much
 
 
+def check_format(path: str | Path, size: tuple[int, int] | None = None) -> None:
+    """Says whether a picture of that size can have this name, wherever it is to go.
+
+    Raises:
+        ValueError: If the name's end stands for no format, or the format cannot hold that size.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in _FORMATS:
+        raise ValueError(f"no picture is written as {suffix or 'a file without suffix'!r}; take {', '.join(_FORMATS)}")
+    name, longest = _FORMATS[suffix.lower()]
+    if size and max(size) > longest:
+        raise ValueError(f"{name} holds at most {longest} pixels along a side, and the picture has {max(size)}")
+
+
 def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> None:
     """Says whether [`write_picture`] can write a picture under this name, before anybody has worked for it.
 
@@ -47,17 +61,11 @@ def check_writable(path: str | Path, size: tuple[int, int] | None = None) -> Non
         IsADirectoryError: If a folder has that name.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(
-            f"no picture is written as {path.suffix or 'a file without suffix'!r}; take {', '.join(_FORMATS)}"
-        )
+    check_format(path, size)
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, and no file can take its name")
-    name, longest = _FORMATS[path.suffix.lower()]
-    if size and max(size) > longest:
-        raise ValueError(f"{name} holds at most {longest} pixels along a side, and the picture has {max(size)}")
     free = shutil.disk_usage(path.parent).free
     if size and free < size[0] * size[1] * _BYTES:
         raise ValueError(
@@ -81,6 +89,16 @@ def write_picture(path: str | Path, picture: Image.Image, metadata: Metadata | N
         OSError: If it cannot be written; nothing is left behind then.
     """
     check_writable(path, picture.size)
+    records.write_whole(path, content_of(path, picture, metadata))
+
+
+def content_of(path: str | Path, picture: Image.Image, metadata: Metadata | None = None) -> bytes:
+    """What [`write_picture`] would write under this name; nothing is written.
+
+    Raises:
+        ValueError: As in [`check_format`].
+    """
+    check_format(path, picture.size)
     metadata = metadata or Metadata()
     settings: dict[str, Any] = {"icc_profile": srgb_profile()}
     if metadata.dpi:
@@ -91,14 +109,15 @@ def write_picture(path: str | Path, picture: Image.Image, metadata: Metadata | N
     elif metadata.exif:
         settings["exif"] = metadata.exif
     if file_format == "JPEG" and metadata.tables:
-        settings.update(qtables=metadata.tables, subsampling=metadata.subsampling)
+        # Where it is not known, as of a grey photo, Pillow would halve the colours' resolution.
+        settings.update(qtables=metadata.tables, subsampling=max(metadata.subsampling, 0))
     elif file_format == "JPEG":
         settings.update(quality=_QUALITY, subsampling=0)  # fine coloured lines stay
     elif file_format in ("WEBP", "AVIF"):
         settings.update(quality=_QUALITY)
     file = io.BytesIO()
     picture.save(file, file_format, **settings)
-    records.write_whole(path, file.getvalue())
+    return file.getvalue()
 
 
 def to_png(picture: Image.Image) -> bytes:

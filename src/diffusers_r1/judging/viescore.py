@@ -100,7 +100,7 @@ def read_scores(text: str) -> tuple[float, float] | None:
     while start >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
-        except ValueError:
+        except (ValueError, RecursionError):
             end = start + 1
         else:
             found = value if "score" in value else found

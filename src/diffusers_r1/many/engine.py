@@ -52,6 +52,8 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
         RowFailed: The error of the row at which the run gave up.
     """
     folder = settings.output_dir
+    if settings.vllm and "references" in dataset.column_names:
+        raise ValueError("`vllm` shows its planner one picture of each row, and these rows have `references`.")
     make_folder(settings)
     with records.only_one_in(folder):
         instructions = dataset["instruction"][:]
@@ -126,8 +128,9 @@ def shards(dataset: Dataset, left: list[int], settings: Settings) -> Iterator[di
 
     # Shards begin at the same rows in every run, so that a row meets the same others in its batches.
     waiting: dict[int, list[RowState]] = {}
+    instructions = dataset["instruction"][:]
     for index in left:
-        waiting.setdefault(index // settings.shard_size, []).append(RowState(index))
+        waiting.setdefault(index // settings.shard_size, []).append(RowState(index, instructions[index] or ""))
     rows = ray.data.from_pandas([pd.DataFrame({"row": shard}) for shard in waiting.values()])
     held = ray.put(dataset)
 

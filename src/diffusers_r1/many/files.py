@@ -21,7 +21,7 @@ from PIL import Image
 from .. import records
 from ..data.tables import read_table
 from ..endpoints import map_concurrently
-from ..images import SUFFIXES, Metadata, check_writable, is_url, write_picture
+from ..images import SUFFIXES, Metadata, check_writable, content_of, is_url
 from ..plan import EditPlan
 from ..records import Failure
 from .folder import FAILED, begin, check_begun, read_lines
@@ -102,7 +102,10 @@ def rows_of_folder(folder: Path, instruction: str, output: Path) -> list[FileRow
             names.append(name)
     if not names:
         raise ValueError(f"{folder} holds no picture: {', '.join(SUFFIXES)}")
-    return [FileRow(name.as_posix(), folder / name, instruction, _free(name, [])) for name in names]
+    # Those that keep their names first: `photo.heic` takes what `photo.png` leaves it.
+    taken: dict[str, int] = {}
+    outputs = {name: _free(name, taken) for name in sorted(names, key=_is_renamed)}
+    return [FileRow(name.as_posix(), folder / name, instruction, outputs[name]) for name in names]
 
 
 def rows_of_table(path: Path, planned: bool = False) -> list[FileRow]:
@@ -116,21 +119,26 @@ def rows_of_table(path: Path, planned: bool = False) -> list[FileRow]:
         OSError, ValueError: If it cannot be read, or a row lacks one of the two; the message names the row.
     """
     rows: list[FileRow] = []
+    taken: dict[str, int] = {}
     for number, cells in enumerate(_cells(path), start=1):
         file = next((cells[name] for name in FILE_COLUMNS if cells.get(name)), None)
         instruction = cells.get(INSTRUCTION) or ""
-        if not isinstance(file, str) or not isinstance(instruction, str):
+        if file is None:
             raise ValueError(f"{path}, row {number}: no `file`; a row is a picture's `file` and its `{INSTRUCTION}`")
+        for column, cell in (("file", file), (INSTRUCTION, instruction)):
+            if not isinstance(cell, str):
+                raise ValueError(f"{path}, row {number}: `{column}` is text, not {cell!r}")
         if not instruction.strip() and not planned:
             raise ValueError(f"{path}, row {number}: no `{INSTRUCTION}` for {file}")
         name, source = Path(file), path.parent / file
         if is_url(file):
-            name, source = Path(urlsplit(file).path.rpartition("/")[2] or "picture"), file
+            # The end of it, where a server's name is longer than a file's can be.
+            name, source = Path(urlsplit(file).path.rpartition("/")[2][-200:] or "picture"), file
         if name.is_absolute() or ".." in name.parts:
             name = Path(name.name)
         if not name.name:
             raise ValueError(f"{path}, row {number}: {file} is no file")
-        rows.append(FileRow(file, source, instruction, _free(name, [row.output for row in rows])))
+        rows.append(FileRow(file, source, instruction, _free(name, taken)))
     if not rows:
         raise ValueError(f"{path} has no row")
     return rows
@@ -146,8 +154,8 @@ def edit_files(
 ) -> Outcome:
     """Edits the rows that are not edited yet. The same call again goes on where it stopped.
 
-    A row that fails is recorded, and the others go on; ten in a row at which planner or editor fail end the run. What would
-    fail for all of them, such as a full disk or a wrong key, ends it at once.
+    A row that fails is recorded, and the others go on; ten in a row at which planner, editor or the server of a picture fail
+    end the run. What would fail for all of them, such as a full disk or a wrong key, ends it at once.
 
     Args:
         folder (`Path`): Of the results; made if not there.
@@ -175,13 +183,13 @@ def edit_files(
                     records.append(folder / FAILED, {**named, "error": str(result), "kind": result.kind.value})
                     report(row, result)
                     continue
-                picture, metadata, plan = result
+                content, plan = result
                 path = folder / row.output
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # In this order, so that the list never names one row where the file is another one's, whatever stops us.
                 path.unlink(missing_ok=True)
                 records.append(folder / EDITED, {**named, "plan": plan.to_dict()})
-                write_picture(path, picture, metadata)
+                records.write_whole(path, content)
                 report(row, path)
         return _outcome(rows, folder)
 
@@ -214,13 +222,14 @@ def _results(
         yield row, result
 
 
-def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> Edited:
-    """The edit of a row; what goes wrong with it has a kind."""
+def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> tuple[bytes, EditPlan]:
+    """The edit of a row, ready to be written; what goes wrong with it has a kind."""
     path = folder / row.output
     try:
         if path.parent.is_dir():  # or it is made once there is a picture for it
             check_writable(path)
-        return edit(row)
+        picture, metadata, plan = edit(row)
+        return content_of(path, picture, metadata), plan
     except Exception as error:
         own = isinstance(error, (TypeError, ValueError))
         kind = getattr(error, "kind", Failure.REFUSED if own else Failure.OUTAGE)
@@ -251,12 +260,22 @@ def _cells(path: Path) -> list[dict[str, Any]]:
     return list(read_table(path))
 
 
-def _free(name: Path, taken: Sequence[str]) -> str:
-    """The name, with a number where another row has it: `"beach-2.jpg"`. What is read and not written becomes a PNG."""
-    if name.suffix.lower() not in SUFFIXES:
-        name = name.with_suffix(".png")
-    number, free = 1, name
+def _is_renamed(name: Path) -> bool:
+    """Whether the picture is one that is read, or taken along, and not written: its result is a PNG."""
+    return name.suffix.lower() not in SUFFIXES
+
+
+def _free(name: Path, taken: dict[str, int]) -> str:
+    """The name, with a number where another row has it: `"beach-2.jpg"`.
+
+    Args:
+        taken (`dict`): The names that rows have, to which this one is added; of each the number that its rows have come to.
+    """
+    name = name.with_suffix(".png") if _is_renamed(name) else name
+    free, number = name, taken.get(name.as_posix(), 1)
     while free.as_posix() in taken:
         number += 1
         free = name.with_stem(f"{name.stem}-{number}")
+    taken[name.as_posix()] = number
+    taken.setdefault(free.as_posix(), 1)
     return free.as_posix()

@@ -29,6 +29,7 @@ from .shards import RowState, generator_of
 
 DATA, FILES, FAILED, RUN, TRIES = "data", "files.jsonl", "failed.jsonl", "run.json", "tries"
 SUFFIX = ".parquet"
+OTHER_ROWS = "is of other rows: take the same data set in the same order, or another folder."
 
 CARD = f"""\
 ---
@@ -106,8 +107,9 @@ def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:
     of another one since, as they may when a worker dies.
 
     Raises:
-        ValueError: If a file holds other rows than these.
+        ValueError: If a file holds other rows than these, or others have failed.
     """
+    _check_failed(folder, instructions)
     there = {path.name: path for path in (folder / DATA).iterdir()}
     lines = records.read_fields(folder / FILES, {"file": str, "rows": list[int]})
     listed = {line["file"]: line["rows"] for line in lines if line["file"] in there}
@@ -115,7 +117,7 @@ def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:
         _check_rows(there[name], rows, instructions)
     edited = {row for rows in listed.values() for row in rows}
     for name in sorted(there.keys() - listed.keys()):
-        rows = [] if name.endswith(".tmp") else read_row_numbers(there[name])
+        rows = [] if name.endswith(".tmp") else read_column(there[name], "row")
         if rows and edited.isdisjoint(rows):
             _check_rows(there[name], rows, instructions)
             records.append(folder / FILES, {"file": name, "rows": rows})
@@ -127,9 +129,22 @@ def edited_rows(folder: Path, instructions: Sequence[str | None]) -> set[int]:
 
 def _check_rows(file: Path, rows: Sequence[int], instructions: Sequence[str | None]) -> None:
     """Refuse a file that was made of other instructions, as far as they are known: a limit may have left some out."""
-    known = [instructions[row] for row in rows if row < len(instructions)]
-    if len(known) == len(rows) and file.name != file_name(rows, known):
-        raise ValueError(f"{file} is of other rows: take the same data set in the same order, or another folder.")
+    known = [row for row in rows if row < len(instructions)]
+    if len(known) == len(rows):  # as nearly always, and then the name says it
+        same = file.name == file_name(rows, [instructions[row] for row in rows])
+    else:
+        written = dict(zip(read_column(file, "row"), read_column(file, "instruction")))
+        same = all(written[row] == instructions[row] for row in known)
+    if not same:
+        raise ValueError(f"{file} {OTHER_ROWS}")
+
+
+def _check_failed(folder: Path, instructions: Sequence[str | None]) -> None:
+    """Likewise rows that have failed. Of one that could not be read the instruction may be unknown."""
+    for line in read_lines(folder / FAILED, row=int):
+        row, said = line["row"], line.get("instruction")
+        if said and row < len(instructions) and said != instructions[row]:
+            raise ValueError(f"{folder / FAILED} {OTHER_ROWS} Row {row} was {said!r}, not {instructions[row]!r}.")
 
 
 def write_file(shard: dict[str, Sequence[RowState]], folder: Path, run_seed: int) -> dict[str, list[str]]:
@@ -183,11 +198,11 @@ def to_parquet(rows: Sequence[RowState], run_seed: int) -> bytes:
     return file.getvalue()
 
 
-def read_row_numbers(path: Path) -> list[int]:
-    """The rows of a file that `write_file` wrote."""
+def read_column(path: Path, name: str) -> list[Any]:
+    """A column of a file that `write_file` wrote."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(path, columns=["row"])["row"].to_pylist()
+    return pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
 
 
 def record_shard(folder: Path, written: dict[str, Any]) -> None:

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowState:
-    """A row on its way. `image` is there only while a worker needs it; `error` says which step failed, and why.
+    """A row on its way. `pictures` are there only while a worker needs them: what is edited, and then its references. `error`
+    says which step failed, and why.
 
     `failure` is what that says about other rows, and `None` where a worker died over the shard.
     """
 
     index: int
     instruction: str = ""
-    image: Image.Image | None = None
+    pictures: tuple[Image.Image, ...] = ()
     plan: EditPlan | None = None
     edited: Image.Image | None = None
     error: str = ""
@@ -51,7 +52,7 @@ def attempt(step: str, work: Callable[[list[RowState]], list[RowState]], rows: l
         done = work(sound) if sound else []
     except Exception as error:
         fault = f"{step}: {type(error).__name__}: {' '.join(str(error).split())}"
-        failure = Failure.REFUSED if step == "read" else getattr(error, "kind", Failure.OUTAGE)
+        failure = getattr(error, "kind", Failure.REFUSED if step == "read" else Failure.OUTAGE)
     if fault and len(sound) == 1:
         done = [replace(sound[0], error=fault, failure=failure)]
     elif fault:  # out of the `except`, whose traceback holds the memory of what has failed
@@ -61,11 +62,12 @@ def attempt(step: str, work: Callable[[list[RowState]], list[RowState]], rows: l
 
 
 def read_row(dataset: Dataset, row: RowState) -> RowState:
-    """The row with its picture and instruction."""
+    """The row with its pictures."""
     cells = dataset[row.index]
-    if not (cells["instruction"] or "").strip():
+    if not row.instruction.strip():
         raise ValueError(f"the instruction is {cells['instruction']!r}")
-    return replace(row, instruction=cells["instruction"], image=load_picture(cells["image"]))
+    sources = [cells["image"], *(cells.get("references") or [])]
+    return replace(row, pictures=tuple(load_picture(source) for source in sources))
 
 
 def generator_of(row: RowState, run_seed: int) -> torch.Generator:

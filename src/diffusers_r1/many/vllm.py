@@ -46,7 +46,7 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
     def first_question(cells: dict[str, Any]) -> dict[str, Any]:
         row = cells["row"]
         # Every row has to be asked about; the answer to one that could not be read is not looked at.
-        picture = row.image or Image.new("RGB", (56, 56))
+        picture = row.pictures[0] if row.pictures else Image.new("RGB", (56, 56))
         messages = [sendable(message) for message in prompts.first_turn(row.instruction, picture)]
         return {"messages": messages, "sampling_params": sampling}
 
@@ -59,7 +59,7 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
 
         row = cells["row"]
         plan = None if row.error else to_plan(row.instruction, cells["decomposition"], cells["generated_text"])
-        return {"row": replace(row, image=None, plan=plan)}
+        return {"row": replace(row, pictures=(), plan=plan)}
 
     decompose = build_processor(
         engine,

@@ -47,7 +47,7 @@ class Worker:
         done = []
         for start in range(0, len(rows), self.batch_size):
             batch = [attempt("read", self.read, [row])[0] for row in rows[start : start + self.batch_size]]
-            done += [replace(row, image=None) for row in attempt(self.step, self.work, batch)]
+            done += [replace(row, pictures=()) for row in attempt(self.step, self.work, batch)]
         return done
 
     def read(self, rows: list[RowState]) -> list[RowState]:
@@ -68,7 +68,7 @@ class PlanWorker(Worker):
         self.pipe = load_planning_part(settings)
 
     def work(self, rows: list[RowState]) -> list[RowState]:
-        images, instructions = [row.image for row in rows], [row.instruction for row in rows]
+        images, instructions = [row.pictures for row in rows], [row.instruction for row in rows]
         generators = [generator_of(row, self.settings.seed) for row in rows]
         plans: Any = self.pipe.plan(images, instructions, generators, self.settings.max_new_tokens)
         return [replace(row, plan=plan) for row, plan in zip(rows, plans)]
@@ -84,10 +84,10 @@ class EditWorker(Worker):
         self.batch_size = settings.editor_batch_size
         self.pipe = load_part(settings, **dict.fromkeys(AGENTS))
         self.pipe.set_progress_bar_config(disable=True)
-        check_editing(self.pipe, settings)
+        check_editing(self.pipe, settings, references="references" in self.dataset.column_names)
 
     def work(self, rows: list[RowState]) -> list[RowState]:
-        images = [row.image for row in rows]
+        images = [row.pictures for row in rows]
         plans: list[Any] = [row.plan for row in rows]
         generators = [generator_of(row, self.settings.seed) for row in rows]
         arguments = self.settings.editor_arguments
@@ -95,7 +95,7 @@ class EditWorker(Worker):
         return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
 
 
-def check_editing(pipe: ImageEditR1Pipeline, settings: Settings) -> None:
+def check_editing(pipe: ImageEditR1Pipeline, settings: Settings, references: bool = False) -> None:
     """Refuse what the editor cannot do for any row, rather than have every row fail.
 
     Raises:
@@ -104,7 +104,7 @@ def check_editing(pipe: ImageEditR1Pipeline, settings: Settings) -> None:
     from ..editors import check_composed, check_editor, check_values, share_out
 
     given = {**pipe.editor_defaults, **settings.editor_arguments}
-    check_editor(pipe.editor, given)
+    check_editor(pipe.editor, given, references)
     check_values(pipe.editor, *share_out(pipe.editor, given, 1))
     if settings.turns == "composed":
         check_composed(pipe.editor, given)

@@ -97,7 +97,7 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         generators = None if generator is None else [generator]
         current, made = _resized(source, size), []
         for asked in state.get(PROMPTS):
-            with one_at_a_time(components), not_a_number_raises(editor):
+            with one_at_a_time(editor), not_a_number_raises(editor):
                 made += call_editor(editor, [current], [asked], generators, [references], each=[own])
             current = _resized(made[-1], current.size)
         state.set("images", [as_large_as(source, made[-1], None)])

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..belongings import set_belongings
 from ..pipelines.call import made_for
+from ..pipelines.nested.modular import name_source
 from ..pipelines.nested.parts import models_of
 from ..pipelines.nested.remote import is_remote
 from ..pipelines.nested.saving import check_agents_to_save
@@ -249,7 +250,5 @@ def _complete_index(
     path = folder / pipeline.config_name
     index = json.loads(path.read_text(encoding="utf-8"))
     index["_blocks_class_name"] = type(blocks).__name__
-    for entry in index.values():
-        if isinstance(entry, list) and entry[-1]["pretrained_model_name_or_path"] == str(folder):
-            entry[-1]["pretrained_model_name_or_path"] = repo_id or str(folder)
     write_whole(path, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    name_source(folder, str(folder), repo_id or str(folder))

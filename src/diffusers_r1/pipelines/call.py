@@ -13,12 +13,13 @@ from transformers import GenerationConfig, GenerationMixin
 
 from ..belongings import belongings, not_made_for
 from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
-from ..grammar import decomposition_grammar
+from ..grammar import decomposition_grammar, sequence_grammar
 from ..judging import Critic, ScenesCritic
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
 from ..planners.conversation import SET_HERE
 from ..planners.remote import RemotePlanner, request_fields
+from ..remote_editor import seeds_of
 from .checked import EditCall, PlanCall
 from .checks import (
     check_count,
@@ -29,6 +30,7 @@ from .checks import (
     check_reflection,
     check_texts,
     check_turns,
+    given_settings,
     open_pairs,
 )
 from .nested.remote import is_remote
@@ -43,6 +45,7 @@ logger = logging.get_logger(__name__)
 Generators = torch.Generator | list[torch.Generator] | None
 
 OUTPUT_TYPES = ("pil", "np", "pt")
+SEEDS = 2**64  # that a generator can have
 MAX_BATCH = 8  # pictures in one call of the editor: of 1024 x 1024 pixels, what a card of 80 GB holds
 
 # Settings of the agents' answers: what `generate` takes, and what is of `make_plans`.
@@ -119,7 +122,7 @@ def check_call(
         references,
         given,
         [each[start : start + made_of_each] for start in range(0, len(each), made_of_each)],
-        share_out_generators(generator, len(images), made_of_each),
+        share_out_generators(generator, len(images), made_of_each, pipeline.editor),
         turns,
         int(num_plans),
         of_plan,
@@ -127,7 +130,7 @@ def check_call(
         output_type,
         callback_on_plan,
         int(max_new_tokens),
-        dict(generation or {}),
+        given_settings(generation),
         int(max_batch),
         max_pixels,
         upscale,
@@ -146,13 +149,13 @@ def check_planning(
     generation: Mapping[str, Any] | None = None,
 ) -> PlanCall:
     """Open the pictures and pair them with instructions; raises as `check_call` does."""
-    check_generation_of(pipeline.planner, max_new_tokens, generation)
     check_count("num_plans", num_plans)
+    check_generation_of(pipeline, max_new_tokens, generation, num_plans)
     images, references, instructions = open_pairs(image, check_instructions(pipeline, instruction))
     made_of_each = max(1, len(generator) // len(images)) if isinstance(generator, (list, tuple)) else 1
     drawn = share_out_generators(generator, len(images), made_of_each)
     warn_of_other_pictures(pipeline, images)
-    settings = {"max_new_tokens": int(max_new_tokens), "num_plans": int(num_plans), **(generation or {})}
+    settings = {"max_new_tokens": int(max_new_tokens), "num_plans": int(num_plans), **given_settings(generation)}
     return PlanCall(images, references, instructions, drawn[0][0].initial_seed() if drawn else 0, settings)
 
 
@@ -202,29 +205,42 @@ def check_settings(
     if num_plans > 1 and planned:
         raise ValueError("`num_plans` is for instructions; a `plan` is there already.")
     check_reflection(reflect, critic)
-    check_generation_of(None if planned else pipeline.planner, max_new_tokens, generation)
+    if planned:
+        check_generation(max_new_tokens, generation)
+    else:
+        check_generation_of(pipeline, max_new_tokens, generation, num_plans)
 
 
-def check_generation_of(planner: Any, max_new_tokens: Any, generation: Any) -> None:
-    """Refuse settings of the agents' answers that a planner has no use for; raises as `check_call` does.
-
-    Args:
-        planner: Whose answers they are; `None` if nothing is planned.
-    """
+def check_generation_of(pipeline: Any, max_new_tokens: Any, generation: Any, num_plans: int) -> None:
+    """Refuse settings of the agents' answers that one of the agents has no use for; raises as `check_call` does."""
     check_generation(max_new_tokens, generation)
     generation = dict(generation or {})
-    if isinstance(planner, torch.nn.Module):
-        for name in generation:
-            if name not in GENERATION:
-                raise TypeError(f"`{name}` is no setting of the planner's `generate`.")
-            if name in SET_HERE:
-                raise TypeError(f"`{name}` is not for the caller to give to the planner: the conversation does.")
-        if generation.get("constrained") and generation.get("logits_processor"):
-            raise TypeError("`constrained` brings a `logits_processor` of its own.")
-    if isinstance(planner, RemotePlanner):
-        request_fields(generation)
-    elif planner is not None and generation.get("constrained"):
-        decomposition_grammar(int(max_new_tokens))  # which says how many tokens it needs
+    planner: Any = pipeline.planner
+    for agent, form in ((planner, decomposition_grammar), (pipeline.sequencer, sequence_grammar)):
+        if isinstance(agent, RemotePlanner):
+            request_fields(generation)
+        elif agent is not None:
+            _check_names(generation)
+            if generation.get("constrained"):
+                form(int(max_new_tokens))  # which says how many tokens it needs
+    if num_plans > 1 and isinstance(planner, torch.nn.Module):
+        own: Any = planner.generation_config
+        beams = generation.get("num_beams") or own.num_beams or 1
+        if beams > 1:
+            raise ValueError(f"`num_plans` samples plans, which goes without `num_beams`; there are {beams} beams.")
+
+
+def _check_names(generation: Mapping[str, Any]) -> None:
+    """Refuse what a model that is loaded here is not asked with."""
+    for name in generation:
+        if name not in GENERATION:
+            raise TypeError(f"`{name}` is no setting of the planner's `generate`.")
+        if name in SET_HERE:
+            raise TypeError(f"`{name}` is not for the caller to give to the planner: the conversation does.")
+        if name == "generation_config":
+            raise TypeError("`generation_config` is not taken whole; give its settings by name.")
+    if generation.get("constrained") and generation.get("logits_processor"):
+        raise TypeError("`constrained` brings a `logits_processor` of its own.")
 
 
 def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[str]:
@@ -245,8 +261,10 @@ def check_agents(pipeline: Any) -> None:
         raise ValueError("`sequence_without_adapter` is set, and the planner has no adapter to switch off.")
 
 
-def share_out_generators(generator: Generators, pictures: int, made_of_each: int) -> list[list[torch.Generator]]:
-    """For each picture, a generator for each that is made of it; raises as `check_call` does."""
+def share_out_generators(
+    generator: Generators, pictures: int, made_of_each: int, editor: Any = None
+) -> list[list[torch.Generator]]:
+    """For each picture, a generator for each that is made of it, as the editor is given it; raises as `check_call` does."""
     if generator is None:
         return []
     several = list(generator) if isinstance(generator, (list, tuple)) else [generator] * (pictures * made_of_each)
@@ -255,7 +273,19 @@ def share_out_generators(generator: Generators, pictures: int, made_of_each: int
             raise TypeError(f"A generator is a `torch.Generator`, not {type(one).__name__}.")
     if len(several) != pictures * made_of_each:
         raise ValueError(f"{len(several)} generators do not go with {pictures} pictures, {made_of_each} of each.")
-    return [several[start : start + made_of_each] for start in range(0, len(several), made_of_each)]
+    several = of_each_picture(editor, several)
+    return [list(several[start : start + made_of_each]) for start in range(0, len(several), made_of_each)]
+
+
+def of_each_picture(editor: Any, generators: Sequence[torch.Generator]) -> Sequence[torch.Generator]:
+    """For an editor behind an address, which draws nothing and is told seeds, a generator for each picture.
+
+    From one that several pictures have, seeds are counted on; that is done once for all of a call's, so that a picture keeps
+    its seed in whatever batch, turn or look it comes next.
+    """
+    if not is_remote(editor):
+        return generators
+    return [torch.Generator().manual_seed(seed % SEEDS) for seed in seeds_of(generators)]
 
 
 def in_batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -65,12 +65,21 @@ def check_generation(max_new_tokens: Any, generation: Any) -> None:
             raise ValueError(f"`{name}` must be {said}, not {value!r}.")
 
 
+def given_settings(generation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings of the agents' answers without those that are `None`, which are as left out."""
+    return {name: value for name, value in (generation or {}).items() if value is not None}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
+
+
+def _are_functions(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(callable, value))
 
 
 _FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -82,6 +91,11 @@ _FITTING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "retries": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
     "num_beams": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
     "repetition_penalty": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "logits_processor": (_are_functions, "a list of functions"),
+    "stopping_criteria": (_are_functions, "a list of functions"),
+    "streamer": (lambda value: hasattr(value, "put") and hasattr(value, "end"), "a streamer of transformers"),
+    "suppress_tokens": (lambda value: not isinstance(value, (str, numbers.Number)), "a list of token numbers"),
+    "synced_gpus": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from diffusers import SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from torch import nn
 
 from ..editors.checks import CALLED
 
@@ -34,10 +35,10 @@ _TABLES = threading.RLock()  # for these tables; taken again by a handler of Ctr
 
 @contextmanager
 def one_at_a_time(editor: Any, again: bool = False) -> Iterator[None]:
-    """Within the block, no other thread uses the editor, nor one that shares its schedulers, from whatever pipeline.
+    """Within the block, no other thread uses the editor, nor one that shares its schedulers or models, from whatever pipeline.
 
-    A pipeline of diffusers keeps the state of its scheduler, its guidance and its hooks to itself: two calls at once give
-    wrong pictures without an error. Nothing to do for `None`.
+    A pipeline of diffusers keeps the state of its scheduler and its guidance to itself, and hooks on its models: two calls at
+    once give wrong pictures without an error. Nothing to do for `None`.
 
     Args:
         again (`bool`): Whether this thread may be inside already, as a callback is that plans between two steps.
@@ -67,14 +68,15 @@ def check_not_inside(editor: Any) -> None:
     """Refuse a call of the editor by a callback of its own, which would go on with the other call's schedule.
 
     Raises:
-        RuntimeError: If this thread is inside the editor, or inside one that shares its schedulers.
+        RuntimeError: If this thread is inside the editor, or inside one that shares its schedulers or models.
     """
     if is_used_at_once(editor):
         return
     if any(owner is inside for owner in _owners(editor) for inside in _INSIDE.owners):
         raise RuntimeError(
             f"This {type(editor).__name__} is at work: a callback of its own steps cannot call it for another picture,"
-            " since both calls would share one schedule. Do that after the call, or with another editor."
+            " since both calls would share its schedule, or its models with what is hooked to them. Do that after the call,"
+            " or with another editor."
         )
 
 
@@ -84,9 +86,9 @@ def is_used_at_once(editor: Any) -> bool:
 
 
 def _owners(editor: Any) -> list[Any]:
-    """The editor and its schedulers: in one order, so that no two threads wait for each other."""
-    schedulers = [part for part in editor.components.values() if isinstance(part, SchedulerMixin)]
-    return [editor, *sorted(schedulers, key=id)]
+    """The editor, its schedulers and its models: in one order, so that no two threads wait for each other."""
+    parts = {id(part): part for part in editor.components.values() if isinstance(part, (SchedulerMixin, nn.Module))}
+    return [editor, *(parts[key] for key in sorted(parts))]
 
 
 @contextmanager

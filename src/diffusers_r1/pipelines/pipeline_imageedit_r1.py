@@ -32,6 +32,7 @@ from .call import (
     check_call,
     check_planning,
     in_batches,
+    of_each_picture,
     within_size,
 )
 from .checked import EditCall, PlanCall, are_plans
@@ -343,6 +344,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
         sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
         current = [_resized(image, size) for image, size in zip(begin or images, sizes)]
         references = references or [[] for _ in images]
+        generators = of_each_picture(self.editor, generators or [])
         done: list[list[Turn]] = [[] for _ in images]
         for turn in range(max(map(len, asked))):
             for rows in in_batches([row for row in range(len(images)) if turn < len(asked[row])], max_batch):

@@ -16,7 +16,7 @@ from ..judging import Critic, Criticism, edits_by_request
 from ..plan import EditPlan, Turns
 from ..planners.plans import request_by_rule
 from ..records import Failure
-from .call import MAX_BATCH
+from .call import MAX_BATCH, of_each_picture
 from .checks import check_reflection
 from .exclusive import Interruption
 from .nested.parts import Mixin
@@ -87,6 +87,7 @@ class ReflectionMixin(Mixin):
         check_reflection(looks, critic)
         interrupted = Interruption(self) if interruption is None else interruption
         each = each or share_out(self.editor, {**self.editor_defaults, **editor_arguments}, len(images))
+        generators = of_each_picture(self.editor, generators or [])
         story = [list(turns_done) for turns_done in done]
         best: dict[int, _Looked] = {}
         for row, (image, plan, record) in enumerate(zip(images, plans, story)):

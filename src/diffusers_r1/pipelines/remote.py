@@ -26,6 +26,7 @@ from .checks import (
     check_seed,
     check_texts,
     check_turns,
+    given_settings,
     open_pairs,
 )
 from .turn import Turn
@@ -117,7 +118,7 @@ class RemotePipeline:
         request_fields(dict(generation or {}))
         if self.planner is None:
             raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
-        settings = {"max_new_tokens": max_new_tokens, **(generation or {})}
+        settings = {"max_new_tokens": max_new_tokens, **given_settings(generation)}
         return PlanCall(*open_pairs(image, check_texts(instruction)), int(seed or 0), settings)
 
     def plan(

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.cache_utils import DynamicLayer
+from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .. import grammar
@@ -21,7 +22,7 @@ from .templates import fitting_prompts, render
 
 
 # Of `generate`, by `Conversation._run`.
-SET_HERE = ("eos_token_id", "pad_token_id", "use_cache", "return_dict_in_generate")
+SET_HERE = ("eos_token_id", "pad_token_id", "use_cache", "return_dict_in_generate", "num_return_sequences")
 
 
 class Conversation:
@@ -175,8 +176,11 @@ class Conversation:
 
         What a row holds after the end of its answer stays in the cache but is hidden from the second turn, which brings an
         end of its own. A layer with a window would count it, and one with a running state has taken it in: with these, the
-        conversation is read again unless all rows ended at once.
+        conversation is read again unless all rows ended at once. After a beam search it is always read again: the cache holds
+        the beams that ran last, and not those that were chosen.
         """
+        if not isinstance(output, GenerateDecoderOnlyOutput):
+            return
         cache = _cache_of(output)
         (values,) = cache.values()
         said = said[:, : max(said.sum(dim=1).max(), values.get_seq_length() - mask.shape[1])]
@@ -221,6 +225,7 @@ class Conversation:
             pad_token_id=self.tokenizer.pad_token_id,
             use_cache=True,
             return_dict_in_generate=True,
+            num_return_sequences=1,
         )
 
 

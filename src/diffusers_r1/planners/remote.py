@@ -36,6 +36,13 @@ CONTROL_TOKENS = tuple(
 
 # Settings of transformers' `generate` under the names that servers have for them; the others are sent as they are.
 RENAMED = {"max_new_tokens": "max_tokens"}
+GIVEN_BY_THE_CONVERSATION = (
+    # Fields of the request
+    "model", "messages", "n", "seed", "stream", "max_tokens", "max_completion_tokens", "structured",
+    # Arguments on the way to it
+    "conversations", "num_answers", "decompositions", "processor", "images", "instructions", "prompts", "sequencer",
+    "sequence_without_adapter", "device", "references", "plans",
+)  # fmt: skip
 LOCAL_ONLY = ("logits_processor", "stopping_criteria", "generation_config", "streamer", "prefix_allowed_tokens_fn")
 
 
@@ -179,12 +186,14 @@ def request_fields(generation: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: For settings that are functions of a loaded model, and texts and numbers that no request can hold.
-        TypeError: For what is no JSON.
+        TypeError: For what is not the caller's to give, or no JSON.
     """
     local = sorted(name for name in generation if name in LOCAL_ONLY)
     if local:
         raise ValueError(f"A planner behind an address takes no {', '.join(local)}.")
     for name, value in generation.items():
+        if name in GIVEN_BY_THE_CONVERSATION:
+            raise TypeError(f"`{name}` is not for the caller to give to the planner: the conversation does.")
         check_field(name, value)
     fields = {RENAMED.get(name, name): value for name, value in generation.items() if value is not None}
     sampled = fields.pop("do_sample", False)

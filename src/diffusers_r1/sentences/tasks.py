@@ -123,8 +123,10 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
         [`Sentence`]: the same on every machine.
 
     Raises:
-        ValueError: If `kind` is none of these.
+        ValueError: If `kind` is none of these, or `seed` is below 0.
     """
+    if seed < 0:
+        raise ValueError(f"`seed` must be 0 or more, not {seed}.")
     if kind is None:
         kind = kind_of(seed)
     if kind not in KINDS:
@@ -140,7 +142,7 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
 
 
 def kind_of(seed: int, shares: dict[str, float] | None = None) -> str:
-    """The kind that a seed draws, as often as `shares` says (default: the four kinds, equally often)."""
+    """The kind that a seed draws, as often as `shares` says (default: the kinds, equally often)."""
     return Dice(f"{seed} shares").weighted(shares or dict.fromkeys(KINDS, 1.0))
 
 

@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .. import schema
 from ..data import is_made, load_rows, to_prompts
+from ..data.sources import rows_of_file
 from ..endpoints import Endpoint
 from ..judging import (
     Checklist,
@@ -114,6 +115,11 @@ class DataArguments:
         return True
 
     @property
+    def needs_goals(self) -> bool:
+        """Whether edits whose goal nobody knows are of no use."""
+        return True
+
+    @property
     def columns(self) -> dict[str, str]:
         """`dataset_columns`, read."""
         given = schema.read_json(self.dataset_columns or "{}", "`dataset_columns`")
@@ -188,6 +194,10 @@ class RewardArguments(DataArguments):
         return not set(self.rewards) <= set(WITHOUT_LABELS) or self.picture_judge == "scenes"
 
     @property
+    def needs_goals(self) -> bool:
+        return any(name.startswith("goal") for name in self.rewards)
+
+    @property
     def synonyms(self) -> dict[str, str] | None:
         """What the file `action_synonyms` holds."""
         return schema.read_file(self.action_synonyms, dict[str, str]) if self.action_synonyms else None
@@ -215,14 +225,26 @@ def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:
     """The rows to learn from.
 
     Raises:
-        ValueError: If a row cannot be used, see [`load_rows`], or does not say what the true edits are and has to; if rows
-            have `references` and the reward `picture` is asked for.
+        ValueError: If a row cannot be used, see [`load_rows`], or does not say what the true edits or their goals are and has
+            to; if rows have `references` and the reward `picture` is asked for.
     """
+    if arguments.needs_goals and is_made(arguments.dataset_name) and arguments.dataset_path is not None:
+        _check_goals(arguments.dataset_path)
     split, limit, seed = arguments.dataset_train_split, arguments.dataset_limit, arguments.dataset_seed
     rows = _load(arguments, split, limit, seed, arguments.needs_truth)
     if "picture" in getattr(arguments, "rewards", ()) and "references" in (rows.column_names or ()):
         raise ValueError("The reward `picture` edits one picture, and these rows have further ones: `references`.")
     return rows
+
+
+def _check_goals(path: str) -> None:
+    """Refuse a file of sentences, the only rows in which a goal may be unknown, where one is."""
+    for number, row in enumerate(rows_of_file(path)):
+        if not all(map(str.strip, row["goals"])):
+            raise ValueError(
+                f"Row {number} of {path} has an edit without a goal. Supervised training and the rewards for goals need them "
+                "all: leave the row out, or train by reward without these (--rewards format action subject)."
+            )
 
 
 def load_validation_rows(arguments: DataArguments) -> Dataset | None:

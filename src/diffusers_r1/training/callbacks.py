@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from accelerate.utils import gather_object
 from transformers import ProgressCallback, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.rows import EDIT_COLUMNS, fit, true_edits
 from ..prompts import Prompts
@@ -134,7 +135,7 @@ class RewardBar(ProgressCallback):
 
 
 class GreedyValidation(TrainerCallback):
-    """Decompose held-out rows greedily before the first step and every `steps` steps, and log the marks.
+    """Decompose held-out rows greedily before the first step, every `steps` steps and after the last one, and log the marks.
 
     Logged beside the rewards: `val/format`, `val/action_f1`, `val/subject_f1`, `val/goal_f1` and `val/exact`, each the
     mean over the rows, from 0 to 1; see [`score_answers`]. The rows are shared out among the processes.
@@ -176,8 +177,14 @@ class GreedyValidation(TrainerCallback):
             self.validate(args, state, control)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.steps == 0:
+        if state.global_step % self.steps == 0 or control.should_training_stop:
             self.validate(args, state, control)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Measure what ended without another step: rows that ran out, a checkpoint of the last step that was gone on from."""
+        if not any(row["step"] == state.global_step and "val/exact" in row for row in state.log_history):
+            # For curves and card only: who else reads logs has closed its own.
+            state.log_history.append({**self.means(self.answers()), "step": state.global_step})
 
     def validate(self, args, state, control) -> None:
         means = self.means(self.answers())
@@ -226,6 +233,17 @@ class GreedyValidation(TrainerCallback):
 
     def _fitted(self, picture: Any) -> Any:
         return fit(picture, self.image_size) if self.image_size else picture
+
+
+class PromptsBesideCheckpoints(TrainerCallback):
+    """Write the planner's words into each checkpoint: what is loaded from there is asked in them, and not in the default ones."""
+
+    def __init__(self, prompts: Prompts):
+        self.prompts = prompts
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.prompts.save(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
 def show_progress(

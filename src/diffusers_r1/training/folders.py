@@ -18,10 +18,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import schema
-from ..bundles.planners import adapter_in, base_of_adapter
+from ..bundles.planners import adapter_in
 from ..names import ADAPTER_INDEX, only_configs, resolve
 from ..records import only_one_in, write_whole
-from .prints import IDENTITY, PRINTS, prints_of
+from .prints import IDENTITY, PRINTS, place_of_rows, places_of, prints_of
 
 
 if TYPE_CHECKING:
@@ -40,21 +40,21 @@ PARTS = {
     WEIGHTS: ("*.safetensors", "global_step*", "pytorch_model_fsdp*"),
     OPTIMIZER: ("optimizer*", "global_step*"),
 }
+MODELS = ("adapter", "bundle", "editor_adapter")  # beside the planner, which is written to the run's folder itself
 # What a run leaves beside its checkpoints; where it is started afresh, all of it goes.
 LEFT_BEHIND = (
     IDENTITY,
     "completions",
     QUESTIONS,
-    "editor_adapter",
     "samples",
     CURVES,
     "training_curves.png",
     "README.md",
-    "adapter",
-    "bundle",
+    *MODELS,
 )
 # Options that may name a file or a folder.
 PATHS = ("model_name_or_path", "dataset_name", "dataset_path", "prompts", "action_synonyms", "picture_editor")
+AMONG_WHICH = ("dataset_name", "dataset_path", "prompts")  # of these, those whose folder may hold what is the user's
 OTHER_PATHS = ("chat_template_path", "deepspeed")  # of TRL and transformers
 # How the names of options begin that change nothing about what is learned.
 WITHOUT_EFFECT = (
@@ -69,11 +69,14 @@ WITHOUT_EFFECT = (
     *("logging_", "log_", "num_completions_to_print", "disable_tqdm", "report_to", "run_name", "project", "trackio_"),
     *("eval_", "per_device_eval_", "validation_steps", "batch_eval_", "prediction_loss_only", "include_", "do_"),
     *("save_", "push_to_hub", "hub_", "enable_jit_checkpoint", "load_best_model", "metric_for_", "greater_is_better"),
-    *("dataloader_", "dataset_num_proc", "ddp_", "local_rank", "debug", "skip_memory", "torch_empty_cache"),
+    *("dataloader_num_", "dataloader_pin_", "dataloader_persistent_", "dataloader_prefetch_", "dataloader_multi"),
+    *("dataloader_in_order", "dataset_num_proc", "ddp_", "local_rank", "debug", "skip_memory", "torch_empty_cache"),
     *("gradient_checkpointing", "activation_checkpointing", "ignore_data_skip", "restore_callback_states"),
     *("picture_batch_size", "picture_judge_concurrency"),
     *("vllm_server_", "vllm_group_port", "vllm_gpu_memory", "vllm_tensor_parallel", "vllm_enable_sleep"),
 )
+# Options that change what is learned, and that runs of earlier versions did not keep.
+LATER = ("dataloader_drop_last",)
 
 
 def identity(
@@ -107,9 +110,9 @@ def run_folder(
 
     Raises:
         BlockingIOError: If another run is in the folder.
-        ValueError: In one line, if the folder holds another run's checkpoints or results, or what this one starts from; if
-            what is resumed was started with other settings, another base or adapter; if a checkpoint that is named is not
-            there or cut off.
+        ValueError: In one line, if the folder holds another run's checkpoints or results, or what this one reads: the planner
+            or a base below it, a bundle, rows; if what is resumed was started with other settings, another base or adapter; if
+            a checkpoint that is named is not there or cut off.
     """
     folder = Path(str(training.output_dir))
     state = PartialState()
@@ -178,7 +181,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     the run is of a version that took no such print. So do two ways to write one path.
     """
     names = before.keys() | now.keys()
-    names -= {name for name in PRINTS if before.get(name) is None}
+    names -= {name for name in (*PRINTS, *LATER) if before.get(name) is None}
     return [
         f"{name}: {before.get(name)}, now {now.get(name)}"
         for name in sorted(names)
@@ -198,16 +201,14 @@ def _settle(
     model: ModelConfig,
     newest_asked: bool,
 ) -> None:
-    if _is_one_place(model.model_name_or_path, str(folder)):
-        raise ValueError(
-            f"{folder} is what the run starts from, and would be written over: name another --output_dir."
-        )
     own = checkpoint is not None and Path(checkpoint).parent.resolve() == folder.resolve()
+    left = []
     if script.overwrite_output_dir and not own:
         left = [*_checkpoints(folder), *(folder / name for name in LEFT_BEHIND)]
-        _check_unneeded(left, checkpoint, now, script, model)
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _check_unneeded(folder, left, checkpoint, now, script, model)
+    _check_apart(folder, now, script)
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     is_finished, has_identity = (folder / CURVES).exists(), (folder / IDENTITY).exists()
     if newest_asked and checkpoint is None and has_identity and not is_finished:
         _clear_unfinished(folder, now, script.allow_changes)
@@ -226,14 +227,41 @@ def _settle(
     write_whole(folder / IDENTITY, json.dumps(now, indent=2) + "\n")
 
 
+def _check_apart(folder: Path, now: Mapping[str, Any], script: DataArguments) -> None:
+    """Refuse to write over what the run starts from, and among its rows.
+
+    Raises:
+        ValueError: If an option names what lies where the run will write, or an adapter of what lies there.
+    """
+    named = {
+        "model_name_or_path": now["model_name_or_path"],
+        "picture_editor": now.get("picture_editor"),
+        "bundle_editor": script.bundle_editor,
+        "dataset_name": place_of_rows(script.dataset_name, script.dataset_path),
+    }
+    written = [(folder / name).resolve() for name in MODELS]
+    for name, value in named.items():
+        for place in places_of(value) if value is not None else ():
+            if place == folder.resolve() or any(place.is_relative_to(path) for path in written):
+                raise ValueError(
+                    f"The run would write to {place}, which --{name} {value} needs: name another --output_dir."
+                )
+
+
 def _check_unneeded(
-    left: list[Path], checkpoint: str | None, now: Mapping[str, Any], script: DataArguments, model: ModelConfig
+    folder: Path,
+    left: list[Path],
+    checkpoint: str | None,
+    now: Mapping[str, Any],
+    script: DataArguments,
+    model: ModelConfig,
 ) -> None:
     """Refuse to take away what the run is to start from.
 
     Raises:
         OSError: If there is no such model to start from.
-        ValueError: If an option names what lies in one of the paths `left`, or an adapter of what lies there.
+        ValueError: If an option names what lies in one of the paths `left`, or an adapter of what lies there; if no run has
+            been here, and they are among the rows or prompts.
     """
     named = {
         **{name: now[name] for name in (*PATHS, *OTHER_PATHS) if isinstance(now.get(name), str)},
@@ -241,26 +269,18 @@ def _check_unneeded(
         "resume_from_checkpoint": checkpoint,
     }
     start = resolve(str(model.model_name_or_path), only_configs, revision=model.model_revision)
+    rows = place_of_rows(script.dataset_name, script.dataset_path)
+    lies = {**named, "model_name_or_path": start, "dataset_name": rows}
+    foreign = [] if (folder / IDENTITY).exists() else [path for path in left if path.exists()]
     for name, value in named.items():
-        for place in _places(value if name != "model_name_or_path" else str(start)) if value is not None else ():
+        among = foreign if name in AMONG_WHICH else []
+        for place in places_of(lies[name]) if lies[name] is not None else ():
             for path in left:
-                if place.is_relative_to(path.resolve()):
+                if place.is_relative_to(path.resolve()) or (path in among and path.resolve().is_relative_to(place)):
                     raise ValueError(
                         f"--overwrite_output_dir would take away {path}, which --{name} {value} needs: copy it, or name "
                         "another --output_dir."
                     )
-
-
-def _places(name: str) -> set[Path]:
-    """Where the file or folder of a name lies, and of LoRA adapters in it their bases, and theirs."""
-    found: set[Path] = set()
-    waiting = [name]
-    while waiting:
-        place = Path(waiting.pop()).resolve()
-        agents = () if place in found else (place, place / "planner", place / "sequencer")
-        waiting += [base_of_adapter(agent) for agent in agents if (agent / ADAPTER_INDEX).is_file()]
-        found.add(place)
-    return found
 
 
 def _clear_unfinished(folder: Path, now: dict[str, Any], allow_changes: bool) -> None:

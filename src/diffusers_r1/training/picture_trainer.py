@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import gather
@@ -11,6 +11,10 @@ from trl.trainer.utils import nanstd
 
 from .grouped import GroupedGRPOTrainer
 from .pictures import PictureReward
+
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
 
 
 SMALLEST_STD = 1e-4  # TRL's
@@ -27,11 +31,16 @@ class PictureGRPOTrainer(GroupedGRPOTrainer):
         bare_member (`bool`, defaults to `False`): Count the bare instruction, given to the editor without a plan, as one more
             member of each group. It has all of the other rewards in full. It changes the group's mean and spread, and
             nothing is learned from it: where the editor does as well without a plan, plans earn less for being as good. A
-            reward subtracted from all members of a group would change nothing.
+            reward subtracted from all members of a group would change nothing. Rewards are added up, and scaled by the
+            group's spread or not at all.
+
+    Raises:
+        ValueError: If `bare_member` does not go with the settings, see [`check_bare_member`].
     """
 
     def __init__(self, *args: Any, bare_member: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        check_bare_member(bare_member, cast("GRPOConfig", self.args))
         self.bare_member = bare_member
         self._members: tuple[Tensor, Tensor] | None = None
 
@@ -64,6 +73,15 @@ class PictureGRPOTrainer(GroupedGRPOTrainer):
             logged.extend(advantages.tolist())
             self._members = None
         return batch
+
+
+def check_bare_member(wanted: bool, training: GRPOConfig) -> None:
+    """Refuse ways to scale or to add up rewards in which a bare member would have no part."""
+    if wanted and (training.scale_rewards == "batch" or training.multi_objective_aggregation != "sum_then_normalize"):
+        raise ValueError(
+            "The bare member counts in its group alone: --picture_bare_member goes with --scale_rewards group or none and "
+            "--multi_objective_aggregation sum_then_normalize."
+        )
 
 
 def with_bare_member(rewards: Tensor, bare: Tensor, group: int, scaled: bool = True) -> Tensor:

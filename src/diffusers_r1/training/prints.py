@@ -6,14 +6,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from huggingface_hub import try_to_load_from_cache
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .. import schema
+from ..bundles.planners import base_of_adapter
 from ..data import is_made
 from ..data.sources import SOURCES
-from ..names import is_hub_name, local
+from ..names import ADAPTER_INDEX, PIPELINE_INDEX, is_hub_name, local
 from ..prompts import FILE_NAME
 
 
@@ -25,24 +27,56 @@ if TYPE_CHECKING:
 
 IDENTITY = ".run.json"  # hidden, so that `datasets` takes it for no rows where the folder is among them
 WEIGHTS = "weights of the base"
+BASES = "weights of the adapter's base"
 EDITOR = "weights of the picture editor"
 ROWS, PROMPTS, SYNONYMS = "content of the rows", "content of the prompts", "content of the action synonyms"
-PRINTS = (WEIGHTS, EDITOR, ROWS, PROMPTS, SYNONYMS)
+PRINTS = (WEIGHTS, BASES, EDITOR, ROWS, PROMPTS, SYNONYMS)
 WHOLE = {".jsonl", ".json", ".csv"}  # a word may change and the length stay; of the others, what they end with tells
 NO_ROWS = (".", "cache-")  # hidden, or what `datasets` keeps beside rows of `save_to_disk`
 CHUNK = 2**20
 
 
 def prints_of(script: DataArguments, model: ModelConfig) -> dict[str, str | None]:
-    """By their names in [`PRINTS`], the prints of all that a run reads from this machine; `None` where that is nothing."""
+    """By their names in [`PRINTS`], the prints of all that a run reads from this machine; `None` or empty where that is nothing."""
     editor, synonyms = (getattr(script, name, None) for name in ("picture_editor", "action_synonyms"))
+    start = local(str(model.model_name_or_path))
+    places = sorted(places_of(start)) if start else []
+    bases = [place for place in places if start and not place.is_relative_to(start.resolve())]
+    asked_with = places if script.prompts is None else [Path(script.prompts)]
     return {
         WEIGHTS: fingerprint(model.model_name_or_path, model.model_revision),
+        BASES: _joined(fingerprint(str(place)) for place in bases),
         EDITOR: fingerprint(editor),
-        ROWS: content_print(_place_of_rows(script.dataset_name, script.dataset_path)),
-        PROMPTS: content_print(None if script.prompts is None else Path(script.prompts) / FILE_NAME),
+        ROWS: content_print(place_of_rows(script.dataset_name, script.dataset_path)),
+        PROMPTS: _joined(content_print(place / FILE_NAME) for place in asked_with),
         SYNONYMS: content_print(synonyms),
     }
+
+
+def places_of(name: str | Path) -> set[Path]:
+    """Where the file or folder of a name lies; of a bundle its parts as well, and of LoRA adapters their bases, and theirs."""
+    found: set[Path] = set()
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        place = (local(name) or Path(name)).resolve()
+        agents = () if place in found else (place, place / "planner", place / "sequencer")
+        waiting += [base_of_adapter(agent) for agent in agents if (agent / ADAPTER_INDEX).is_file()]
+        found |= {place, *_parts_of(place)}
+    return found
+
+
+def _parts_of(bundle: Path) -> Iterator[Path]:
+    """The folders of a pipeline's parts, and of theirs; none of what is no pipeline."""
+    index = bundle / PIPELINE_INDEX
+    for name in schema.read_file(index, dict[str, Any]) if index.is_file() else ():
+        if (bundle / name).is_dir():
+            yield (bundle / name).resolve()
+            yield from _parts_of(bundle / name)
+
+
+def _joined(prints: Iterable[str | None]) -> str:
+    return "+".join(one for one in prints if one is not None)
 
 
 def fingerprint(name: str | None, revision: str | None = None) -> str | None:
@@ -70,17 +104,18 @@ def content_print(place: str | Path | None) -> str | None:
     if place is None or not Path(place).exists():
         return None
     path = Path(place)
-    if path.is_file() and path.stem != "metadata":
+    if path.is_file():
         return _print_of([path], path.parent, ends=2**16)
-    folder = path.parent if path.is_file() else path  # a file of that name speaks of pictures beside it
-    return _print_of(_files_in(folder), folder, ends=2**16)
+    return _print_of(_files_in(path), path, ends=2**16)
 
 
-def _place_of_rows(name: str, path: str | None) -> str | None:
+def place_of_rows(name: str, path: str | None) -> Path | None:
     """Where a data set is read from, if that is on this machine; see [`load_rows`]."""
-    if path is not None or is_made(name):
-        return path
-    return SOURCES[name].path if name in SOURCES else name
+    if path is None and is_made(name):
+        return None
+    place = Path(path or (SOURCES[name].path if name in SOURCES else name))
+    is_table = place.is_file() and place.stem == "metadata"  # which speaks of pictures beside it
+    return place.parent if is_table else place
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from .parts import models_of
 
 ADAPTERS_FILE = "adapters.json"  # in a nested pipeline's folder, beside a folder for each adapter
 _WEIGHTS = "adapter_model.safetensors"
+_OFF_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's weights
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ def check_layers_alone(model: Any, name: str) -> None:
         )
 
 
+def check_base_stays(init: Any, what: str) -> None:
+    """Refuse an adapter of a shared model that is for another base than the one that the editor encodes with.
+
+    Args:
+        init: What the adapter's config says under `init_lora_weights`.
+
+    Raises:
+        ValueError
+    """
+    if str(init).startswith(_OFF_THE_BASE):
+        raise ValueError(
+            f"{what} began as {init!r}, which changes the weights that it is for, and with them how the editor reads: have PEFT"
+            " convert it, `save_pretrained(folder, path_initial_model_for_weight_conversion=...)`."
+        )
+
+
 def _check_scales(model: Any, name: str) -> None:
     """Refuse adapters that are not on by a scale in each layer, such as OFT and IA3.
 
@@ -199,8 +216,10 @@ def load_adapters(pipeline: Any, folder: Path) -> None:
         source = folder / adapter.folder
         with naming(source), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant to be there
-            config = PeftConfig.from_pretrained(str(source))
+            config: Any = PeftConfig.from_pretrained(str(source))
             config.inference_mode = True
+            # PiSSA, OLoRA and their like take what they begin with off the base, and the base here is what was left then.
+            config.init_lora_weights = True
             inject_adapter_in_model(config, model, adapter_name=adapter.name)
             set_peft_model_state_dict(model, load_file(source / _WEIGHTS), adapter_name=adapter.name)
         model._hf_peft_config_loaded = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.utils import logging
 from transformers import PreTrainedModel
 
+from ... import schema
 from ...belongings import set_belongings
 from ...bundles.cards import PIPELINE_MODULE, keep_base_models
 from ...bundles.planners import (
@@ -40,12 +41,19 @@ from ...planners.adapters import let_rest
 from ...planners.remote import RemotePlanner
 from ...prompts import Prompts
 from ...remote_editor import RemoteEditor
-from .adapters import ADAPTERS_FILE, load_adapters
+from .adapters import ADAPTERS_FILE, check_base_stays, load_adapters
 from .modular import load_nested
-from .parts import SHARED, Mixin, is_modular, nested_names, read_index
+from .parts import SHARED, Mixin, components_in, is_modular, nested_names, read_index
 from .plain import loaded_by_ours, where_loaded
 from .remote import REMOTE, is_remote, load_remote
-from .settings import settings_of_agent, settings_of_nested, settings_of_outer
+from .settings import (
+    check_dtype,
+    check_dtype_names,
+    dtype_in,
+    settings_of_agent,
+    settings_of_nested,
+    settings_of_outer,
+)
 
 
 if TYPE_CHECKING:
@@ -85,10 +93,10 @@ class LoadingMixin(Mixin):
 
         Raises:
             OSError: If nothing has that name, or a file is missing.
-            ValueError: If a file is not what it should be; the message names it.
+            TypeError: If a dtype is none.
+            ValueError: If a file is not what it should be; the message names it. If `dtype` names what is no component.
         """
-        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
-            kwargs["dtype"] = torch.float32
+        _complete_dtype(kwargs)
         if isinstance(kwargs.get("planner"), str) and is_address(kwargs["planner"]):
             kwargs = {**load_agents(kwargs.pop("planner")), **kwargs}
         elif isinstance(kwargs.get("planner"), RemotePlanner):
@@ -106,6 +114,10 @@ class LoadingMixin(Mixin):
             if name not in given:
                 given[name] = load_remote(kind, folder / name)
         nested = [name for name in nested_names(cls) if name not in given and index.get(name, [None])[0]]
+        if isinstance(dtypes := dtype_in(kwargs), dict):
+            parts: dict[str, Iterable[str]] = {name: components_in(folder / name) for name in nested}
+            parts |= {name: getattr(given[name], "components", ()) for name in nested_names(cls) if name in given}
+            check_dtype_names(dtypes, cls._get_signature_keys(cls)[0], parts)
         shared = {own: place for own, place in (index.get(SHARED) or {}).items() if own not in given}
         inside = {own: place.partition(".")[2] for own, place in shared.items()}
         settings = {name: settings_of_nested(name, folder / name, kwargs, inside) for name in nested}
@@ -202,10 +214,10 @@ def load_editor(name: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline | M
 
     Raises:
         OSError: If nothing has that name.
+        TypeError: If a dtype is none.
         ValueError: If a file is not what it should be; the message names it. If the bundle has no editor.
     """
-    if kwargs.get("torch_dtype") is None:
-        kwargs = {"dtype": torch.float32, **kwargs}
+    _complete_dtype(kwargs)
     hub = {key: kwargs.pop(key) for key in HUB_SETTINGS if key in kwargs}
     of_weights = {key: kwargs[key] for key in OF_WEIGHTS if key in kwargs}
     folder = resolve(name, only_configs, **hub)
@@ -233,7 +245,7 @@ def check_component(name: str, value: Any) -> None:
     """Refuse what no pipeline could use under the name of a component, or of what belongs to one.
 
     Raises:
-        TypeError: If a component is a name, the editor no pipeline, or its defaults no mapping.
+        TypeError: If a component is a name, the editor no pipeline or one that has an editor itself, or its defaults no mapping.
         ValueError: If prompts are none.
     """
     if name == "prompts" and value is not None and not isinstance(value, Prompts):
@@ -245,8 +257,23 @@ def check_component(name: str, value: Any) -> None:
         )
     if name == "editor" and not isinstance(value, (DiffusionPipeline, ModularPipeline, RemoteEditor, NoneType)):
         raise TypeError(f"`editor` is a pipeline of diffusers, or a `RemoteEditor`, not {type(value).__name__}.")
+    if name == "editor" and isinstance(value, LoadingMixin):
+        raise TypeError(
+            f"`editor` is the pipeline that edits, not a {type(value).__name__}, which has one: give `other.editor`."
+        )
     if name == "editor_defaults" and not isinstance(value, (Mapping, NoneType)):
         raise TypeError(f"`editor_defaults` are arguments by name, not {type(value).__name__}.")
+
+
+def _complete_dtype(settings: dict[str, Any]) -> None:
+    """Have settings for loading say float32 if they name no dtype.
+
+    Raises:
+        TypeError: If they name one that is none.
+    """
+    if dtype_in(settings) is None:
+        settings["dtype"] = torch.float32
+    check_dtype(dtype_in(settings))
 
 
 def _of_modular(_: Path, files: list[str], **of_weights: Any) -> list[str]:
@@ -269,8 +296,14 @@ def add_quiet_adapter(model: Any, name: str | os.PathLike) -> Any:
     """Load a LoRA adapter onto a model and leave it off; returns the adapter's processor, `None` if it has none.
 
     The model keeps the adapter's prompts, if it has some.
+
+    Raises:
+        ValueError: If the adapter is for other weights than the model has. The model is as it was then.
     """
-    processor, prompts = load_adapter(model, name)
+    folder = resolve(name)
+    said = schema.read_file(folder / ADAPTER_INDEX, dict[str, Any])
+    check_base_stays(said.get("init_lora_weights"), f"The adapter in {folder}")
+    processor, prompts = load_adapter(model, folder)
     if prompts is not None:
         set_belongings(model, prompts=prompts.to_dict())
     let_rest(model)

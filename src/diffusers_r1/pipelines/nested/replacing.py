@@ -52,7 +52,14 @@ def keep_other_variants(folder: Path, new: Path) -> None:
         for variant, files in others.items():
             if variant not in written and (all_stay or say_the_same(plain or (), files)):
                 for file in files:
-                    os.link(file, config.parent / file.name)
+                    _link(file, config.parent / file.name)
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # a disk without links, such as exFAT
+        shutil.copyfile(file, copy)
 
 
 def _by_variant(folder: Path) -> dict[str, list[Path]]:

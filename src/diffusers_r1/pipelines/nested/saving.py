@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModularPipeline
@@ -20,8 +20,8 @@ from ...bundles.planners import ADAPTER_FOLDER
 from ...plan import EditPlan
 from ...planners.adapters import adapter_layers, check_adapter_name, save_adapter_state
 from ...planners.int8 import Int8Linear
-from .adapters import adapted_models, adapters_taken_out, check_layers_alone, save_adapters
-from .modular import check_blocks, save_modular_part
+from .adapters import adapted_models, adapters_taken_out, check_base_stays, check_layers_alone, save_adapters
+from .modular import check_class, name_source, save_modular_part
 from .parts import SHARED, Mixin, nested_pipelines, shared_parts, write_index
 from .plain import NestedPipeline
 from .remote import is_remote, save_remote
@@ -60,6 +60,10 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
         if name in shared:
             if adapters:
                 check_layers_alone(agent, name)
+                config = agent.peft_config[adapters[0]]
+                check_base_stays(
+                    getattr(config, "init_lora_weights", True), f"The adapter on `{name}`, a part of the editor,"
+                )
             continue
         bases = {config.base_model_name_or_path for config in getattr(agent, "peft_config", {}).values()}
         for base in {*bases, agent.name_or_path} if adapter_layers(agent) else ():
@@ -68,6 +72,15 @@ def check_agents_to_save(pipeline: DiffusionPipeline, folder: Path) -> None:
                 raise ValueError(
                     f"The {name} has an adapter of the model in {base}, whose place it would take: save elsewhere."
                 )
+
+
+def _check_loadable(folder: Path) -> None:
+    """Refuse weights that were pickled in shards, of which diffusers says that there are none."""
+    if shards := next(folder.rglob("*.bin.index*.json"), None):
+        raise ValueError(
+            f"The weights of {shards.parent.relative_to(folder)} would be pickled in shards, which diffusers does not load: leave"
+            " `safe_serialization` on, or give a larger `max_shard_size`."
+        )
 
 
 class SavingMixin(Mixin):
@@ -87,7 +100,8 @@ class SavingMixin(Mixin):
     ) -> None:
         """Save the pipeline with the pipelines in it, a model card, and what plain `DiffusionPipeline` loads it by.
 
-        A model that is a part of a nested pipeline is saved there, once. Adapters on a nested pipeline's models are saved
+        A model that is a part of a nested pipeline is saved there, once; a sequencer that is the planner itself is saved, and
+        loaded, as a model of its own. Adapters on a nested pipeline's models are saved
         apart from them, in folders `adapter-0`, ... of that pipeline, and are there again, active, after loading.
 
         Takes what `DiffusionPipeline.save_pretrained` takes, and for the model card:
@@ -100,16 +114,17 @@ class SavingMixin(Mixin):
                 save: a pipeline that is changed has other scores.
 
         Raises:
-            ValueError: If a nested pipeline has an adapter that is fused or of a kind that is not kept, or is modular with
-                blocks that are not diffusers' own; if an agent is no model of transformers, or has weights of 8 bits, several
-                adapters or one that is called as a layer is; or if an adapter's base lies where this would be saved. What is in
+            ValueError: If a nested pipeline has an adapter that is fused or of a kind that is not kept, or a class or blocks
+                that are not diffusers' own; if an agent is no model of transformers, or has weights of 8 bits, several
+                adapters or one that is called as a layer is; if an adapter's base lies where this would be saved; or if weights
+                would be pickled in shards. What is in
                 the folder stays as it is then, and whenever saving fails.
         """
-        modular = {name: part for name, part in nested_pipelines(self).items() if isinstance(part, ModularPipeline)}
-        for name, part in modular.items():
-            check_blocks(part, name)
-        for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         nested, shared = nested_pipelines(self), shared_parts(self)
+        for name, part in nested.items():
+            check_class(part, name)
+        modular = {name: part for name, part in nested.items() if isinstance(part, ModularPipeline)}
+        for_card = {"plan": plan, "scores": None if scores is None else cards.Scores.read(scores)}
         planner = self.planner if "planner" in shared else None
         adapted = [model for part in nested.values() for model in adapted_models(part, but=planner).values()]
         folder = Path(save_directory)
@@ -138,7 +153,7 @@ class SavingMixin(Mixin):
                     )
                     for name, part in modular.items():
                         saving = {"safe_serialization": safe_serialization, "variant": variant}
-                        save_modular_part(part, new / name, **saving, max_shard_size=max_shard_size)
+                        save_modular_part(part, new / name, folder / name, **saving, max_shard_size=max_shard_size)
             finally:
                 self.register_to_config(**entries)
 
@@ -151,6 +166,7 @@ class SavingMixin(Mixin):
             for name, part in nested.items():
                 save_adapters(part, new / name, but=planner)
             self._complete_index(new, shared, remote)
+            _check_loadable(new)
             keep_other_variants(folder, new)
         cards.write_card(self, folder, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
@@ -216,6 +232,9 @@ class SavingMixin(Mixin):
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         before = files_in(repo_id, token, subfolder)
         bring_results(folder, repo_id, before, token)
+        for name, part in nested_pipelines(self).items():
+            if isinstance(part, ModularPipeline):
+                name_source(folder / name, str(folder / name), repo_id, str(PurePosixPath(subfolder or "", name)))
         cards.write_card(self, folder, repo_id, token, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
         return upload_folder(

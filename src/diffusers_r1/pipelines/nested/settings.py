@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,40 @@ from .parts import components_in
 
 
 _OF_TRANSFORMERS = ("device_map", "max_memory", "offload_folder", "use_safetensors")
+
+
+def dtype_in(settings: Mapping[str, Any]) -> Any:
+    """The dtype that settings for loading name, by either of diffusers' names for it; `None` if they name none."""
+    return settings.get("torch_dtype") if settings.get("dtype") is None else settings["dtype"]
+
+
+def check_dtype(dtype: Any) -> None:
+    """Refuse what diffusers takes for float32: a dtype by its name.
+
+    Raises:
+        TypeError
+    """
+    for one in dtype.values() if isinstance(dtype, dict) else [dtype]:
+        if not isinstance(one, torch.dtype):
+            raise TypeError(f"`dtype` is a `torch.dtype`, or a dict of them by component, not {one!r}.")
+
+
+def check_dtype_names(dtypes: Iterable[str], own: Iterable[str], nested: Mapping[str, Iterable[str]]) -> None:
+    """Refuse a dtype for a component that there is not.
+
+    Args:
+        dtypes: The names of components that one is given for.
+        own, nested: The names of the outer pipeline's components and, by theirs, of the nested pipelines'.
+
+    Raises:
+        ValueError
+    """
+    inside = [(outer, name) for outer, names in nested.items() for name in names]
+    known = {"default", *own, *(name for _, name in inside), *(".".join(both) for both in inside)}
+    if unknown := [name for name in dtypes if name not in known]:
+        raise ValueError(
+            f"`dtype` names {unknown[0]!r}, which is no component; there are: {', '.join(sorted(known))}."
+        )
 
 
 def settings_of_nested(
@@ -31,7 +66,9 @@ def settings_of_nested(
     for key in ("dtype", "torch_dtype"):
         if isinstance(settings.get(key), dict):
             wanted = {own_names.get(part, part): dtype for part, dtype in settings[key].items()}
-            result[key] = wanted.get(name, wanted)
+            if name in wanted:  # of all its components that have none of their own
+                wanted["default"] = wanted.pop(name)
+            result[key] = wanted
     if not has_variant(folder, settings.get("variant")):
         result.pop("variant", None)
     config: Any = settings.get("quantization_config")
@@ -46,7 +83,7 @@ def settings_of_nested(
 def settings_of_agent(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What `from_pretrained` of an agent's model, which transformers loads, is given of what the pipeline was given."""
     result = {key: settings[key] for key in _OF_TRANSFORMERS if settings.get(key) is not None}
-    dtype = settings.get("dtype") or settings.get("torch_dtype")
+    dtype = dtype_in(settings)
     result["dtype"] = dtype.get(name, dtype.get("default", torch.float32)) if isinstance(dtype, dict) else dtype
     config: Any = settings.get("quantization_config")
     if config is not None:
