@@ -61,7 +61,7 @@ def test_lone_surrogates_survive(path):
     assert records.read(path) == [{"text": "a\ud800b"}]
 
 
-@pytest.mark.parametrize("line", ["{'id': 1}", "[1]", "{", "7"])
+@pytest.mark.parametrize("line", ["{'id': 1}", "[1]", "{", "7", "[" * 10**5])
 def test_a_broken_line_in_the_middle_is_named(path, line):
     path.write_text('{"id": "a"}\n\n' + line + '\n{"id": "b"}\n')
     with pytest.raises(ValueError, match="Line 3 of .*rows.jsonl"):

@@ -207,7 +207,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -376,6 +376,7 @@ def test_groups_are_shuffled_whole():
 IN_TWO = """
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import tiny_models
@@ -400,6 +401,7 @@ for cls in (GRPOTrainer, GroupedGRPOTrainer):
 assert moved[0].norm() > 0
 assert_close(moved[1], moved[0])
 Path(sys.argv[1], f"{rank}.done").touch()
+time.sleep(1)  # see `training.results.SETTLING`
 """
 
 

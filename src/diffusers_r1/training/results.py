@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ ADAPTER = "adapter"
 BUNDLE = "bundle"
 EDITOR_ADAPTER = "editor_adapter"
 HELD_OUT = "held-out rows"  # how many, in the summary
+# Seconds: where a process ends while a thread of gloo's still lets go of the last message, C++ aborts it, and with it the run.
+SETTLING = 1.0
 
 
 def save_results(
@@ -63,10 +66,11 @@ def save_results(
     else:
         setattr(model.config, TRAINING_KEY, summary)
         trainer.save_model(str(folder), _internal_call=True)
-    # What follows is for the main process alone. One that ends without leaving the others may be cut off in a thread, and abort.
+    # What follows is for the main process alone.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     if not trainer.is_world_process_zero():
+        time.sleep(SETTLING)
         return
     if has_adapter(model):
         name_base(folder / ADAPTER, start)
