@@ -190,6 +190,41 @@ def test_inflections_of_other_languages_with_simplemma(said, meant):
     assert action_name(said) == meant
 
 
+@pytest.fixture
+def without_simplemma(monkeypatch):
+    caches = matching._lemmas, matching._known_action
+    monkeypatch.setitem(sys.modules, "simplemma", None)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("removes person", "remove"),
+        ("erased", "remove"),
+        ("got rid of", "remove"),
+        ("swapped out", "replace"),
+        ("dimmed", "lighting down"),
+        ("relighting", "lighting"),
+        ("applied style", "restyle"),
+        ("stylising", "restyle"),
+        ("cartoonise", "restyle"),
+        ("minimise", "resize down"),
+        ("magnified hat", "resize up"),
+        ("trimming", "crop"),
+        ("levitating person", "levitating person"),
+        ("turning person", "turning person"),
+    ],
+)
+@pytest.mark.usefixtures("without_simplemma")
+def test_english_inflections_need_no_package(said, meant):
+    assert action_name(said) == meant
+
+
 def test_the_packs_name_the_same_actions_in_every_language():
     fourteen = (
         "add remove replace recolor restyle background lighting material text pose move resize adjust crop".split()
@@ -280,6 +315,11 @@ def test_related_actions_go_one_to_one_whatever_their_order():
         ("book on the table", "book under the table", (2 * 2 / 5) / 2),
         ("next to the car", "beside the car", 1.0),
         ('signs "the" and "of"', 'signs "the" and "of"', 1.0),
+        ('red "sale" sign', '"sale" red sign', 1.0),
+        ('red "sale" sign', "sale red sign", 1.0),
+        ('red "sale" sign', 'red "sail" sign', (2 * 2 / 6) / 2),
+        ("ps logo", "p logo", (2 * 1 / 4) / 2),
+        ("the whole picture", "image", 1.0),
         ('signs "the" and "of"', 'signs "the" and "off"', (2 * 2 / 6) / 2),
         ("nothing", "removed", 1.0),
         ("", "", 1.0),
