@@ -114,9 +114,10 @@ def test_each_picture_keeps_its_seed_through_batches_turns_and_looks(pipe, local
     local([FIRST, SECOND], plan=short, generator=torch.Generator().manual_seed(2**64 - 1))
     assert seeds(server) == [0, 2**31 - 1]  # of as many as servers take
     server.requests.clear()
-    list(local.stream([FIRST, SECOND], plan=short, generator=gen()))
-    assert seeds(server) == [7, 8]
-    server.requests.clear()
+    for stream in ([FIRST, SECOND], iter([FIRST, SECOND])):
+        list(local.stream(stream, plan=short, generator=gen(), num_images_per_prompt=2))
+        assert seeds(server) == [7, 8, 9, 10]
+        server.requests.clear()
 
     def critic(source, picture, plan, instruction):
         return Criticism((source.size == FIRST.size,))  # the second is not as it was asked for

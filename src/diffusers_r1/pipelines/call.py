@@ -288,6 +288,11 @@ def of_each_picture(editor: Any, generators: Sequence[torch.Generator]) -> Seque
     return [torch.Generator().manual_seed(seed % SEEDS) for seed in seeds_of(generators)]
 
 
+def after(generator: torch.Generator) -> torch.Generator:
+    """The generator of the picture that comes next."""
+    return torch.Generator().manual_seed((generator.initial_seed() + 1) % SEEDS)
+
+
 def in_batches(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """`rows` in order, at most `size` at a time."""
     for start in range(0, len(rows), size):

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from ..plan import EditPlan
 from ..planners.plans import is_to_be_asked_again
-from .call import Generators, check_agents, check_settings, share_out_generators
+from .call import Generators, after, check_agents, check_settings, share_out_generators
 from .checked import EditCall
 from .checks import check_either, check_plans, check_texts
 from .exclusive import Interruption
 from .nested.parts import Mixin
+from .nested.remote import is_remote
 from .pipeline_output import ImageEditR1PipelineOutput
 
 
@@ -93,10 +94,16 @@ class StreamingMixin(Mixin):
         check_settings(self, planned=plan is not None, **arguments)
         if instruction is not None:
             check_agents(self)
-        return (
-            self.check_inputs([sample], **given, generator=generator, **arguments)
-            for sample, given in _pairs(image, instruction, plan)
-        )
+        return self._counted_on(_pairs(image, instruction, plan), generator, arguments)
+
+    def _counted_on(
+        self, pairs: Iterable[tuple[Any, dict[str, Any]]], generator: Generators, arguments: dict[str, Any]
+    ) -> Iterator[EditCall]:
+        for sample, given in pairs:
+            call = self.check_inputs([sample], **given, generator=generator, **arguments)
+            yield call
+            if call.generators and is_remote(self.editor):  # which draws nothing from it, so that seeds are counted on
+                generator = after(call.generators[0][-1])
 
     def _until_interrupted(
         self, calls: Iterable[EditCall], interruption: Interruption
