@@ -26,6 +26,7 @@ from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoi
 from diffusers_r1.training.diffusion_nft import EditorLearner
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.joint import PLANNER, JointArguments, JointGRPOTrainer, JointReward, check_joint
+from diffusers_r1.training.loop import rows_a_step
 from diffusers_r1.training.models import (
     load_trainable,
     lora_settings,
@@ -107,9 +108,7 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             "editor": script.picture_editor,
             "rows": script.dataset_name,
             "steps": trainer.state.global_step,
-            "completions a step": training.train_batch_size
-            * training.gradient_accumulation_steps
-            * training.world_size,
+            "completions a step": rows_a_step(training),
             "generations a prompt": training.num_generations,
             "pictures a plan": script.pictures_per_plan,
             "pictures in all": rewards[place].rendered,

@@ -22,6 +22,7 @@ from diffusers_r1.training.arguments import (
 )
 from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoints, VarianceWatch, show_progress
 from diffusers_r1.training.folders import run_folder
+from diffusers_r1.training.loop import rows_a_step
 from diffusers_r1.training.models import (
     load_trainable,
     lora_settings,
@@ -82,9 +83,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             "start": model.model_name_or_path,
             "rows": script.dataset_name,
             "steps": trainer.state.global_step,
-            "completions a step": training.train_batch_size
-            * training.gradient_accumulation_steps
-            * training.world_size,
+            "completions a step": rows_a_step(training),
             "generations a prompt": training.num_generations,
             "learning rate": training.learning_rate,
             "beta": training.beta,

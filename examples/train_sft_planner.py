@@ -18,6 +18,7 @@ from diffusers_r1.training.arguments import DataArguments, as_prompts, load_trai
 from diffusers_r1.training.callbacks import PromptsBesideCheckpoints, show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.grouped_sft import GroupedSFTTrainer
+from diffusers_r1.training.loop import rows_a_step
 from diffusers_r1.training.models import load_trainable, lora_settings, restore_weights, start_of
 from diffusers_r1.training.pictures import check_editor_name
 from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_results
@@ -57,7 +58,7 @@ def main(script: DataArguments, training: SFTConfig, model: ModelConfig) -> None
             "start": model.model_name_or_path,
             "rows": script.dataset_name,
             "steps": trainer.state.global_step,
-            "rows a step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
+            "rows a step": rows_a_step(training),
             "learning rate": training.learning_rate,
         }
         if held_out is not None:

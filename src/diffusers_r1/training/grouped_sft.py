@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from .loop import rows_a_step
 from .packing import TOKEN_TYPES, PackingTrainer, branch, equal_prompts, packed_mask, pick, why_unpackable
 
 
@@ -52,8 +53,7 @@ class GroupedSFTTrainer(PackingTrainer, SFTTrainer):
         """As in TRL, but for the order of rows that have a picture in common."""
         sampler = super()._get_train_sampler(train_dataset)
         rows = self.train_dataset if train_dataset is None else train_dataset
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        most = min(self.args.train_batch_size, step // PICTURES)
+        most = min(self.args.train_batch_size, rows_a_step(self.args) // PICTURES)
         shuffled = self.reads_once and isinstance(sampler, RandomSampler)
         if not (shuffled and isinstance(rows, Dataset) and "image" in rows.column_names and most > 1):
             return sampler

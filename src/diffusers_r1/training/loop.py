@@ -6,9 +6,18 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+def rows_a_step(training: TrainingArguments) -> int:
+    """How many rows, or completions, one step of a trainer's optimizer learns from, on all processes together."""
+    return training.train_batch_size * training.gradient_accumulation_steps * training.world_size
 
 
 def warmup_stable_decay(step: int, steps: int, warmup: int = 200, decay: float = 0.25) -> float:
