@@ -81,7 +81,7 @@ setup(
             f"**/*.{kind}" for kind in ("safetensors", "json", "txt", "jinja", "md", "png", "py")
         ],
         "diffusers_r1.app": ["static/*", "photos/*"],
-        "diffusers_r1.sentences": ["data/*.jsonl"],
+        "diffusers_r1.sentences": ["data/*.jsonl", "data/*.txt"],
     },
     install_requires=[
         "accelerate>=1.10.1",  # what TRL asks for

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from diffusers_r1.sentences import ACTIONS, KINDS, SEPARATOR, sample_sentence, sample_sentences
+from diffusers_r1.sentences import ACTIONS, KINDS, SEPARATOR, kind_of, sample_sentence
 from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
 
 
@@ -162,7 +162,5 @@ def test_texts_to_be_written_are_never_mistyped():
 
 
 def test_sentences_follow_the_shares_of_kinds():
-    kinds = Counter(
-        sentence.kind for _, sentence in zip(range(400), sample_sentences(0, {"plain": 0.25, "noisy": 0.75}))
-    )
+    kinds = Counter(kind_of(seed, {"plain": 0.25, "noisy": 0.75}) for seed in range(400))
     assert set(kinds) == {"plain", "noisy"} and 60 < kinds["plain"] < 140

@@ -1,6 +1,6 @@
 """The world of sentences: instructions about photos in everyday English, each with the edits that it means. No pictures."""
 
-from .tasks import KINDS, SEPARATOR, TEST_SEEDS, Sentence, kind_of, sample_sentence, sample_sentences
+from .tasks import KINDS, SEPARATOR, TEST_SEEDS, Sentence, kind_of, sample_sentence
 from .wordings import ACTIONS
 
 
@@ -12,5 +12,4 @@ __all__ = [
     "Sentence",
     "kind_of",
     "sample_sentence",
-    "sample_sentences",
 ]

@@ -443,25 +443,16 @@ class Muse:
             noun = self._unused(
                 ("laptop", "computer", "tv", "phone", "tablet", "painting", "monitor", "picture", "billboard", "box")
             )
-            subject = Thing(noun, (f"the {noun}",) * 3 + (f"the {noun} screen",) * 0, "device")
+            subject = Thing(noun, (f"the {noun}",), "device")
             if self.dice.chance(0.3):
                 side = self.dice.pick(things.SIDES[:7])
                 subject = Thing(f"{side} {noun}", (f"the {side} {noun}",), "device")
             fills = {"k": self.dice.pick(("content", "content", "screen", "display", "picture"))}
             return Idea("content", subject, self.dice.pick(things.SIGHTS), ("content", "content screen"), fills=fills)
         if what == "clock":
-            subject = Thing(
-                *self.dice.pick(
-                    (
-                        ("clock", ("the clock",)),
-                        ("watch", ("the watch",)),
-                        ("wall clock", ("the wall clock",)),
-                        ("microwave", ("the microwave",)),
-                    )
-                ),
-                "device",
-            )
-            fills = {"k": "display" if subject.name == "microwave" else "time"}
+            noun = self.dice.pick(("clock", "watch", "wall clock", "microwave"))
+            subject = Thing(noun, (f"the {noun}",), "device")
+            fills = {"k": "display" if noun == "microwave" else "time"}
             return Idea("content", subject, self.dice.pick(things.TIMES), ("content",), fills=fills)
         if what == "filling":
             noun = self._unused(("pizza", "sandwich", "cake", "burger", "bowl", "salad", "taco"))
@@ -597,23 +588,8 @@ class Muse:
 
     def _state(self, subject: Thing | None = None) -> Idea:
         if subject is None and self.dice.chance(0.5):
-            kind = self.dice.pick(
-                (
-                    "door",
-                    "window",
-                    "microwave",
-                    "laptop",
-                    "umbrella",
-                    "box",
-                    "curtains",
-                    "gate",
-                    "book",
-                    "suitcase",
-                    "oven",
-                    "fridge",
-                )
-            )
-            noun = self._unused((kind,))
+            kinds = "door window microwave laptop umbrella box curtains gate book suitcase oven fridge".split()
+            noun = self._unused((self.dice.pick(kinds),))
             goal = self.dice.pick(("open", "closed"))
             subject = Thing(noun, (f"the {noun}",), "outside", "them" if is_plural(noun) else "it")
             return Idea("state", subject, goal, ("state", f"state {goal}"), left=subject)
@@ -645,20 +621,9 @@ class Muse:
         return Thing(name, (f"the {name}",), "object")
 
     def _look(self) -> Idea:
-        how = self.dice.weighted(
-            {
-                "photo": 4,
-                "part": 3,
-                "blur": 1.5,
-                "sharpen": 1,
-                "smooth": 1,
-                "whiten": 0.6,
-                "straighten": 1,
-                "hair": 1,
-                "saturate": 0.5,
-                "contrast": 0.8,
-            }
-        )
+        of_all = {"photo": 4, "part": 3, "blur": 1.5, "sharpen": 1, "smooth": 1}
+        of_some = {"whiten": 0.6, "straighten": 1, "hair": 1, "saturate": 0.5, "contrast": 0.8}
+        how = self.dice.weighted(of_all | of_some)
         if how == "photo" and "photo look" not in self.forms:
             self.forms.add("photo look")
             return Idea("look", PHOTO, self.dice.pick(things.PHOTO_LOOKS), ("look",))

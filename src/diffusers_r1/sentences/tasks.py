@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 
 from ..plan import Edit
 from .ideas import PHOTO, PLAIN_WAYS, REFERRING_WAYS, Idea, Muse
@@ -144,12 +143,6 @@ def sample_sentence(seed: int, kind: str | None = None, wording: int = 0) -> Sen
 def kind_of(seed: int, shares: dict[str, float] | None = None) -> str:
     """The kind that a seed draws, as often as `shares` says (default: the kinds, equally often)."""
     return Dice(f"{seed} shares").weighted(shares or dict.fromkeys(KINDS, 1.0))
-
-
-def sample_sentences(first_seed: int, kinds: dict[str, float] | None = None) -> Iterator[Sentence]:
-    """Sentences without end, from consecutive seeds; `kinds` gives each kind's share of them (default: equal)."""
-    for seed in count(first_seed):
-        yield sample_sentence(seed, kind_of(seed, kinds))
 
 
 def _phase(idea: Idea) -> int:

@@ -1,6 +1,6 @@
 """What photos show, in everyday words: nouns by what can be done to them, their attributes, owners and places.
 
-Every list is data: a line more is a noun more. Some thousand names come from putting them together, see `author.py`.
+Every list is data: a line more is a noun more. Some thousand names come from putting them together, see `ideas.py`.
 """
 
 from __future__ import annotations

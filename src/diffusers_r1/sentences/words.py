@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import TypeVar
 
 
@@ -26,6 +27,17 @@ SHORT_FORMS = {
     "the": "teh",
     "people": "ppl",
 }
+
+
+def read_lists(name: str) -> dict[str, tuple[str, ...]]:
+    """The lists in a text file of `data`: `[name]` begins one, each line under it is an entry, `#` begins a comment."""
+    lists: dict[str, tuple[str, ...]] = {}
+    for line in (files(__package__) / "data" / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            lists[begun := line[1:-1]] = ()
+        elif line and not line.startswith("#"):
+            lists[begun] += (line,)
+    return lists
 
 
 class Dice:

@@ -9,21 +9,7 @@ from dataclasses import dataclass
 from . import things
 from .ideas import Idea
 from .trades import BLANKS, TALK, WAYS
-from .wordings import (
-    CLOSERS,
-    KEEPS,
-    KEEPS_ALL,
-    OPENERS,
-    POLITE,
-    PURPOSES,
-    SHARED_VERBS,
-    SLIPS,
-    TAKEN_BACK,
-    THEN,
-    TOO,
-    VERBS,
-    WORDINGS,
-)
+from .wordings import CHATTER, SHARED_VERBS, VERBS, WORDINGS
 from .words import Dice, with_typos
 
 
@@ -84,12 +70,12 @@ class Writer:
         self.manner = manner
         self.terse = dice.chance(manner.terse)
         self.loose = dice.chance(manner.loose)
-        self.openers, self.closers = (OPENERS, CLOSERS)
+        self.openers, self.closers = (CHATTER["openers"], CHATTER["closers"])
         if trade:
             talk = tuple(
                 line.format_map({blank: dice.pick(words) for blank, words in BLANKS.items()}) for line in TALK[trade]
             )
-            self.openers, self.closers = OPENERS[:8] + talk * 3, CLOSERS[:9] + talk * 3
+            self.openers, self.closers = self.openers[:8] + talk * 3, self.closers[:9] + talk * 3
         self.shown: set[str] = set()  # the words of texts, which are never mistyped
 
     def write(self, ideas: Sequence[Idea]) -> tuple[str, tuple[str, ...]]:
@@ -145,10 +131,10 @@ class Writer:
         elif self.dice.chance(self.manner.slips):
             text = self._with_slip(wording, idea, said)
         if self.dice.chance(self.manner.polite) and text.split()[0] in VERBS:
-            polite = self.dice.pick(POLITE)
+            polite = self.dice.pick(CHATTER["polite"])
             text = polite.format(c=text.rstrip("?")) + ("?" if polite.startswith(("can", "could", "would")) else "")
         if self.dice.chance(self.manner.chatter * 0.25):
-            text = f"{text.rstrip('?')}{self.dice.pick((' ', ', '))}{self.dice.pick(PURPOSES)}"
+            text = f"{text.rstrip('?')}{self.dice.pick((' ', ', '))}{self.dice.pick(CHATTER['purposes'])}"
         return Part(text, (full.rstrip("?"),), idea.link)
 
     def _wording(self, idea: Idea) -> str:
@@ -183,7 +169,7 @@ class Writer:
 
     def _with_slip(self, wording: str, idea: Idea, said: str) -> str:
         """The clause, with the wrong goal or the wrong thing named first."""
-        slip = self.dice.pick(SLIPS)
+        slip = self.dice.pick(CHATTER["slips"])
         if idea.form == "remove" and wording.endswith("{s}"):
             wrong = f"the {self.dice.pick(things.OBJECTS + things.FURNITURE)}"
             return self._filled(wording, idea, slip.format(wrong=wrong, right=said))
@@ -219,7 +205,7 @@ class Writer:
             ]
             for idea, each in zip(run[1:], said[1:]):
                 full = self._filled(wording, idea, each).rstrip("?")
-                parts.append(Part(self.dice.pick(TOO).format(s=each), (full,), "too"))
+                parts.append(Part(self.dice.pick(CHATTER["too"]).format(s=each), (full,), "too"))
             return parts
         # Filled before the things are named, so that one place, one goal stands in all of them.
         frame = self._filled(wording.replace("{s-}", "{s}"), run[0], "\0")
@@ -227,7 +213,7 @@ class Writer:
             said = [_bare(each) for each in said]
         listed = frame.replace("\0", self._listed(said))
         if self.dice.chance(self.manner.polite) and listed.split()[0] in VERBS:
-            listed = self.dice.pick(POLITE).format(c=listed.rstrip("?"))
+            listed = self.dice.pick(CHATTER["polite"]).format(c=listed.rstrip("?"))
         return [Part(listed, tuple(frame.replace("\0", each).rstrip("?") for each in said), run[0].link)]
 
     def _contrasted(self, run: list[Idea], said: list[str]) -> list[Part]:
@@ -261,7 +247,7 @@ class Writer:
         if self.dice.chance(self.manner.slips * 0.5):
             noun = self.dice.pick([n for n in things.OBJECTS if not any(n in idea.subject.name for idea in ideas)])
             wording = self.dice.pick(("remove the {}", "make the {} bigger", "blur the {}", "paint the {} black"))
-            taken_back = self.dice.pick(TAKEN_BACK).format(c=wording.format(noun))
+            taken_back = self.dice.pick(CHATTER["taken back"]).format(c=wording.format(noun))
             at = self.dice.below(len(texts))
             texts[at] = f"{texts[at]}. {taken_back}"
         if self.dice.chance(self.manner.chatter):
@@ -273,7 +259,7 @@ class Writer:
 
     def _keep(self, ideas: Sequence[Idea]) -> str:
         if self.dice.chance(0.3):
-            return self.dice.pick(KEEPS_ALL)
+            return self.dice.pick(CHATTER["keeps all"])
         taken = " ".join(f"{idea.subject.name} {idea.goal}" for idea in ideas)
         kept = [
             noun
@@ -281,7 +267,7 @@ class Writer:
             if noun not in taken
         ]
         noun = self.dice.pick(kept)
-        return self.dice.pick(KEEPS).format(s=f"{self.dice.pick(('the', 'the', 'my'))} {noun}")
+        return self.dice.pick(CHATTER["keeps"]).format(s=f"{self.dice.pick(('the', 'the', 'my'))} {noun}")
 
     def _joined(self, texts: list[str], links: list[bool]) -> str:
         if len(texts) > 1 and self.dice.chance(self.manner.lists):
@@ -299,13 +285,13 @@ class Writer:
             elif way == "comma":
                 joint = self.dice.pick((", ", " and ", ", and ")) if last else ", "
             elif way == "then":
-                joint = f", {self.dice.pick(THEN)}"
+                joint = f", {self.dice.pick(CHATTER['then'])} "
             else:
                 joint = {"and": " and ", "sentences": ". ", "semicolons": "; "}[way]
             if linked and joint in (", ", "; "):
                 joint = self.dice.pick((" and ", ", and ", ", then ", " and "))
             if joint == ". " and self.dice.chance(0.2):
-                joint = f". {self.dice.pick(THEN)}"
+                joint = f". {self.dice.pick(CHATTER['then'])} "
             ends = text.endswith("?")
             if ends and not joint.startswith("."):
                 text = text.removesuffix("?")
