@@ -161,15 +161,7 @@ def _forms(words: list[str]) -> Iterator[str]:
 
 def _verbs(word: str) -> Iterator[str]:
     """What an English verb may be without its ending; only a known one is ever taken."""
-    irregular = {
-        "took": "take",
-        "taken": "take",
-        "got": "get",
-        "made": "make",
-        "gave": "give",
-        "wrote": "write",
-        "put": "put",
-    }
+    irregular = {"took": "take", "taken": "take", "got": "get", "made": "make", "gave": "give", "wrote": "write"}
     yield irregular.get(word, word)
     if word.endswith("ise"):
         yield word[:-3] + "ize"
