@@ -273,7 +273,7 @@ def ask_batch(
 ) -> list[Answers]:
     """Each row's answers: a greedy one, then sampled ones until one can be read, at most `attempts` in all."""
     from diffusers_r1.planners.conversation import Conversation
-    from diffusers_r1.planners.sampling import seeded
+    from diffusers_r1.random_state import seeded
 
     answers: dict[int, list[TeacherAnswer]] = {row.index: [] for row in batch}
     waiting, sampling = batch, {}

@@ -14,18 +14,18 @@ import json
 from accelerate import PartialState
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from diffusers_r1.data import check_apart
-from diffusers_r1.prompts import Prompts
-from diffusers_r1.training.arguments import (
-    as_prompts,
-    load_training_rows,
-    load_validation_rows,
-    make_rewards,
-)
-from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoints, VarianceWatch, show_progress
+from diffusers_r1.training.arguments import as_prompts, load_rows_apart, make_rewards
+from diffusers_r1.training.callbacks import LearningWatch, show_progress
 from diffusers_r1.training.diffusion_nft import EditorLearner
 from diffusers_r1.training.folders import run_folder
-from diffusers_r1.training.joint import PLANNER, JointArguments, JointGRPOTrainer, JointReward, check_joint
+from diffusers_r1.training.joint import (
+    PLANNER,
+    JointArguments,
+    JointGRPOTrainer,
+    JointReward,
+    called_with,
+    check_joint,
+)
 from diffusers_r1.training.loop import rows_a_step
 from diffusers_r1.training.models import (
     load_trainable,
@@ -35,11 +35,11 @@ from diffusers_r1.training.models import (
     without_control_tokens,
 )
 from diffusers_r1.training.picture_trainer import check_bare_member
-from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_pair, save_results
+from diffusers_r1.training.results import marks_table, outlook, push_results, save_pair, save_results
 
 
 def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> None:
-    check_joint(script, PartialState().num_processes)
+    check_joint(script, training, PartialState().num_processes)
     check_bare_member(script.picture_bare_member, training)
     start = start_of(model, training)
     rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
@@ -47,27 +47,23 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
     renderer = rewards[place].renderer
     rewards[place] = JointReward(renderer, rewards[place].judge, script.pictures_per_plan, training.seed)
     with run_folder(f"GRPO, {script.train}", script, training, model) as checkpoint:
-        rows, held_out = load_training_rows(script), load_validation_rows(script)
-        check_apart(rows, held_out)
-        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision)
-        if script.prompts is not None:
-            prompts = Prompts.load(script.prompts)
+        rows, held_out = load_rows_apart(script)
+        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision, script.prompts)
         rows = as_prompts(rows, processor, prompts, script.image_size)
         without_control_tokens(training, planner, processor)
 
         renderer.load()
-        editor = renderer.pipeline.editor
+        renderer.arguments = called_with(renderer)
         learner = None
         if script.train != PLANNER:
             learner = EditorLearner(
-                editor,
+                renderer.pipeline.editor,
                 script.nft_settings(),
                 script.editor_learning_rate,
                 script.editor_lora_r,
-                {**renderer.pipeline.editor_defaults, **renderer.arguments},
+                renderer.arguments,
                 training.seed,
             )
-            renderer.arguments = learner.arguments
             if script.editor_gradient_checkpointing:
                 learner.denoiser.enable_gradient_checkpointing()
 
@@ -85,19 +81,9 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             train_dataset=rows,
             reward_funcs=rewards,
             peft_config=lora_settings(model, planner, script.freeze_vision),
-            callbacks=[VarianceWatch(), LearningWatch()],
+            callbacks=[LearningWatch()],
         )
-        show_progress(
-            trainer,
-            prompts,
-            held_out,
-            script.image_size,
-            script.validation_steps,
-            training.max_completion_length,
-            script.constrained,
-            script.synonyms,
-        )
-        trainer.add_callback(PromptsBesideCheckpoints(prompts))
+        show_progress(trainer, prompts, held_out, script, training.max_completion_length)
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.picture_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -112,6 +98,7 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             "generations a prompt": training.num_generations,
             "pictures a plan": script.pictures_per_plan,
             "pictures in all": rewards[place].rendered,
+            "editor called with": json.dumps(renderer.arguments),
             "learning rate": training.learning_rate,
             "beta": training.beta,
             "temperature": training.temperature,
@@ -120,13 +107,10 @@ def main(script: JointArguments, training: GRPOConfig, model: ModelConfig) -> No
             summary |= {
                 "editor's learning rate": script.editor_learning_rate,
                 "editor's weights": f"LoRA of rank {script.editor_lora_r}" if learner.is_lora else "all",
-                "editor called with": json.dumps(learner.arguments),
                 **{f"DiffusionNFT, {name}": value for name, value in vars(script.nft_settings()).items()},
             }
-        if held_out is not None:
-            summary[HELD_OUT] = len(held_out)
-        save_results(trainer, prompts, start, summary)
-        save_pair(trainer, renderer.pipeline, learner)
+        save_results(trainer, prompts, start, summary, held_out=held_out)
+        save_pair(trainer, renderer, learner)
         push_results(trainer)
         if held_out is not None:
             PartialState().print(marks_table(trainer.state.log_history, len(held_out)))

@@ -11,16 +11,8 @@ from __future__ import annotations
 from accelerate import PartialState
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from diffusers_r1.data import check_apart
-from diffusers_r1.prompts import Prompts
-from diffusers_r1.training.arguments import (
-    RewardArguments,
-    as_prompts,
-    load_training_rows,
-    load_validation_rows,
-    make_rewards,
-)
-from diffusers_r1.training.callbacks import LearningWatch, PromptsBesideCheckpoints, VarianceWatch, show_progress
+from diffusers_r1.training.arguments import RewardArguments, as_prompts, load_rows_apart, make_rewards
+from diffusers_r1.training.callbacks import LearningWatch, show_progress
 from diffusers_r1.training.folders import run_folder
 from diffusers_r1.training.loop import rows_a_step
 from diffusers_r1.training.models import (
@@ -32,7 +24,7 @@ from diffusers_r1.training.models import (
 )
 from diffusers_r1.training.picture_trainer import PictureGRPOTrainer, check_bare_member
 from diffusers_r1.training.pictures import check_editor_name, load_renderers
-from diffusers_r1.training.results import HELD_OUT, marks_table, outlook, push_results, save_results
+from diffusers_r1.training.results import marks_table, outlook, push_results, save_results
 
 
 def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> None:
@@ -41,13 +33,9 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
     start = start_of(model, training)
     rewards = make_rewards(script, training.reward_weights, start, training.output_dir, training.seed)
     with run_folder("GRPO", script, training, model) as checkpoint:
+        rows, held_out = load_rows_apart(script)
+        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision, script.prompts)
         with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
-            rows, held_out = load_training_rows(script), load_validation_rows(script)
-            check_apart(rows, held_out)
-        planner, processor, prompts = load_trainable(start, model, training, script.freeze_vision)
-        if script.prompts is not None:
-            prompts = Prompts.load(script.prompts)
-        with PartialState().main_process_first():
             rows = as_prompts(rows, processor, prompts, script.image_size)
         without_control_tokens(training, planner, processor)
         load_renderers(rewards)
@@ -59,21 +47,11 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             train_dataset=rows,
             reward_funcs=rewards,
             peft_config=lora_settings(model, planner, script.freeze_vision),
-            callbacks=[VarianceWatch(), LearningWatch()],
+            callbacks=[LearningWatch()],
             bare_member=script.picture_bare_member,
             constrained=script.constrained,
         )
-        show_progress(
-            trainer,
-            prompts,
-            held_out,
-            script.image_size,
-            script.validation_steps,
-            training.max_completion_length,
-            script.constrained,
-            script.synonyms,
-        )
-        trainer.add_callback(PromptsBesideCheckpoints(prompts))
+        show_progress(trainer, prompts, held_out, script, training.max_completion_length)
         restore_weights(trainer, checkpoint)
         PartialState().print(outlook(training.output_dir, script.bundle_editor))
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -89,9 +67,7 @@ def main(script: RewardArguments, training: GRPOConfig, model: ModelConfig) -> N
             "beta": training.beta,
             "temperature": training.temperature,
         }
-        if held_out is not None:
-            summary[HELD_OUT] = len(held_out)
-        save_results(trainer, prompts, start, summary, script.bundle_editor)
+        save_results(trainer, prompts, start, summary, script.bundle_editor, held_out)
         push_results(trainer)
         if held_out is not None:
             PartialState().print(marks_table(trainer.state.log_history, len(held_out)))

@@ -29,7 +29,7 @@ def serve_script(log, words, **environment):
         )
     try:
         address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), log.read_text()[-3000:]
+        assert address.startswith(("http://127.0.0.1:", "http://[::1]:")), log.read_text()[-3000:]
         yield address
     finally:
         process.terminate()

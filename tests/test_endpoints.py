@@ -360,11 +360,13 @@ def test_an_edit(server, endpoint):
     after = Image.new("RGB", (4, 4), "red")
     server.replies = [(200, picture_of(after), {})]
     before = Image.new("RGB", (3, 2), "teal")
-    result = endpoint.edit_images([before], "make it red", size="4x4", seed=3, background=None)
+    lists = {"sigmas": (1.0, 0.5), "options": {"steps": [4]}}
+    result = endpoint.edit_images([before], "make it red", size="4x4", seed=3, background=None, **lists)
     assert result.mode == "RGB" and result.tobytes() == after.tobytes()
     path, headers, body = server.requests[0]
     assert path == "/v1/images/edits" and headers["Content-Type"].startswith("multipart/form-data")
-    for name, value in {"prompt": "make it red", "seed": "3", "size": "4x4", "model": "judge"}.items():
+    sent = {"prompt": "make it red", "seed": "3", "size": "4x4", "model": "judge"}
+    for name, value in {**sent, "sigmas": "[1.0, 0.5]", "options": '{"steps": [4]}'}.items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
     assert png(before) in body and b"background" not in body and b'name="image"' in body
 
@@ -400,6 +402,14 @@ def test_an_edit_in_a_data_url(server, endpoint):
     data = base64.b64encode(png(PICTURE)).decode()
     server.replies = [(200, {"data": [{"url": f"data:image/png;base64,{data}"}]}, {})]
     assert endpoint.edit_images([PICTURE], "x").size == (2, 2)
+
+
+def test_a_large_picture_is_sent_to_a_planner_at_four_megapixels(server, endpoint):
+    photo = Image.new("RGB", (4000, 3000), "teal")
+    endpoint.chat([{"role": "user", "content": [{"type": "image", "image": photo}]}])
+    url = sent(server)["messages"][0]["content"][0]["image_url"]["url"]
+    width, height = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
+    assert 0.99 * 2**22 < width * height <= 2**22 and abs(width / height - 4 / 3) < 0.001
 
 
 def test_pictures_of_other_modes_are_sent_as_rgb(server, endpoint):
@@ -465,6 +475,23 @@ def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(endpoints, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=re.escape(install_line("remote"))):
         Endpoint("http://x/v1", "judge")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8001v1", "http://localhost:99999/v1", "http://local host/v1", "http://[::1/v1"]
+)
+def test_what_is_no_address_is_said_before_it_is_asked(url):
+    with pytest.raises(ValueError, match="names a host, and a port at most; got"):
+        check_address(url)
+
+
+def test_an_address_in_letters_of_its_own_language_is_the_one_that_is_asked():
+    import httpx2
+
+    request = httpx2.Request("POST", "http://münchen.de/v1/models")
+    endpoints._stay_at("http://münchen.de/v1", request)
+    with pytest.raises(EndpointError, match="redirects to"):
+        endpoints._stay_at("http://muenchen.de/v1", request)
 
 
 @pytest.mark.parametrize("url", [f"http://me:{KEY}@x/v1", f"http://x/v1?key={KEY}", f"http://x/v1#{KEY}"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusers_r1.names import only_configs, resolve, shipped
+from diffusers_r1.names import only_configs, planner_files, resolve, shipped
 
 
 COMMIT = "7e27bd9f95328f0f3b08261d1252705110c806f8"
@@ -44,6 +44,14 @@ def test_configs_alone_come_without_weights(tmp_path):
         "x.bin",
     ]
     assert only_configs(tmp_path, files) == ["model_index.json", "planner/config.json", "editor/unet/config.json"]
+
+
+def test_of_an_editor_that_has_the_planner_in_it_that_part_comes_alone(tmp_path):
+    parts = ["editor/text_encoder/config.json", "editor/text_encoder/model.safetensors", "processor/tokenizer.json"]
+    others = ["editor/model_index.json", "editor/text_encoder_2/model.safetensors", "editor/transformer/x.safetensors"]
+    for index, brought in (({"planner": "editor.text_encoder"}, parts), ({}, parts[2:])):
+        (tmp_path / "model_index.json").write_text(json.dumps({"planner": [None, None], "_shared": index}, indent=1))
+        assert sorted(planner_files(tmp_path, [*parts, *others])) == brought
 
 
 def test_a_repository_that_cannot_be_had_is_named(tmp_path):

@@ -3,9 +3,10 @@ import json
 import pytest
 import tiny_models
 
-from diffusers_r1 import ImageEditR1Pipeline
+from diffusers_r1 import ImageEditR1Pipeline, prompts
 from diffusers_r1.belongings import set_belongings
 from diffusers_r1.bundles.planners import load_planner
+from diffusers_r1.planners.int8 import to_int8
 from diffusers_r1.planners.remote import RemotePlanner
 from diffusers_r1.prompts import PHOTO_EXAMPLES, Prompts, prompts_of
 from diffusers_r1.tags import ESCAPES
@@ -67,7 +68,7 @@ def test_the_two_turns():
     assert [message["content"][0]["text"] for message in second[2:]] == ["answer", "in order"]
 
 
-@pytest.mark.parametrize("parameters, shown", [(999_999_999, 0), (3_000_000_000, len(PHOTO_EXAMPLES))])
+@pytest.mark.parametrize("parameters, shown", [(900_000_000, 0), (3_000_000_000, len(PHOTO_EXAMPLES))])
 def test_a_large_planner_that_nobody_trained_is_shown_examples(parameters, shown):
     planner, _ = tiny_models.tiny_text_planner()
     assert prompts_of(planner) == Prompts()
@@ -76,6 +77,13 @@ def test_a_large_planner_that_nobody_trained_is_shown_examples(parameters, shown
     assert prompts_of(planner, examples=()) == Prompts()
     set_belongings(planner, prompts=Prompts(system="asked so").to_dict())
     assert prompts_of(planner) == Prompts(system="asked so")
+
+
+def test_weights_of_8_bits_are_weights_too(monkeypatch):
+    planner, _ = tiny_models.tiny_text_planner()
+    monkeypatch.setattr(prompts, "FOLLOWS_EXAMPLES", planner.num_parameters())
+    assert prompts_of(planner).examples and prompts_of(to_int8(planner)).examples
+    assert planner.num_parameters() < prompts.FOLLOWS_EXAMPLES
 
 
 def test_a_planner_behind_an_address_is_shown_examples_whoever_asks(tmp_path):

@@ -111,7 +111,7 @@ class Failed(Exception):
         self.kind = kind
 
 
-REFUSED, OUTAGE, HOPELESS = map(Failed, records.Failure)
+REFUSED, FAULT, OUTAGE, HOPELESS = map(Failed, records.Failure)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,7 @@ def test_a_run_that_goes_on(results, handed_on):
     ("results", "handed_on"),
     [
         ([1, *[OUTAGE] * 12, 1], 11),
+        ([1, *[OUTAGE, FAULT] * 6, 1], 11),
         ([1, HOPELESS, 1], 1),
         ([OUTAGE, REFUSED, HOPELESS], 2),
         ([1, KeyError("a fault of the program"), 1], 1),

@@ -12,12 +12,12 @@ from openai_server import PASSING_FAULTS, scripted
 from PIL import Image, ImageOps
 
 from diffusers_r1 import endpoints
+from diffusers_r1.editors import call_editor
 from diffusers_r1.endpoints import EndpointError
+from diffusers_r1.images import MOST_PIXELS_SENT
 from diffusers_r1.records import Failure
 from diffusers_r1.remote_editor import (
-    MOST_PIXELS,
     RemoteEditor,
-    call_remote_editor,
     check_remote_editor,
     remote_working_size,
 )
@@ -120,7 +120,7 @@ def test_one_that_is_refused_takes_no_other_along(server, editor):
     assert [isinstance(result, EndpointError) for result in results] == [False, True, False, False, False, False]
     assert results[1].kind is Failure.REFUSED
     with pytest.raises(EndpointError, match="400"):
-        call_remote_editor(editor, PICTURES, COLORS)
+        call_editor(editor, PICTURES, COLORS)
 
 
 @pytest.mark.parametrize("name", PASSING_FAULTS)
@@ -134,7 +134,7 @@ def test_no_fault_of_a_server_loses_or_mixes_a_picture(server, monkeypatch, name
 def test_as_the_pipeline_calls_it(server, editor):
     editor.endpoint.concurrency = 1
     one, other = torch.Generator().manual_seed(7), torch.Generator().manual_seed(100)
-    results = call_remote_editor(editor, PICTURES[:4], COLORS[:4], [one, one, other, one], guidance_scale=3)
+    results = call_editor(editor, PICTURES[:4], COLORS[:4], [one, one, other, one], guidance_scale=3)
     assert [result.tobytes() for result in results] == [ImageOps.invert(picture).tobytes() for picture in PICTURES[:4]]
     # Pictures of one generator do not all get the same noise.
     assert [fields_of(body)["seed"] for _, _, body in server.requests] == [[b"7"], [b"8"], [b"100"], [b"9"]]
@@ -169,11 +169,11 @@ def test_arguments_that_a_server_may_take():
 @pytest.mark.parametrize("size", [(64, 48), (6000, 4000), (100_000, 10), (1, 1)])
 def test_large_pictures_are_sent_smaller(size):
     width, height = remote_working_size(size)
-    assert width * height <= MOST_PIXELS and (width, height) <= size
-    if size[0] * size[1] <= MOST_PIXELS:
+    assert width * height <= MOST_PIXELS_SENT and (width, height) <= size
+    if size[0] * size[1] <= MOST_PIXELS_SENT:
         assert (width, height) == size
     else:
-        assert width * height > 0.95 * MOST_PIXELS and abs(width / height - size[0] / size[1]) < 0.01
+        assert width * height > 0.95 * MOST_PIXELS_SENT and abs(width / height - size[0] / size[1]) < 0.01
 
 
 def test_saved_and_loaded(tmp_path, editor):

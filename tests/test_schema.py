@@ -74,6 +74,7 @@ def test_what_fits_is_read(kind, data, expected):
         (int, 1.0, "f.json must be a whole number, not a number"),
         (float, True, "f.json must be a finite number, not true"),
         (float, float("inf"), "f.json must be a finite number, not inf"),
+        (float, 10**400, "f.json must be a finite number, not one that no float holds"),
         (float, "1", 'f.json must be a finite number, not "1"'),
         (None, 0, "f.json must be null, not a number"),
         (str | None, 1, "f.json must be text, not a number"),

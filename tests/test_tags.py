@@ -222,6 +222,7 @@ def test_reasoning_is_what_stands_before_the_answer(text, reasoning):
         ("<think>hm</think><sequence>a</sequence>", ("a",), []),
         ("hm</think><sequence>a</sequence>", ("a",), []),
         ("", (), [("missing_tag", "sequence")]),
+        ("<sequence> </sequence>", (), [("empty_item", "sequence", "1")]),
         ("<sequence>a; ; b</sequence>", ("a", "b"), [("empty_item", "sequence", "2")]),
         (
             "<sequence>a</sequence><sequence>b</sequence>",

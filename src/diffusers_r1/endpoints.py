@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from . import schema
-from .images import FORMATS, load_picture, to_png
+from .images import FORMATS, load_picture, to_png, to_send
 from .installing import install_line
 from .records import Failure, write_whole
 
@@ -288,8 +288,8 @@ class Endpoint:
             images (sequence of `PIL.Image.Image`): The one to edit, then references; upright, see [`load_picture`].
             prompt (`str`): What to change.
             mask (`PIL.Image.Image`, *optional*): Of the first picture's size; transparent where it may change.
-            fields: Further fields of the request, such as `size="1024x1024"` or `seed=0`; those that are `None` are left
-                out.
+            fields: Further fields of the request, such as `size="1024x1024"` or `seed=0`; lists and objects are sent as
+                JSON, those that are `None` are left out.
 
         Returns:
             `PIL.Image.Image`: RGB, of the size that the server chose.
@@ -298,14 +298,16 @@ class Endpoint:
             EndpointError: If there is no picture after all tries, the server refuses, or what it sends is none.
             TypeError: If one of the pictures is no PIL picture.
         """
-        files = [(f"image{number}.png", _png(image), "image/png") for number, image in enumerate(images)]
+        files = [(f"image{number}.png", to_png(image), "image/png") for number, image in enumerate(images)]
         content: dict[str, Any] = {"image": files[0] if len(files) == 1 else files, "prompt": prompt}
         if mask is not None:
-            content["mask"] = ("mask.png", _png(mask), "image/png")
+            content["mask"] = ("mask.png", to_png(mask), "image/png")
 
         def send(taken: Mapping[str, Any], client: OpenAI) -> AbstractContextManager[APIResponse]:
             edit = client.images.with_streaming_response.edit
-            return edit(**content, model=self.model, extra_body=taken, extra_headers=self._headers)
+            # The client would make several fields of a list or an object.
+            sent = {name: json.dumps(it) if isinstance(it, (dict, list)) else it for name, it in taken.items()}
+            return edit(**content, model=self.model, extra_body=sent, extra_headers=self._headers)
 
         settings = {name: value for name, value in fields.items() if value is not None}
         return self._request("images/edits", send, _picture, settings)
@@ -477,9 +479,15 @@ def check_address(base_url: str) -> None:
     Raises:
         ValueError
     """
+    try:
+        scheme, host, _ = _origin(base_url)
+    except ValueError:  # its port is none
+        scheme = host = ""
+    if scheme not in ("http", "https") or not host or " " in host:
+        raise ValueError(
+            f"`base_url` begins with http:// or https:// and names a host, and a port at most; got {base_url!r}."
+        )
     parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"`base_url` begins with http:// or https:// and names a host; got {base_url!r}.")
     others = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - {"api-version"}
     if parts.username or parts.password or parts.fragment or others:
         raise ValueError(
@@ -719,14 +727,8 @@ def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
 def _sendable_part(part: Any) -> Any:
     if not isinstance(part, Mapping) or part.get("type") != "image":
         return part
-    data = base64.b64encode(to_png(part["image"])).decode()
+    data = base64.b64encode(to_png(to_send(part["image"]))).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-
-
-def _png(picture: Image.Image) -> bytes:
-    if not isinstance(picture, Image.Image):
-        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")
-    return to_png(picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB"))
 
 
 def _said(choice: Mapping[str, Any]) -> dict[str, str]:
@@ -788,7 +790,9 @@ def _tries(number: int) -> str:
 
 def _stay_at(base_url: str, request: httpx2.Request) -> None:
     """Refuse a redirect to somebody else, who would get the pictures, and from some servers' headers the key."""
-    home, there = _origin(base_url), _origin(str(request.url))
+    import httpx2
+
+    home, there = _origin(str(httpx2.URL(base_url))), _origin(str(request.url))  # each as a request writes it
     if there not in (home, ("https", home[1], 443)):
         raise EndpointError(f"{base_url} redirects to {there[0]}://{there[1]}:{there[2]}.", Failure.HOPELESS)
 

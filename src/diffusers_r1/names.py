@@ -65,6 +65,14 @@ def name_of_snapshot(folder: str | os.PathLike) -> str | None:
     return "/".join(name) if of_cache else None
 
 
+def name_elsewhere(folder: str | os.PathLike) -> tuple[str, str | None] | None:
+    """By what name, and as which commit, other machines have the planner in a folder, or of the bundle in it; `None` if by none."""
+    place = Path(folder)
+    place = place.parent if place.name == "planner" else place
+    repository = name_of_snapshot(place)
+    return (repository, place.name) if repository else (place.name, None) if place.parent == _BUNDLES else None
+
+
 def only_configs(folder: Path, files: list[str]) -> list[str]:
     """For `resolve`: of a repository nothing but what it and its parts say of themselves, without weights."""
     return [file for file in files if file.rpartition("/")[2] in _CONFIGS]
@@ -140,6 +148,7 @@ _SAFE = ".safetensors"
 _NEVER_LOADED = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".pb", ".gguf")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _AGENT_FOLDERS = {"planner": 1, "processor": 1, "planner_adapter": 1}
+_SHARED_PLANNER = re.compile(r'"planner"\s*:\s*"editor\.(\w+)"')  # in an index; who loads a damaged one is told
 
 
 def planner_files(
@@ -147,16 +156,18 @@ def planner_files(
 ) -> list[str]:
     """Of the files of a repository, those that its planner takes: all at its top, or the planner's in a bundle.
 
-    A planner that is a part of the bundle's editor is brought with the editor's folder of that name. `variant` and
+    Of a planner that is a part of the bundle's editor that part is brought, and no other of the editor's. `variant` and
     `use_safetensors`, see [`files_to_load`], are about whole weights: of an adapter they are its base's.
     """
     if {ADAPTER_INDEX, f"planner/{ADAPTER_INDEX}"} & set(files):
         variant = use_safetensors = None
     if not (folder / PIPELINE_INDEX).is_file():
         return files_to_load(files, {"": 0}, variant, use_safetensors)
+    shared = _SHARED_PLANNER.search((folder / PIPELINE_INDEX).read_text(encoding="utf-8", errors="replace"))
     depths = dict(_AGENT_FOLDERS)
-    if not any(file.startswith("planner/") for file in files):
+    if shared:
         depths["editor"] = 2
+        files = [file for file in files if not file.startswith("editor/") or file.startswith(f"editor/{shared[1]}/")]
     return files_to_load(files, depths, variant, use_safetensors)
 
 

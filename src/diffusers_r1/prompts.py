@@ -253,5 +253,7 @@ def prompts_of(planner: Any, examples: Sequence[Example] = PHOTO_EXAMPLES) -> Pr
 def _follows_examples(planner: Any) -> bool:
     if planner is None:
         return False
-    is_here = hasattr(planner, "num_parameters")
-    return not is_here or planner.num_parameters() >= FOLLOWS_EXAMPLES
+    if not hasattr(planner, "num_parameters"):
+        return True
+    # Quantized weights are buffers, several of them packed into one number: a byte holds one, or more.
+    return planner.num_parameters() + sum(buffer.nbytes for buffer in planner.buffers()) >= FOLLOWS_EXAMPLES

@@ -25,13 +25,13 @@ def seeded(seed: int, devices: Set[torch.device] = frozenset()) -> Iterator[None
     There is one state for all threads, so other threads that want to draw from a seed wait for the end of the block.
 
     Args:
-        seed (`int`): 0 or more.
+        seed (`int`): 0 or more; it begins anew after the largest that a generator can have.
         devices (`set` of `torch.device`, *optional*): Where something is drawn beside the processor. No other device is
             touched: its random state belongs to somebody else, and asking for it would start the device.
     """
     with _ONE_AT_A_TIME:
         state = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every device
+        torch.default_generator.manual_seed(seed := seed % 2**64)  # `torch.manual_seed` would seed every device
         try:
             with ExitStack() as stack:
                 for device in devices:

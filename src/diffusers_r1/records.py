@@ -31,8 +31,13 @@ class Failure(Enum):
     """What the failure of one row says about the rows that follow. An exception says it as its `kind`."""
 
     REFUSED = "refused"  # nothing: this one is refused for good
+    FAULT = "fault"  # they may fail too: a model that runs here raises, as it would again at this one
     OUTAGE = "outage"  # they may fail too: the server is down or busy
     HOPELESS = "hopeless"  # they would all fail: a wrong key, a wrong address
+
+
+# In a list of failures: it was not the row's fault, which is tried again at the next start. All others stay out.
+TRIED_AGAIN = (Failure.OUTAGE.value, Failure.HOPELESS.value)
 
 
 @contextmanager
@@ -160,14 +165,15 @@ def patiently(results: Iterable[tuple[Item, Result]], most: int = MOST_OUTAGES) 
     """The results of a run over many rows, up to where the rows that follow would fare no better.
 
     A row that is refused for good is handed on, to be recorded, and says nothing about the others; it even shows that the
-    server is there. A row that failed in an outage is handed on as well, and left for the next start.
+    server is there. A row at which a model raises, or that failed in an outage, is handed on as well; the latter is left for
+    the next start.
 
     Args:
         results (`Iterable`): Each row with its result, or with the exception that it ended in.
-        most (`int`, defaults to 10): Outages one after the other.
+        most (`int`, defaults to 10): Outages and faults one after the other.
 
     Yields:
-        `tuple`: The row, and its result or an exception whose `kind` is `REFUSED` or `OUTAGE`.
+        `tuple`: The row, and its result or an exception whose `kind` is not `HOPELESS`.
 
     Raises:
         Exception: A row's own: at once if its kind is `HOPELESS`, or if it has none, which is a fault of the program; the
@@ -182,7 +188,7 @@ def patiently(results: Iterable[tuple[Item, Result]], most: int = MOST_OUTAGES) 
         kind = getattr(result, "kind", Failure.HOPELESS)
         if kind is Failure.HOPELESS:
             raise result
-        outages = outages + 1 if kind is Failure.OUTAGE else 0
+        outages = 0 if kind is Failure.REFUSED else outages + 1
         yield item, result
         if outages == most:
             raise result

@@ -3,14 +3,16 @@ others. Nothing is loaded here, and no torch is needed."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Integral
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops
 
-from .endpoints import EndpointError, RemoteModel, all_or_raise, ask_in_order, check_field
+from .endpoints import EndpointError, RemoteModel, ask_in_order, check_field
+from .images import size_to_send, to_send
 from .plan import EditPlan, Turns
 
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "remote_editor.json"
 MASK = "mask_image"
-MOST_PIXELS = 2**22  # a photo of a telephone as PNG is more than servers take
 LARGEST_SEED = 2**31
 GIVEN_BY_THE_PLAN = (
     "image",
@@ -63,7 +64,7 @@ class RemoteEditor(RemoteModel):
         Args:
             image (`PIL.Image.Image`): RGB.
             prompt (`str`): What to change.
-            references (sequence of `PIL.Image.Image`): Pictures that the editor sees beside it.
+            references (sequence of `PIL.Image.Image`): Pictures that the editor sees beside it; large ones are sent smaller.
             mask (`PIL.Image.Image`, *optional*): Mode L, of the picture's size; white where it may change.
             seed (`int`, *optional*): Of the noise. A server that takes none makes its own.
             arguments: Further fields of the request, such as `num_inference_steps=20`, `guidance_scale=4.0` or
@@ -76,7 +77,7 @@ class RemoteEditor(RemoteModel):
             EndpointError: If the server fails for good, refuses, or sends no picture.
         """
         return self.endpoint.edit_images(
-            [image, *references],
+            [image, *map(to_send, references)],
             prompt,
             mask and _with_alpha(mask),
             seed=None if seed is None else seed % LARGEST_SEED,
@@ -121,15 +122,19 @@ def check_remote_editor(arguments: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If an argument is not the caller's to give, or no JSON.
-        ValueError: If a number is not finite, or a text holds half of a surrogate pair.
+        ValueError: If a number is not finite, a text holds half of a surrogate pair, or a side is no number of pixels.
     """
     for name, value in arguments.items():
         if name in GIVEN_BY_THE_PLAN:
             raise TypeError(f"`{name}` is not for the caller to give to the editor: plan and pipeline do.")
         if name != MASK:
             check_field(name, value)
-    if (arguments.get("width") is None) != (arguments.get("height") is None):
+    sides = {side: arguments[side] for side in ("width", "height") if arguments.get(side) is not None}
+    if len(sides) == 1:
         raise TypeError("`width` and `height` go together.")
+    for side, pixels in sides.items():
+        if not isinstance(pixels, Integral) or isinstance(pixels, bool) or pixels < 1:
+            raise ValueError(f"`{side}` must be 1 or more, not {pixels!r}.")
 
 
 def remote_prompts(plan: EditPlan, turns: Turns) -> list[str]:
@@ -141,10 +146,12 @@ def remote_prompts(plan: EditPlan, turns: Turns) -> list[str]:
     return plan.prompts("single" if turns == "auto" else turns)
 
 
-def remote_working_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size, width and height in pixels, at which a picture is sent: its own, or as much smaller as it has to be."""
-    scale = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
-    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+def remote_working_size(size: tuple[int, int], arguments: Mapping[str, Any] = MappingProxyType({})) -> tuple[int, int]:
+    """The size, width and height in pixels, at which a picture is sent: its own, or as much smaller as it has to be; or what
+    the editor's arguments say."""
+    if arguments.get("width") is not None:
+        return int(arguments["width"]), int(arguments["height"])
+    return size_to_send(size)
 
 
 def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
@@ -155,35 +162,6 @@ def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
         seeds.append(generator.initial_seed() + counted[generator])
         counted[generator] += 1
     return seeds
-
-
-def call_remote_editor(
-    editor: RemoteEditor,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    generators: Sequence[torch.Generator] | None = None,
-    references: Sequence[Sequence[Image.Image]] | None = None,
-    masks: Sequence[Image.Image] | None = None,
-    each: Sequence[Mapping[str, Any]] | None = None,
-    **arguments: Any,
-) -> list[Image.Image]:
-    """Carry out one prompt on each picture: what `call_editor` is for editors that are loaded here.
-
-    Args:
-        images (sequence of `PIL.Image.Image`): RGB, each at its `remote_working_size`.
-        prompts (sequence of `str`): One per picture.
-        generators (sequence of `torch.Generator`, *optional*): One per picture; see `seeds_of`.
-        references, masks, each: As in [`RemoteEditor.edit_many`].
-        arguments: See `check_remote_editor`.
-
-    Returns:
-        `list` of `PIL.Image.Image`, one per picture.
-
-    Raises:
-        EndpointError: If one of them failed: the first one's.
-    """
-    seeds = None if generators is None else seeds_of(generators)
-    return all_or_raise(editor.edit_many(images, prompts, references, masks, seeds, each, **arguments))
 
 
 def _fields(arguments: Mapping[str, Any]) -> dict[str, Any]:

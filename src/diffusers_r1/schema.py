@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -163,7 +164,7 @@ def _read(kind: Any, data: Any, name: str, place: str) -> Any:
     if kind is str and isinstance(data, str):
         _check_text(data, name, place)
         return data
-    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool) and math.isfinite(data):
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool) and _is_held(data):
         return float(data)
     if type(data) is (NoneType if kind is None else kind) and kind not in (str, float):
         return data
@@ -236,6 +237,11 @@ def _inside(place: str, key: str) -> str:
     return f"{place}.{_short(key)}" if place else _short(key)
 
 
+def _is_held(number: int | float) -> bool:
+    """Whether a float holds it: it is no NaN, not infinite, and no whole number of hundreds of digits."""
+    return abs(number) <= sys.float_info.max
+
+
 def _short(key: Any) -> str:
     """A name from outside, fit to stand in a message."""
     return str(key)[:80].encode("utf-8", errors="replace").decode()
@@ -283,7 +289,7 @@ def _found(data: Any) -> str:
     if isinstance(data, bool):
         return "true" if data else "false"
     if isinstance(data, (int, float)):
-        return "a number" if isinstance(data, int) or math.isfinite(data) else str(data)
+        return "a number" if _is_held(data) else str(data) if isinstance(data, float) else "one that no float holds"
     if isinstance(data, str):
         return f'"{_short(data)}"' if len(data) <= 40 else "text"
     if isinstance(data, (list, tuple)):

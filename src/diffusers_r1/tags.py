@@ -111,7 +111,7 @@ def read_sequence(text: str) -> RequestList:
     """Read a sequencing agent's answer; `text` can be anything. What the agent thought before it answers is no fault."""
     blocks, faults = _scan(text, (REASONING, *SEQUENCE), required=SEQUENCE)
     (name,) = SEQUENCE
-    items = _items(blocks.get(name, ""))
+    items = (_items(blocks[name]) or [""]) if name in blocks else []
     faults += [Fault(FaultKind.EMPTY_ITEM, name, str(number)) for number, item in enumerate(items, 1) if not item]
     return RequestList(tuple(item for item in items if item), tuple(faults))
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffusers_r1 import EditPlan, ImageEditR1Pipeline
-from diffusers_r1.app.jobs import Refused
+from diffusers_r1.app.jobs import Refused, Stopped
 from diffusers_r1.app.results import keep
 from diffusers_r1.app.service import EditService, Order
 from diffusers_r1.judging import ChecklistCritic, ScenesCritic
@@ -102,6 +102,37 @@ def test_a_planner_behind_an_address_is_asked_about_photos(serve, uploads):
         server.replies[0] = (200, openai_server.said("who knows"), {})
         unknown = result_of(service.look(Order({"path": str(photo)}, plan, "single", 0), photo, "both"))
         assert unknown.words == "The critic could not tell what is there." and unknown.edited is None
+
+
+def test_what_was_spoilt_is_had_back_from_the_source(serve, uploads):
+    def answer(body: bytes) -> dict:
+        if openai_server.PNG_START in body:
+            return openai_server.editor_reply(body)
+        return openai_server.said("yes" if any(path.endswith("edits") for path, *_ in server.requests) else "no")
+
+    photo = uploads / "photo.png"
+    Image.linear_gradient("L").convert("RGB").save(photo)
+    order = Order({"path": str(photo)}, EditPlan("x", (), ("make it warmer", "remove the dog")), "single", 0)
+    with openai_server.scripted((200, answer, {})) as server:
+        pipe = ImageEditR1Pipeline(planner=RemotePlanner(server.url, "eyes"), editor=RemoteEditor(server.url, "brush"))
+        service = serve(pipe)
+        looked = result_of(service.look(order, photo, "both"))
+        assert "; spoilt: " in looked.words and looked.words.endswith("That is mended.")
+        [again] = looked.edited.turns  # the first picture was no source of it
+        assert "make it warmer" in again.prompt
+
+
+def test_a_look_that_is_stopped_before_the_critic_was_asked_has_no_result(scenes, serve, uploads):
+    class Stopping(ScenesCritic):
+        def check(self, source):
+            job.stop()
+
+    task = sample_task(TEST_SEEDS, "simple")
+    task.image.save(uploads / "scene.png")
+    order = Order({"path": str(uploads / "scene.png")}, EditPlan("x", (), task.sub_requests), "single", 0)
+    job = serve(scenes, Stopping()).look(order, uploads / "scene.png", "nothing")
+    with pytest.raises(Stopped):
+        result_of(job)
 
 
 def test_without_a_critic_it_is_said_how_to_name_one(planner, prompts, pix2pix, serve, uploads):

@@ -195,6 +195,22 @@ def test_sub_requests_are_moved_by_keyboard_and_by_drag_switched_off_deleted_and
     assert downloaded_plan(page).requests == (requests[0], "make the background gray")
 
 
+def test_what_is_clicked_or_tabbed_to_after_typing_is_still_there(page):
+    page.click("#plan-list .add")
+    page.click("#plan-list .add")
+    field(page, 0, "request").click()
+    page.keyboard.type("make it warmer")
+    field(page, 1, "request").click()
+    expect(field(page, 1, "request")).to_be_focused()
+    page.keyboard.type("remove the dog")
+    page.keyboard.press("Shift+Tab")
+    expect(field(page, 1, "goal")).to_be_focused()
+    page.keyboard.type("nothing")
+    rows(page).nth(0).get_by_label("Move row 1 down").click()
+    expect(field(page, 1, "request")).to_have_value("make it warmer")
+    expect(field(page, 0, "goal")).to_have_value("nothing")
+
+
 def test_there_is_nothing_to_look_at_before_a_result(page):
     page.click("#look")
     expect(status(page)).to_contain_text("There is no result yet to look at.", timeout=PATIENCE)

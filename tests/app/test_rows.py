@@ -49,7 +49,16 @@ def test_more_edits_than_sub_requests_and_the_other_way_round():
 @pytest.mark.parametrize("seed", range(30))
 def test_a_list_that_nobody_changed_is_the_plan(seed):
     draw = random.Random(seed)
-    words = ("red star", "make it teal", "coat", "remove the dog", "ünïcödé", "a, b")
+    words = (
+        "red star",
+        "make it teal",
+        "coat",
+        "remove the dog",
+        "ünïcödé",
+        "a, b",
+        "dark\xa0blue",
+        "two\nlines  of it",
+    )
     edits = tuple(Edit(*draw.choices(words, k=3)) for _ in range(draw.randrange(5)))
     plan = EditPlan("...", edits, tuple(draw.choices(words, k=draw.randrange(1, 6))), fallback=True, reason="why")
     rows = to_rows(plan)

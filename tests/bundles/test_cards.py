@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tiny_models
+import torch
 import yaml
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, parse_eval_result_entries
@@ -185,8 +186,16 @@ def test_scores_stand_where_the_hub_collects_those_of_a_benchmark(tmp_path):
     [
         ({**REPORT, "source": ""}, "`source`"),
         ({"source": "a run", "scores": []}, "neither is empty"),
-        ({"source": "a run", "scores": [{"benchmark": "PSR", "mean": 1.0}]}, "'method', 'metric', and 'n'"),
+        (
+            {"source": "a run", "scores": [{"benchmark": "PSR", "mean": 1.0}]},
+            r"the report: `scores\[0\].method` is missing",
+        ),
+        (
+            {"source": "a run", "scores": [{**REPORT["scores"][1], "mean": None}]},
+            r"`scores\[0\].mean` must be a finite number",
+        ),
         ({"source": "a run", "scores": [{**REPORT["scores"][1], "low": 7.0}]}, "both ends or none"),
+        (__file__, "test_cards.py cannot be read as JSON"),
     ],
 )
 def test_a_report_that_lacks_something_is_refused_before_anything_is_written(build, report, message, tmp_path):
@@ -257,6 +266,7 @@ def test_a_planner_that_was_loaded_by_its_name_is_a_base_model(tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
     agents = load_agents("org/base", cache_dir=tmp_path, local_files_only=True)
+    assert agents["planner"].dtype is torch.float32  # and not what it was saved in
     ImageEditR1Pipeline(**agents).save_pretrained(tmp_path / "bundle")
     assert ModelCard.load(tmp_path / "bundle" / "README.md").data.base_model == ["org/base"]
 
@@ -265,6 +275,13 @@ def test_folders_are_no_base_models(build, tmp_path, monkeypatch):
     (tmp_path / "runs" / "planner").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert cards.base_models(build("runs/planner", str(tmp_path / "editor"))) == {}
+
+
+def test_a_card_that_cannot_be_looked_at_is_not_written_over(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError):
+        cards.write_card(build(), tmp_path, "somebody/edits")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_card_of_a_person_is_kept(build, tmp_path):

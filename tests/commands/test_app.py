@@ -1,8 +1,11 @@
+import re
 import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
+from app_server import serve
 
 from diffusers_r1.installing import install_line
 
@@ -23,6 +26,14 @@ def test_bad_use_says_what_is_wrong(run, monkeypatch, words, said):
     code, printed, error = run("app", *words)
     assert (code, printed) == (2, "")
     assert error.splitlines()[-1].startswith("diffusers-r1 app: error: ") and said in error
+
+
+@pytest.mark.tiny
+def test_a_page_at_an_address_of_ipv6_and_at_any_port(tmp_path):
+    elsewhere = ("--planner", "http://x/v1", "--planner_model", "m", "--editor", "http://x/v1", "--editor_model", "m")
+    with serve(tmp_path / "log", *elsewhere, "--host", "::1", "--port", "0") as address:
+        assert re.fullmatch(r"http://\[::1\]:78\d\d/", address)
+        assert httpx.get(address).is_success
 
 
 def test_mcp_clients_do_not_get_round_a_password(run, monkeypatch):

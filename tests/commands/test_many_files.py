@@ -124,7 +124,8 @@ def test_one_plan_for_all(run, bundle, photos, tmp_path):
         (["{photos}"], '"what to do with each picture" --output FOLDER'),
         (["{photos}", "make it blue"], "--output FOLDER"),
         (["{photos}", "--output", "out"], "say what to do with each picture"),
-        (["{photos}", "make it blue", "--output", "{photos}"], "go to another folder than"),
+        (["{photos}", "make it blue", "--output", "{photos}"], "go to a folder beside"),
+        (["{photos}/2024", "make it blue", "--output", "{photos}"], "go to a folder beside"),
         (["{photos}", "make it blue", "--output", "out", "--num_images_per_prompt", "2"], "one result"),
         (["{photos}/rows.csv", "make it blue", "--output", "out"], "leave out INSTRUCTION"),
         (["{photos}/rows.csv", "--output", "out"], "row 2: no `instruction` for beach.jpg"),
@@ -150,6 +151,26 @@ def test_a_folder_belongs_to_one_run(run, bundle, photos, tmp_path):
     assert run(*words)[0] == 1
     code, _, error = run(*words[:2], "make it red", *words[3:])
     assert code == 2 and "instruction was 'make it blue', not 'make it red'" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "num_inference_steps=0"), "`num_inference_steps` must be 1 or more"),
+        (("--turns", "composed", "--set", "guidance_scale=1"), "adds up guidance, which is off"),
+    ],
+)
+def test_what_the_editor_cannot_do_for_any_picture_begins_no_run(run, bundle, photos, tmp_path, words, message):
+    code, _, error = run(
+        "edit", photos, "make it blue", "--output", tmp_path / "out", "--model", bundle, *SHORT, *words
+    )
+    assert code == 2 and message in error.splitlines()[-1] and not (tmp_path / "out" / "run.json").exists()
+
+
+def test_an_editor_behind_an_address_cannot_be_composed(run, photos, tmp_path):
+    words = ("--planner", "none", "--editor", "http://localhost:1/v1", "--editor_model", "x", "--turns", "composed")
+    code, _, error = run("edit", photos, "make it blue", "--output", tmp_path / "out", *words)
+    assert code == 2 and "composed" in error.splitlines()[-1] and not (tmp_path / "out" / "run.json").exists()
 
 
 def test_a_name_that_was_mistyped_begins_no_run(run, bundle, photos, tmp_path):

@@ -85,7 +85,8 @@ def test_planning_on_a_processor_takes_no_package(run, photo, kontext, monkeypat
     assert code == 0 and json.loads(printed)["instruction"] == "make it blue", error
 
 
-def test_a_bundle_beside_an_editor_behind_an_address(photo, bundle, run):
+def test_a_bundle_beside_an_editor_behind_an_address(photo, bundle, run, monkeypatch):
+    monkeypatch.setattr(quantizing, "find_spec", lambda name: None)  # takes no package: no editor is made smaller
     with scripted() as server:
         editor = ["--editor", server.url, "--editor_model", "brush"]
         words = ["edit", photo, " ", "--model", bundle, *editor, "--quantize", "int8", "--device", "cpu"]

@@ -144,6 +144,14 @@ def test_parts_that_make_no_whole(run, bundle, photo, tmp_path, words, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("verb", ["app", "serve"])
+def test_who_cannot_do_without_a_planner_does_not_advise_it(run, verb):
+    code, _, error = run(verb, "--editor", "http://x/v1")
+    assert code == 2 and "name the --planner too" in error.splitlines()[-1] and "--planner none" not in error
+    helps = {name: " ".join(run(name, "--help")[1].split()) for name in (verb, "edit")}
+    assert [name for name, words in helps.items() if "none: the instruction goes" in words] == ["edit"]
+
+
 def test_bad_calls_are_refused_before_anything_is_sent(servers, photo, tmp_path, run):
     planner, editor = servers
     parts = ("--planner", planner.url, "--planner_model", "m", "--editor", editor.url, "--editor_model", "m")

@@ -106,6 +106,9 @@ def test_rows_with_another_reference_are_other_rows():
     check_apart(one, other)
     with pytest.raises(ValueError, match="1 of the 1 held-out rows"):
         check_apart(one, one)
+    words = load_rows("sentences", limit=2)
+    with pytest.raises(ValueError, match="2 of the 2 held-out rows"):
+        check_apart(words, words)
 
 
 @pytest.mark.parametrize("references", [0, 2])

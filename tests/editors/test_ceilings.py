@@ -40,10 +40,10 @@ def test_a_photo_of_twelve_megapixels_gets_to_the_first_step(name):
     (denoiser,) = denoisers_of(editor).values()
     hook = denoiser.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        masks = [MASK.resize((width, height))] if TRAITS[name].mask_needed else None
+        masked = {TRAITS[name].mask: MASK.resize((width, height))} if TRAITS[name].mask_needed else {}
         photo = picture((128, 96)).resize((width, height), Image.Resampling.LANCZOS)
         with pytest.raises(FirstStep):
-            call_editor(editor, [photo], ["make it blue"], [seeded(1)], masks=masks, each=[given])
+            call_editor(editor, [photo], ["make it blue"], [seeded(1)], each=[{**given, **masked}])
     finally:
         hook.remove()
     places = width * height // block_of(editor) ** 2

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.embeddings import MultiIPAdapterImageProjection
 from tiny_editors import CASES, MASK, editor_of
 
-from diffusers_r1.editors import check_editor, check_values, checks, open_masks, share_out, traits_of
+from diffusers_r1.editors import check_editor, check_values, checks, share_out, traits_of
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,8 @@ def test_an_autoencoder_of_a_type_that_the_class_does_not_run_in():
 
 def test_masks_are_opened():
     editor = editor_of("FluxFillPipeline")
-    assert [mask.mode for mask in open_masks(editor, {"mask_image": [MASK.convert("RGB"), MASK]}, 2)] == ["L", "L"]
-    assert open_masks(editor, {}, 2) == [] and traits_of(editor).mask_needed
-    with pytest.raises(ValueError, match="2 masks do not go with 3 pictures"):
-        open_masks(editor, {"mask_image": [MASK, MASK]}, 3)
+    shares = share_out(editor, {"mask_image": [MASK.convert("RGB"), MASK]}, 2)
+    assert [share["mask_image"].mode for share in shares] == ["L", "L"]
+    assert share_out(editor, {}, 2) == [{}, {}] and traits_of(editor).mask_needed
+    with pytest.raises(ValueError, match="2 .*mask_image.* do not go with 3 pictures"):
+        share_out(editor, {"mask_image": [MASK, MASK]}, 3)

@@ -20,7 +20,6 @@ from diffusers_r1.editors import (
     check_editor,
     check_values,
     glm,
-    open_masks,
     share_out,
     sizes,
     traits_of,
@@ -343,9 +342,8 @@ def test_several_pictures_for_one_are_one_value_and_for_two_a_fault():
 def test_no_mask_is_none_and_one_is_for_all():
     editor = editor_of("FluxFillPipeline")
     assert share_out(editor, {"mask_image": None}, 2) == [{"mask_image": None}] * 2
-    assert open_masks(editor, {"mask_image": None}, 2) == []
-    (mask,) = open_masks(editor, {"mask_image": [MASK]}, 3)
-    assert mask.tobytes() == MASK.tobytes()
+    shares = share_out(editor, {"mask_image": [MASK]}, 3)
+    assert [share["mask_image"].tobytes() for share in shares] == [MASK.tobytes()] * 3
 
 
 # Encoders, denoisers, guidance

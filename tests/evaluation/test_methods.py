@@ -1,11 +1,14 @@
+import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from openai_server import PNG_START, editor_reply, said, scripted
 from PIL import Image, ImageOps
 
-from diffusers_r1 import EditPlan
-from diffusers_r1.endpoints import EndpointError
+from diffusers_r1 import EditPlan, ImageEditR1Pipeline
+from diffusers_r1.endpoints import Endpoint, EndpointError
 from diffusers_r1.evaluation import (
     Job,
     LocalEditor,
@@ -18,6 +21,8 @@ from diffusers_r1.evaluation import (
     read_samples,
 )
 from diffusers_r1.evaluation.methods import editor_names, place_of
+from diffusers_r1.judging import Checklist, ChecklistCritic
+from diffusers_r1.records import Failure
 from diffusers_r1.remote_editor import RemoteEditor
 
 
@@ -71,6 +76,55 @@ def test_a_local_editor_makes_what_the_pipeline_makes(pipe, turns):
     assert editor.settings == {"weights": 1, "arguments": {"num_inference_steps": 1, "guidance_scale": 2.0}}
 
 
+@pytest.mark.tiny
+def test_as_many_pictures_are_edited_at_once_as_were_asked_for(pipe):
+    seen = []
+    hook = pipe.editor.unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    list(LocalEditor("tiny", pipe, {}, batch_size=9).make(jobs(9), "single"))
+    hook.remove()
+    assert seen == [3 * 9]  # under text and picture, under the picture, under neither
+
+
+@pytest.mark.tiny
+def test_a_picture_that_the_critic_could_not_be_asked_about_is_no_result(pipe):
+    plans = [EditPlan(f"edit {number}", (), (f"edit {number}",)) for number in range(3)]
+    work = [replace(job, plan=plan) for job, plan in zip(jobs(3), plans)]
+
+    def reply(handler):
+        refused = b"edit 1" in server.requests[-1][2]
+        handler.answer(*((400, {"error": {"message": "filtered"}}) if refused else (200, said("Yes."))), {})
+
+    with scripted(reply) as server, Endpoint(server.url, "eyes", max_retries=0) as endpoint:
+        critic = ChecklistCritic(Checklist(endpoint, concurrency=1))
+        editor = LocalEditor("tiny", pipe, {}, batch_size=3, reflect=1, critic=critic)
+        made = list(editor.make(work, "single"))
+        asked = len(server.requests)
+    assert [job for job, _ in made] == work and asked == 3 * 2  # so no batch is made twice
+    assert [getattr(picture, "kind", None) for _, picture in made] == [None, Failure.REFUSED, None]
+
+
+@pytest.mark.tiny
+def test_a_picture_that_a_server_refuses_takes_no_other_of_its_batch_along(pipe):
+    plans = [EditPlan("", (), (f"edit {number}",)) for number in range(3)]
+    work = [replace(job, plan=plan) for job, plan in zip(jobs(3), plans)]
+
+    def reply(handler):
+        body = server.requests[-1][2]
+        refused = b"edit 1" in body
+        handler.answer(*((400, {"error": {"message": "filtered"}}) if refused else (200, editor_reply(body))), {})
+
+    with scripted(reply) as server:
+        remote = RemoteEditor(server.url, "closed", concurrency=1)
+        editor = LocalEditor("closed", ImageEditR1Pipeline(None, None, remote), {}, batch_size=3)
+        made = list(editor.make(work, "single"))
+        server.replies[:] = [(401, {"error": {"message": "wrong key"}}, {})]
+        asked = len(server.requests)
+        ended = list(editor.make(work, "single"))
+        assert len(server.requests) == asked + 3
+    assert [getattr(picture, "kind", None) for _, picture in made] == [None, Failure.REFUSED, None]
+    assert {error.kind for _, error in ended} == {Failure.HOPELESS}
+
+
 def test_an_argument_that_the_editor_does_not_take_is_refused(pipe):
     with pytest.raises(TypeError, match="takes no `strength`"):
         LocalEditor("tiny", pipe, {}, strength=1)
@@ -90,6 +144,14 @@ def test_a_remote_editor_edits_turn_by_turn_at_the_size_of_the_source(server, tu
     for image in made:
         assert image.mode == "RGB" and image.size == source.size
         assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)).max() < 20
+
+
+def test_a_remote_editor_is_shown_a_picture_of_the_size_that_it_is_told():
+    with scripted((200, editor_reply, {})) as remote:
+        ((_, made),) = ServedEditor(RemoteEditor(remote.url, "m"), width=16, height=8).make(jobs(1), "single")
+        body = remote.requests[0][2]
+    assert b"16x8" in body and made.size == jobs(1)[0].sample.image.size
+    assert Image.open(io.BytesIO(body[body.index(PNG_START) :])).size == (16, 8)
 
 
 def test_what_a_remote_editor_fails_at_is_handed_over(server):

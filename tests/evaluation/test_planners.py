@@ -79,6 +79,15 @@ def test_complexbench_edit_in_every_layout(layout, tmp_path):
     assert row.number == 3 and all(step in row.instruction for step in STEPS)
 
 
+def test_files_of_complexbench_edit_may_be_about_one_picture(tmp_path):
+    for place in ("two", "three", "four"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "final_update_v2.json").write_text(
+            json.dumps([{"id": "81", "steps": STEPS, "edits": PAIRS}])
+        )
+    assert [row.id for row in read_rows(f"complexbench-edit={tmp_path}")] == ["81-1", "81-2", "81-3"]
+
+
 @pytest.mark.parametrize(
     ("step", "pair", "edit"),
     [
@@ -168,6 +177,8 @@ def test_photos_of_the_rows_of_the_package_come_with_other_packages(monkeypatch,
     assert open_photo(names[0]).getpixel((1, 1)) == (255, 255, 255) and open_photo(names[1]).size == (6, 2)
     with pytest.raises(ValueError, match="skimage.data.rocket cannot be had: pooch is missing"):
         open_photo(names[2])
+    with pytest.raises(ValueError, match="scikit-image has no picture skimage.data.hose"):
+        find_photo("skimage.data.hose", tmp_path)
 
 
 def test_a_planner_that_sees_is_shown_the_photos(photo_rows, planner, prompts, tmp_path):

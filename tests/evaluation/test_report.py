@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffusers_r1 import EditPlan, records
 from diffusers_r1.evaluation import compare, estimate, write_report
-from diffusers_r1.evaluation.report import estimate_share
+from diffusers_r1.evaluation.report import bars, estimate_share, lines
 from diffusers_r1.evaluation.runs import BENCHMARKS, EDITS, JUDGES, PLANS, SAMPLES, SCORES, VARIANTS
 from diffusers_r1.plan import TURNS
 
@@ -206,6 +206,18 @@ def test_pictures_of_the_report_can_be_opened(run):
         assert f"({name})" in text
         with Image.open(run / name) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize(("name", "value"), [("editor", "qwen"), ("seed", 1)])
+def test_charts_tell_editors_and_seeds_apart(run, name, value):
+    _, figures = report(run)
+    for chart, (table, *_) in ((bars, figures["tables"]), (lines, figures["by_requests"])):
+        alone, both = (
+            [text.get_text() for text in chart({**table, "rows": rows}).axes[0].get_legend().get_texts()]
+            for rows in (table["rows"], [*table["rows"], *({**row, name: value} for row in table["rows"])])
+        )
+        assert len(set(both)) == len(both) == 2 * len(alone) and f"{name} {value}" in both[-1]
+        assert "r1, single" in alone  # as short as it can be
 
 
 def test_what_was_not_judged_is_no_failure(run):

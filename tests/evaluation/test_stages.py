@@ -7,18 +7,20 @@ import weakref
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from data_sets import write_data_set
-from openai_server import planning, scripted
+from openai_server import editor_reply, planning, scripted
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffusers_r1 import records
+from diffusers_r1 import ImageEditR1Pipeline, records
 from diffusers_r1.evaluation import SPLITS, evaluate, stages
 from diffusers_r1.evaluation.benchmarks import SAMPLE_SEED
 from diffusers_r1.evaluation.runs import read_edits, read_plans, read_scores, read_variants, unscored
 from diffusers_r1.installing import install_line
 from diffusers_r1.plan import TURNS
+from diffusers_r1.remote_editor import RemoteEditor
 from diffusers_r1.scenes import TEST_SEEDS, sample_task
 from diffusers_r1.tags import write_decomposition, write_sequence
 
@@ -372,6 +374,44 @@ def test_an_editor_that_cannot_work_is_refused_before_anything_is_planned(bundle
     with pytest.raises(OSError, match="nowhere"):
         evaluate(tmp_path / "run", editors=[*editors, str(tmp_path / "nowhere")], **common)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.tiny
+def test_a_modular_editor_is_looked_at_before_anything_is_planned(pipe, tmp_path):
+    editor = tiny_models.tiny_qwen_edit_modular()
+    ImageEditR1Pipeline(pipe.planner, pipe.processor, editor).save_pretrained(tmp_path)
+    for source in (tmp_path, tmp_path / "editor"):
+        stages._check_editors([str(source)], {"num_inference_steps": 2}, False, torch.float32)
+        with pytest.raises(ValueError, match="`num_inference_steps` must be 1 or more"):
+            stages._check_editors([str(source)], {"num_inference_steps": 0}, False, torch.float32)
+        with pytest.raises(ValueError, match='cannot be asked with turns="composed"'):
+            stages._check_editors([str(source)], {}, True, torch.float32)
+
+
+@pytest.mark.tiny
+def test_the_editor_of_a_bundle_is_behind_an_address(pipe, tmp_path):
+    with scripted((200, editor_reply, {})) as server:
+        remote = RemoteEditor(server.url, "closed")
+        defaults = {"quality": "high"}
+        bundle = ImageEditR1Pipeline(pipe.planner, pipe.processor, remote, editor_defaults=defaults)
+        bundle.save_pretrained(tmp_path / "bundle")
+        given = {"model": str(tmp_path / "bundle"), "limit": 2, "device": "cpu"}
+        with pytest.raises(TypeError, match="`n` is not for the caller to give"):
+            evaluate(tmp_path / "run", ["scenes-simple"], ["base"], editor_arguments={"n": 2}, **given)
+        evaluate(tmp_path / "run", ["scenes-simple"], ["base"], **given)
+    assert unscored(tmp_path / "run") == (0, 2)
+    assert all(b'name="quality"' in body for _, _, body in server.requests) and len(server.requests) == 2
+
+
+@pytest.mark.tiny
+def test_the_exact_critic_is_not_asked_about_photos_of_an_earlier_call(bundle, tmp_path):
+    photos = write_data_set("gedit", tmp_path / "copy", count=1, size=(64, 64))
+    given = {"model": str(bundle), "limit": 1, "max_new_tokens": 4, "device": "cpu", "stage": "edit"}
+    evaluate(tmp_path / "run", [f"gedit={photos}"], ["base"], **given)
+    with pytest.raises(ValueError, match="for photos give `critic_model`"):
+        evaluate(tmp_path / "run", ["scenes-simple"], ["r1+reflect"], **given)
+    # The true plan of a photo is not known, so nobody looks at it.
+    evaluate(tmp_path / "run", ["scenes-simple"], ["oracle+reflect"], reflect=1, **given)
 
 
 def test_a_planner_that_is_a_part_of_the_editor_is_known_by_what_it_holds(tmp_path):

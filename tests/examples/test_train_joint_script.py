@@ -152,8 +152,8 @@ class Branches(HUB.Answers):
 
 
 def test_planner_and_editor_are_uploaded_once_and_whole_to_the_branch_that_is_asked_for(tmp_path):
-    pushed = {"push_to_hub": True, "hub_model_id": "somebody/run", "hub_revision": "experiment", "hub_strategy": "end"}
-    few = {"output_dir": tmp_path / "run", "max_steps": 1, "editor_lora_r": 2, "save_strategy": "no"}
+    pushed = {"push_to_hub": True, "hub_model_id": "somebody/run", "hub_revision": "experiment"}
+    few = {"output_dir": tmp_path / "run", "max_steps": 1, "editor_lora_r": 2}
     flags = [str(part) for name, value in {**FEW, **pushed, **few}.items() for part in (f"--{name}", value)]
     with HUB.Hub() as hub:
         hub.RequestHandlerClass = Branches
@@ -178,8 +178,10 @@ def test_planner_and_editor_are_uploaded_once_and_whole_to_the_branch_that_is_as
     ]
 
 
-def test_the_planner_alone(tmp_path):
+def test_the_planner_alone(joint, tmp_path):
     alone = train(output_dir=tmp_path / "alone", train="planner", max_steps=1)
     assert moved(planner_of(resolve(START)), planner_of(alone))
     assert not moved(editor_of(resolve(BUNDLE) / "editor"), editor_of(alone / "bundle" / "editor"))
     assert not (alone / "checkpoint-1" / "editor.pt").exists()
+    called = [ImageEditR1Pipeline.from_pretrained(run / "bundle").editor_defaults for run in (alone, joint)]
+    assert called[0] == called[1] and called[0]["num_inference_steps"] == 2

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from colour_profiles import grey_profile
 from PIL import ExifTags, Image
 
 from diffusers_r1.images import MAX_PIXELS, MAX_UPLOAD_PIXELS, load_picture, load_pictures, load_samples, picture_sizes
@@ -105,7 +106,7 @@ def test_16_bit_grey_files_are_scaled_not_clipped(tmp_path, kind):
     assert pixels(load_picture(path))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def grey_tiff(bits, white_is_zero, values, floats=False):
+def grey_tiff(bits, white_is_zero, values, floats=False, profile=b""):
     """A TIFF of one row, as scanners and microscopes write it and Pillow does not."""
     if floats:
         data = struct.pack(f"<{len(values)}f", *values)
@@ -114,10 +115,12 @@ def grey_tiff(bits, white_is_zero, values, floats=False):
     else:
         digits = "".join(f"{value:0{bits}b}" for value in values)
         data = bytes(int(digits[place : place + 8], 2) for place in range(0, len(digits), 8))
-    tags = {256: len(values), 257: 1, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: 8 + 2 + 11 * 12 + 4}
+    place = 8 + 2 + 12 * 12 + 4
+    tags = {256: len(values), 257: 1, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: place}
     tags |= {274: 3, 277: 1, 278: 1, 279: len(data), 339: 3 if floats else 1}  # 274: upside down
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + data
+    entries += struct.pack("<HHII", 34675, 7, len(profile), place + len(data))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags) + 1) + entries + struct.pack("<I", 0) + data + profile
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,8 @@ def grey_tiff(bits, white_is_zero, values, floats=False):
 def test_grey_tiffs_count_as_their_tags_say(file, bits, white_is_zero, values, floats):
     path = file(grey_tiff(bits, white_is_zero, values, floats), "deep.tiff")
     assert pixels(load_picture(path))[0, :, 0].tolist() == [255, 128, 1, 0]
+    tagged = file(grey_tiff(bits, white_is_zero, values, floats, grey_profile(2.2)), "tagged.tiff")
+    assert pixels(load_picture(tagged))[0, :, 0].tolist() == [255, 129, 0, 0]
     with Image.open(path) as opened:
         assert pixels(load_picture(opened))[0, :, 0].tolist() == [255, 128, 1, 0]
 
@@ -189,9 +194,10 @@ def test_a_clear_colour_is_laid_on_white_whatever_the_depth(depth, colours, row,
         return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + body))
 
     assert pixels(load_picture(opened()))[0, 0].max() < 100
-    picture = opened(png_chunk(b"tRNS", clear))
-    for _ in range(2):
-        assert pixels(load_picture(picture))[0, 0].min() == 255
+    profile = png_chunk(b"iCCP", b"grey\0\0" + zlib.compress(grey_profile(2.2)))
+    for picture in (opened(png_chunk(b"tRNS", clear)), opened(profile, png_chunk(b"tRNS", clear))):
+        for _ in range(2):
+            assert pixels(load_picture(picture))[0, 0].min() == 255
 
 
 def test_half_transparent():

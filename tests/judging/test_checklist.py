@@ -79,7 +79,8 @@ def test_half_a_checklist_is_none(text):
 
 
 def test_a_checklist_is_read_with_words_around_it():
-    questions = read_questions(f"Here it is:\n```json\n{json.dumps(WRITTEN)}\n```")
+    thought = '<think>The form is {"edits": [...]}. So the coat comes first.</think>'
+    questions = read_questions(f"{thought}Here it is:\n```json\n{json.dumps(WRITTEN)}\n```")
     assert [(question.part.value, question.edit) for question in questions] == [
         ("target", 0),
         ("effect", 0),
@@ -100,6 +101,20 @@ def test_questions_of_a_plan_name_each_edit():
     rest = [question.text for question in questions if question.edit is None]
     assert rest and all(edit.subject in text for text in rest for edit in edits)
     assert "red" in questions[3].text
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        ("delete", "Is the lamp gone from the second picture?"),
+        ("Take out", "Is the lamp gone from the second picture?"),
+        ("insert", "Does the second picture have the lamp that the first does not have: brass?"),
+        ("change background", "Is the background of the second picture now: brass?"),
+        ("polish", 'After the change "polish", does the second picture show the lamp like this: brass?'),
+    ],
+)
+def test_an_action_is_asked_about_by_whatever_name_it_has(action, asked):
+    assert questions_of([Edit(action, "lamp", "brass")])[1].text == asked
 
 
 def test_marks_pay_for_nothing_done_nothing():

@@ -8,9 +8,10 @@ from picture_server import serving
 from PIL import Image
 
 from diffusers_r1 import EditPlan
+from diffusers_r1.endpoints import EndpointError
 from diffusers_r1.images import Metadata, load_with_metadata
 from diffusers_r1.many.files import FileFailed, FileRow, Outcome, edit_files, rows_of_folder, rows_of_table
-from diffusers_r1.records import read
+from diffusers_r1.records import Failure, read
 
 
 COLOURS = ("teal", "pink", "lime")
@@ -192,6 +193,28 @@ def test_pictures_of_a_server_that_is_down_are_tried_again(tmp_path):
         with pytest.raises(FileFailed, match="/9.png' cannot be used: the download failed"):  # the tenth
             edit_files(rows, tmp_path / "out", {}, lambda: (edit, 1))
         assert [line["kind"] for line in read(tmp_path / "out" / "failed.jsonl")] == ["outage"] * 10 * start
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "times"),
+    [
+        (RuntimeError("too large"), "fault", 1),
+        (ValueError("no such colour"), "refused", 1),
+        (EndpointError("busy", Failure.OUTAGE), "outage", 2),
+        (PermissionError("locked"), "outage", 2),
+    ],
+)
+def test_what_failed_by_its_own_fault_stays_out(tmp_path, error, kind, times):
+    asked = []
+
+    def edit(row):
+        asked.append(row.file)
+        raise error
+
+    (tmp_path / "a.csv").write_text("file,instruction\nx.png,red\n")
+    for retry_failed in (False, False, True):
+        edit_files(rows_of_table(tmp_path / "a.csv"), tmp_path / "out", {}, lambda: (edit, 1), retry_failed)
+    assert len(asked) == times + 1 and read(tmp_path / "out" / "failed.jsonl")[0]["kind"] == kind
 
 
 @pytest.mark.parametrize("name", ["edited.jsonl", "failed.jsonl"])

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from diffusers_r1 import EditPlan
-from diffusers_r1.many.folder import begin, edited_rows, failed_rows, write_file
+from diffusers_r1.many.folder import begin, edited_rows, failed_rows, record_shard, summarize, write_file
 from diffusers_r1.many.shards import RowState
 
 
@@ -20,6 +20,16 @@ def test_a_file_counts_for_the_rows_it_was_made_of_alone(tmp_path, listed):
     with pytest.raises(ValueError, match="is of other rows"):
         edited_rows(tmp_path, ["make it blue"])
     assert edited_rows(tmp_path, ["make it red"]) == {0}
+
+
+def test_a_row_that_a_server_failed_at_has_no_result_yet(tmp_path):
+    rows = [("refused", "outage"), ("outage", "refused"), ("hopeless",), ("fault",), (None,)]
+    for row, kinds in enumerate(rows):
+        for kind in kinds:
+            record_shard(tmp_path, {"rows": [], "failed": [{"row": row, "error": "gone", "kind": kind}]})
+    assert failed_rows(tmp_path).keys() == {1, 3, 4}
+    done = summarize(tmp_path, 6, {5})
+    assert (done.edited, done.failed, done.missing) == (1, 3, 2)
 
 
 @pytest.mark.parametrize(

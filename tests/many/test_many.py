@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 import psutil
 import pytest
+import ray
 import tiny_models
 from openai_server import EDITS, planner_replies, planning, scripted
 from PIL import Image
@@ -306,7 +307,7 @@ def outcomes(monkeypatch, tmp_path, written):
     return seen, None
 
 
-def shard(rows=(), kind="outage", failed=()):
+def shard(rows=(), kind="fault", failed=()):
     lines = [{"row": row, "instruction": "x", "error": "edit: gone", "kind": kind} for row in failed]
     return {"file": f"{rows}.parquet", "rows": [*rows], "failed": lines}
 
@@ -351,7 +352,7 @@ def test_a_row_that_fails_takes_no_other_with_it():
     assert [row.index for row in done] == [0, 1, 2, 3] and calls == [[0, 2, 3], [0], [2], [3]]
     assert [row.instruction for row in done] == ["done", "", "", "done"]
     assert [row.error for row in done] == ["", "read: gone", "edit: RuntimeError: too large", ""]
-    assert [row.failure for row in done] == [None, Failure.REFUSED, Failure.OUTAGE, None]
+    assert [row.failure for row in done] == [None, Failure.REFUSED, Failure.FAULT, None]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +360,7 @@ def test_a_row_that_fails_takes_no_other_with_it():
     [
         ("read", OSError("gone"), Failure.REFUSED),
         ("read", Unreachable("the server answers 503"), Failure.OUTAGE),
-        ("edit", OSError("gone"), Failure.OUTAGE),
+        ("edit", OSError("gone"), Failure.FAULT),
         ("plan", EndpointError("wrong key", Failure.HOPELESS), Failure.HOPELESS),
         ("plan", EndpointError("filtered", Failure.REFUSED), Failure.REFUSED),
     ],
@@ -513,6 +514,31 @@ def test_references_reach_an_editor_that_reads_them(tmp_path):
     alone, beside = worker.work([RowState(0, pictures=pictures, plan=plan) for pictures in shown])
     (again,) = worker.work([RowState(0, pictures=shown[1], plan=plan)])
     assert beside.edited.tobytes() == again.edited.tobytes() != alone.edited.tobytes()
+
+
+@pytest.mark.tiny
+def test_an_editor_is_given_as_many_pictures_as_were_asked_for(tmp_path):
+    plan = EditPlan("paint it", (), ("paint it",))
+    worker = object.__new__(workers.EditWorker)  # which takes its data set from Ray
+    worker.settings = settings(tmp_path, editor_batch_size=9, editor_arguments={"num_inference_steps": 1})
+    worker.pipe = ImageEditR1Pipeline(None, None, tiny_models.tiny_pix2pix())
+    seen = []
+    worker.pipe.editor.unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    worker.work([RowState(row, pictures=(Image.new("RGB", (32, 32)),), plan=plan) for row in range(9)])
+    assert seen == [3 * 9]  # under text and picture, under the picture, under neither
+
+
+@pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ray_is_left_as_it_was_found(tmp_path):
+    rows = load_rows("scenes:simple=1", limit=1)
+    for was_on in (False, True):
+        if was_on:
+            ray.init("local", num_cpus=4, include_dashboard=False)
+        with pytest.raises(ValueError, match="want 64 GPUs"):
+            edit_data_set(rows, settings(tmp_path / "out", editor_gpus=64))
+        assert ray.is_initialized() is was_on
+    ray.shutdown()
 
 
 def test_engines_are_not_given_rows_with_references(tmp_path):

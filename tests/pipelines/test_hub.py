@@ -275,6 +275,8 @@ def push_variants() -> dict[str, object]:
     repo, found = "somebody/variants", []
     HfApi().create_repo(repo)
     HfApi().upload_file(repo_id=repo, path_in_repo="planner/outside.safetensors", path_or_fileobj=b"of somebody")
+    for card in ("README.md", "in/side/README.md"):
+        HfApi().upload_file(repo_id=repo, path_in_repo=card, path_or_fileobj=f"My {card}".encode())
     for seed, variant in ((0, None), (0, "fp16"), (0, None), (1, "fp16"), (1, None)):
         model, processor = tiny_models.tiny_planner(seed=seed)
         pipe = ImageEditR1Pipeline(model.to(torch.float16 if variant else torch.float32), processor, None)
@@ -660,6 +662,8 @@ def test_a_variant_stays_beside_the_same_plain_weights(client):
     )
     expected = [[plain], [half, plain], [half, plain], [half, plain], [plain]]
     assert client.run("push_variants")["found"] == [[*files, outside] for files in expected]
+    pushed = client.hub.files("somebody/variants")
+    assert [pushed[card] for card in ("README.md", "in/side/README.md")] == [b"My README.md", b"My in/side/README.md"]
 
 
 # What is loaded

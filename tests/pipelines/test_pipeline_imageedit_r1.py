@@ -12,6 +12,7 @@ from PIL import Image
 from diffusers_r1 import Edit, EditPlan, ImageEditR1Pipeline
 from diffusers_r1.editors import working_size
 from diffusers_r1.plan import Fault, FaultKind
+from diffusers_r1.planners.plans import warn_of_fallbacks
 
 
 pytestmark = pytest.mark.tiny
@@ -219,8 +220,8 @@ def test_what_is_said_of_a_plan_that_is_not_whole(caplog):
     edits = (Edit("recolor", "hat", "red"),)
     whole = EditPlan("a", edits, ("make the hat red",))
     in_part = EditPlan("b", edits, ("make the hat red",), faults=(Fault(FaultKind.LOST_ITEM, "subject", "coat"),))
-    ImageEditR1Pipeline.warn_of_fallbacks([whole])
+    warn_of_fallbacks([whole])
     assert not caplog.records
-    ImageEditR1Pipeline.warn_of_fallbacks([whole, in_part])
+    warn_of_fallbacks([whole, in_part])
     (said,) = caplog.records
     assert said.getMessage().startswith("A part of the plan for 'b' could not be read: ")

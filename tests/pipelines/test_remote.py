@@ -94,6 +94,24 @@ def test_numbers_of_numpy_are_numbers():
     assert [first[name] for name in ("seed", "max_tokens", "temperature", "top_k")] == [7, 400, 0.5, 5]
 
 
+def test_a_batch_has_a_plan_of_each_picture():
+    with scripted((200, planner_replies, {})) as server:
+        planner = RemotePlanner(server.url, "m")
+        for pipe in (RemotePipeline(planner), ImageEditR1Pipeline(planner)):
+            for number in (1, 2):
+                assert len(pipe.plan(np.zeros((number, 16, 16, 3), np.uint8), "make it blue")) == number
+            assert not pipe.plan(np.zeros((16, 16, 3), np.uint8), "make it blue").fallback
+
+
+def test_a_plan_that_fell_back_is_said(caplog):
+    with scripted((200, said("no plan"), {})) as server:
+        planner = RemotePlanner(server.url, "m")
+        for pipe in (RemotePipeline(planner), ImageEditR1Pipeline(planner)):
+            assert pipe.plan(PICTURE, "make it blue").fallback
+            assert [one.getMessage() for one in caplog.records if "Planning fell back" in one.getMessage()]
+            caplog.clear()
+
+
 def test_an_interruption_before_the_first_turn_asks_for_no_picture(pipe):
     out = pipe(PICTURE, plan=PLAN, callback_on_plan=lambda plan: pipe.interrupt())
     assert out.interrupted and out.turns == [[]] and out.images[0].size == PICTURE.size

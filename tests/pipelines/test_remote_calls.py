@@ -17,7 +17,7 @@ from diffusers_r1.judging import Criticism
 from diffusers_r1.pipelines.remote import RemotePipeline
 from diffusers_r1.planners.plans import make_plans
 from diffusers_r1.planners.remote import GIVEN_BY_THE_CONVERSATION, RemoteConversation, RemotePlanner
-from diffusers_r1.remote_editor import RemoteEditor
+from diffusers_r1.remote_editor import RemoteEditor, remote_working_size
 
 
 PLAN = EditPlan("tidy up", (Edit("remove", "star", "nothing"),), ("remove the star", "make it teal"))
@@ -172,6 +172,34 @@ def test_what_is_given_beside_the_picture_is_sent(pipe, server):
     assert [sent.getpixel((x, 0))[0] for x in range(6)] == [255, 255, 0, 0, 0, 0]  # black and white are all there is
     pipe(FIRST, plan=PLAN)
     assert len(pictures(server)[1]) == 1
+
+
+def test_both_pipelines_send_the_same(pipe, local, server):
+    large = Image.new("RGB", (4200, 1000))
+    mask = Image.new("L", (3, 2), 255)
+    given = {"width": 9, "height": 8, "mask_image": mask, "loras": ["style"], "sigmas": [1.0, 0.5], "more": {"a": []}}
+    for one in (pipe, local):
+        out = one([[FIRST, large]], plan=PLAN, turns="multi", **given)
+        assert out.images[0].size == FIRST.size and {turn.size_given for turn in out.turns[0]} == {(9, 8)}
+    assert edits(server)[:2] == edits(server)[2:] and edits(server)[0]["size"] == "9x8"
+    assert [edits(server)[0][name] for name in ("loras", "sigmas", "more")] == ['["style"]', "[1.0, 0.5]", '{"a": []}']
+    sizes = [[picture.size for picture in one] for one in pictures(server)]
+    assert sizes == [[(9, 8), remote_working_size(large.size), (9, 8)]] * 4 and sizes[0][1] < large.size
+
+
+def test_sizes_that_are_none_are_refused_before_anything_is_sent(pipe, local, server):
+    for one in (pipe, local):
+        for side in ("64", [64, 64], 0, 1.5, True):
+            with pytest.raises(ValueError, match="`width` must be 1 or more"):
+                one(FIRST, "a", width=side, height=64)
+    set_belongings(pipe.editor, defaults={"width": 64, "height": 64})
+    for one in (pipe, local):
+        with pytest.raises(TypeError, match="`width` and `height` go together"):
+            one(FIRST, "a", height=None)
+    for pixels in ("1000000", -1, 0, True):
+        with pytest.raises(ValueError, match="`max_pixels` is a number of pixels"):
+            local(FIRST, "a", max_pixels=pixels)
+    assert not server.requests
 
 
 def test_the_plan_can_be_changed_and_one_request_at_once_is_the_whole_plan(pipe, server):

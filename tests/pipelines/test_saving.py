@@ -1,5 +1,6 @@
 """A save is whole or not at all, and leaves nothing of what was there before in force."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from cached_hub import keep
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from peft import LoraConfig, get_peft_model
 
@@ -179,6 +181,44 @@ def test_a_planner_takes_the_place_of_another_kind_of_planner(tmp_path):
         assert prompts == PROMPTS
         for name, weight in planner.state_dict().items():
             assert torch.equal(weight, loaded.state_dict()[name])
+
+
+def test_nothing_of_another_processor_stays(tmp_path):
+    save_planner(tmp_path, *tiny_models.tiny_planner(), PROMPTS)
+    save_planner(tmp_path, *tiny_models.tiny_text_planner(), PROMPTS)
+    assert not hasattr(load_planner(tmp_path)[1], "image_processor")
+    save_planner(tmp_path, tiny_models.tiny_text_planner()[0], None, PROMPTS)
+    assert load_planner(tmp_path)[1] is None
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("name", ["org/base", "org/bundle", "imageedit-r1-scenes"])
+def test_the_base_of_a_new_adapter_has_the_name_by_which_all_machines_find_it(tmp_path, name, whole):
+    save_planner(tmp_path / "base", *tiny_models.tiny_planner(), PROMPTS)
+    pipeline().save_pretrained(tmp_path / "bundle")
+    cache = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    commits = {
+        f"org/{kind}": keep(tmp_path / "cache", f"org/{kind}", main=tmp_path / kind) for kind in ("base", "bundle")
+    }
+    planner, processor, prompts = load_planner(name, **cache)
+    planner.add_adapter(LoraConfig(target_modules=["q_proj"], r=2))
+    if whole:
+        ImageEditR1Pipeline(planner, processor).save_pretrained(tmp_path / "new")
+    else:
+        save_planner(tmp_path / "new", planner, processor, prompts)
+    settings = json.loads((tmp_path / "new" / ("planner" if whole else "") / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == name and settings["revision"] == commits.get(name, {}).get("main")
+    again = load_planner(tmp_path / "new", **cache)[0]
+    assert all(torch.equal(weight, again.state_dict()[key]) for key, weight in planner.state_dict().items())
+
+
+def test_what_belongs_to_a_planner_that_is_an_adapter_comes_back(tmp_path):
+    save_planner(tmp_path / "base", *tiny_models.tiny_planner(), PROMPTS)
+    pipe = pipeline(with_adapter(load_planner(tmp_path / "base")[0], tmp_path / "base"))
+    pipe.sequence_without_adapter = True
+    save_planner(tmp_path / "new", pipe.planner, pipe.processor, pipe.prompts)
+    again = ImageEditR1Pipeline(*load_planner(tmp_path / "new")[:2])
+    assert again.sequence_without_adapter and again.prompts == PROMPTS
 
 
 def test_an_adapter_without_prompts_leaves_those_of_its_base(tmp_path):

@@ -1,6 +1,8 @@
 """The editor's text encoder plans: one module, one copy on disk, and pictures that do not change by it."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -388,3 +390,23 @@ def test_the_processor_is_the_one_given_or_else_the_adapters_or_else_the_editors
     assert pipe.processor is not pipe.editor.processor is not None
     pipe = build()
     assert pipe.processor is pipe.editor.processor
+
+
+@pytest.mark.parametrize("at_work", ["a plan", "a picture"])
+def test_in_threads_too_the_adapter_is_on_for_every_plan_and_no_picture(adapter, bare, at_work):
+    pipe, others = build(adapter), []
+    said = answer(pipe)
+
+    def plan_beside(*args):
+        if not others:
+            others.append(pool.submit(answer, pipe))
+            time.sleep(0.5)  # the other thread comes as far as it may
+
+    with ThreadPoolExecutor(1) as pool:
+        pipe.planner.model.visual.register_forward_pre_hook(plan_beside)
+        if at_work == "a plan":
+            assert answer(pipe) == said
+        else:
+            out = pipe(SOURCE, plan=PLAN, generator=torch.Generator().manual_seed(0), **SMALL)
+            assert np.array_equal(np.asarray(out.images[0]), bare[0])
+        assert others[0].result() == said

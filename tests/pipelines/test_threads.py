@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 from comparing import same
+from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 import diffusers_r1
@@ -306,6 +307,52 @@ def test_a_planner_that_is_a_part_of_the_editor_may_plan_in_a_callback(pipe):
     planned = []
     pipe(picture(), plan=PLAN, num_inference_steps=1, height=64, width=64, callback_on_step_end=callback)
     assert len(planned) == 1
+
+
+@pytest.mark.parametrize("other", [{"do_sample": True}, {"retries": 1}])
+def test_a_callback_plans_beside_a_thread_that_samples(pipe, other):
+    def plan(**settings) -> None:
+        pipe.plan(picture(1), "a", max_new_tokens=2, **settings)
+
+    def callback(editor, number, timestep, tensors):
+        beside.start()
+        time.sleep(0.5)  # the other thread comes as far as it may
+        plan()
+        return tensors
+
+    beside = threading.Thread(target=plan, kwargs=other, daemon=True)
+    settings = {"generator": generator(), "num_inference_steps": 1, "callback_on_step_end": callback}
+    call = threading.Thread(target=pipe, args=[picture(), None, PLAN], kwargs=settings, daemon=True)
+    call.start()
+    for thread in (call, beside):
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("way", ["a cache", "offload of the editor", "offload of both"])
+def test_a_plan_leaves_an_editor_alone_that_is_at_work(pipe, way):
+    pipe.editor = editor = tiny_models.tiny_qwen_edit()
+    pipe.set_progress_bar_config(disable=True)
+    torch.manual_seed(0)
+    editor.transformer = type(editor.transformer)(**{**editor.transformer.config, "num_layers": 2}).eval()
+    if way == "a cache":
+        pipe.enable_cache(FirstBlockCacheConfig(threshold=100.0))
+    else:
+        (editor if way == "offload of the editor" else pipe).enable_model_cpu_offload(device="cpu")
+
+    def callback(editor, number, timestep, tensors):
+        hook = getattr(editor.transformer, "_hf_hook", None)
+        pipe.plan(picture(1), "a", max_new_tokens=2)
+        assert getattr(editor.transformer, "_hf_hook", None) is hook
+        return tensors
+
+    calls = []  # of what a cache leaves out after the first step
+    editor.transformer.transformer_blocks[-1].attn.register_forward_hook(lambda *_: calls.append(1))
+    settings = {"plan": PLAN, "num_inference_steps": 3, "height": 64, "width": 64}
+    alone = pipe(picture(), generator=generator(), **settings)
+    number = len(calls)
+    out = pipe(picture(), generator=generator(), callback_on_step_end=callback, **settings)
+    assert same(out.images[0], alone.images[0]) and len(calls) == 2 * number
 
 
 # No picture

@@ -14,7 +14,7 @@ from diffusers_r1.bundles.planners import load_planner
 from diffusers_r1.plan import Edit, EditPlan, FaultKind
 from diffusers_r1.planners.conversation import Conversation
 from diffusers_r1.planners.plans import is_to_be_asked_again, make_plans, to_plan
-from diffusers_r1.planners.sampling import seeded
+from diffusers_r1.random_state import seeded
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.tags import read_decomposition, read_sequence, write_decomposition, write_sequence
 
@@ -258,6 +258,18 @@ def test_many_plans_read_their_pictures_once(planner, prompts):
     assert [plan.instruction for plan in plans] == [text for text in INSTRUCTIONS[:2] for _ in range(4)]
     assert said[0][0] == 2 and said[0][1] > 16
     assert said[1:] == [(8, 1)] * 3
+
+
+def test_a_prompt_may_have_as_many_tokens_as_a_patch_has_values(planner, prompts):
+    def conversation(words: str) -> Conversation:
+        return Conversation(*planner, [Image.new("RGB", (32, 32))], [words], prompts)
+
+    shorter = conversation("")
+    inputs = shorter._encode(shorter.first_turns)
+    filled = conversation("a" * (inputs["pixel_values"].shape[1] - inputs["input_ids"].shape[1]))
+    inputs = filled._encode(filled.first_turns)
+    assert inputs["input_ids"].shape[1] == inputs["pixel_values"].shape[1]
+    assert len(filled.decompose(num_answers=2, max_new_tokens=1)) == 2
 
 
 def test_the_second_question_does_not_see_how_the_first_answer_ended(planner, prompts):

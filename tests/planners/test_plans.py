@@ -110,6 +110,19 @@ def test_a_retry_draws_from_the_next_seed(text_planner):
 
 
 @pytest.mark.tiny
+def test_after_the_last_seed_comes_the_first(text_planner):
+    about = *text_planner, [BLANK], TEXTS[:1], WORDS
+    again = make_plans(*about, seed=2**64 - 1, retries=1, max_new_tokens=4)[0].raw[1:]
+    assert again == make_plans(*about, seed=0, retries=0, max_new_tokens=4, do_sample=True)[0].raw
+
+
+def test_a_server_is_sent_seeds_that_it_takes(server, remote):
+    server.replies = [NEVER]
+    make_plans(remote, None, *only(1), WORDS, seed=2**64 - 1)
+    assert [request["seed"] for request in requests_of(server)] == [2**63 - 1, 0]
+
+
+@pytest.mark.tiny
 def test_each_row_is_asked_again_about_its_own_instruction(text_planner):
     made = make_plans(*text_planner, [BLANK] * 2, TEXTS, WORDS, num_plans=2, retries=1, max_new_tokens=2)
     assert [plan.instruction for plan in made] == [text for text in TEXTS for _ in range(2)]

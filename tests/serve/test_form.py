@@ -70,6 +70,24 @@ def test_several_files_of_one_name_are_all_read():
         read_edit(FormData([*fields[:2], ("adapters", "private.png"), fields[2]]))
 
 
+@pytest.mark.parametrize(
+    "name", ["steps", "nsteps", "inferenceSteps", "tokens", "maxTokens", "contentlength", "NUM_IMAGES"]
+)
+def test_counts_are_bounded_however_a_server_behind_this_one_writes_them(name):
+    with pytest.raises(Refused, match=f"`{name}` is at most"):
+        check_work({name: 5000}, (8, 8), 64)
+    check_work({"timesteps": [999, 500]}, (8, 8), 64)
+
+
+@pytest.mark.parametrize("sent", [{"size": "17000x1700"}, {"image": upload(Image.new("L", (17000, 100)))}])
+def test_a_picture_that_its_format_cannot_hold_is_refused_before_it_is_made(sent):
+    wide = {"image": upload(GREY.resize((10, 1))), **sent}
+    assert read_edit(form(**wide))
+    with pytest.raises(Refused, match="holds at most 16383 pixels along a side") as refused:
+        read_edit(form(**wide, output_format="webp"))
+    assert refused.value.param == "output_format"
+
+
 def test_a_picture_is_a_file_and_no_address():
     with pytest.raises(Refused, match="sent as a file") as refused:
         read_edit(form(image="http://127.0.0.1/private.png"))
@@ -77,7 +95,11 @@ def test_a_picture_is_a_file_and_no_address():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"width": 90}, {"width": 10, "height": 700}, {"max_area": 6401.0}, {"output_resolution": 81}]
+    "asked",
+    [
+        *({"width": 90}, {"width": 10, "height": 700}, {"max_area": 6401.0}, {"output_resolution": 81}),
+        *({"pixels": 6401}, {"imageSize": 81}),
+    ],
 )
 def test_work_is_bounded_by_whatever_name_it_is_asked_for(asked):
     """The picture is twice as wide as high."""

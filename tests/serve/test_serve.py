@@ -40,7 +40,7 @@ def serving(log, *words, **environment):
         )
     try:
         address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), log.read_text()[-3000:]
+        assert address.startswith(("http://127.0.0.1:", "http://[::1]:")), log.read_text()[-3000:]
         yield address, process
     finally:
         process.kill()
@@ -63,6 +63,13 @@ def local(bundle, tmp_path_factory):
     words = ("--model", bundle, "--name", "tiny", "--max_pixels", 10_000, "--max_steps", 3)
     with serving(tmp_path_factory.mktemp("log") / "log", *words, DIFFUSERS_R1_API_KEY=KEY) as (address, _):
         yield address
+
+
+def test_an_address_of_ipv6_is_one_that_clients_take(tmp_path):
+    elsewhere = ("--planner", "http://x/v1", "--planner_model", "m", "--editor", "http://x/v1", "--editor_model", "m")
+    with serving(tmp_path / "log", *elsewhere, "--host", "::1") as (address, _):
+        with openai.OpenAI(base_url=address, api_key=KEY) as client:
+            assert [model.id for model in client.models.list()] == ["imageedit-r1"]
 
 
 @pytest.fixture

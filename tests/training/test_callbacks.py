@@ -28,7 +28,6 @@ from diffusers_r1.training.callbacks import (
     GreedyValidation,
     LearningWatch,
     RewardBar,
-    VarianceWatch,
     curve_rows,
     save_curves,
 )
@@ -66,9 +65,9 @@ def test_curves_have_one_row_per_step(tmp_path):
 
 @pytest.mark.parametrize(("share", "warned"), [(1.0, True), (0.96, True), (0.5, False)])
 def test_a_run_without_variance_is_warned_of_once(share, warned, caplog):
-    watch = VarianceWatch()
+    watch = LearningWatch()
     with caplog.at_level(logging.WARNING):
-        for _ in range(PATIENCE + 5):
+        for _ in range(3 * PATIENCE):
             watch.on_log(None, TrainerState(), None, logs={"frac_reward_zero_std": share})
             watch.on_log(None, TrainerState(), None, logs={"loss": 0.0})
     assert len(caplog.records) == warned
@@ -126,12 +125,12 @@ def test_the_bar_shows_reward_and_exact(capsys):
 def test_a_step_without_a_single_reward_is_passed_over(caplog):
     """TRL logs `None` for it, as where the judge of pictures was away for a whole step."""
     nothing = {"reward": None, "rewards/format/mean": None, "frac_reward_zero_std": None}
-    learning, variance, bar = LearningWatch(), VarianceWatch(), RewardBar()
+    learning, bar = LearningWatch(), RewardBar()
     bar.on_train_begin(None, TrainerState(max_steps=1), None)
-    for watch in (learning, variance, bar):
+    for watch in (learning, bar):
         for entry in (nothing, {**nothing, "completions/clipped_ratio": 1.0}):
             watch.on_log(None, TrainerState(), None, logs=entry)
-    assert (learning.cut, learning.rewards, variance.shares, bar.values) == (1, [], [], {})
+    assert (learning.cut, learning.rewards, learning.shares, bar.values) == (1, [], [], {})
 
 
 NOT_TIMES = ("reward", "loss", "grad_norm", "entropy")

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_loras
 import tiny_models
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, LCMScheduler
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_editors import picture
 from torch.nn import functional as F
 
@@ -290,6 +292,23 @@ def test_an_adapter_of_each_family_starts_as_the_editor_and_learns(name):
     assert len(one.weights) > 0
     after = one.denoiser.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in frozen.items())
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of a second one
+def test_the_editors_own_adapters_stay_as_they_are(tmp_path):
+    editor = tiny_loras.with_loras(tmp_path, "pix2pix")
+    editor.scheduler.set_timesteps(2)
+    before = tiny_loras.adapters_of(editor)["unet"]
+    for name in ("joint-2", "joint-3"):  # the second run goes on from the first one's editor
+        own = {key: value.clone() for key, value in editor.unet.state_dict().items()}
+        one = EditorLearner(editor, SETTINGS, 1e-3, lora_rank=2)
+        assert tiny_loras.adapters_of(editor)["unet"].items() >= {**before, name: (True, True, 1.0)}.items()
+        assert one.learn([judged(0, 1.0, 1), judged(0, 0.0, 2)])["penalty"] == 0
+        after = editor.unet.state_dict()
+        assert all(torch.equal(value, after[key]) for key, value in own.items() if key in after)
+        one.save_adapter(tmp_path / name)
+        saved = load_file(tmp_path / name / "pytorch_lora_weights.safetensors")
+        assert len(saved) == len(one.weights) and all(f".{name}" not in key for key in saved)
 
 
 def fit_autoencoder(editor) -> None:

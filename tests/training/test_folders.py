@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cached_hub import keep
 from safetensors.torch import save_file
 from trl import GRPOConfig, ModelConfig
 
@@ -384,6 +385,16 @@ def test_a_base_that_has_changed_is_noticed(run, tmp_path):
     before, now = ({**identity(*start(run)), "weights of the base": each} for each in prints)
     assert differences(before, now) == [f"weights of the base: {prints[0]}, now {prints[1]}"]
     assert differences({**before, "weights of the base": None}, now) == []
+
+
+@pytest.mark.parametrize("index", ["config.json", "adapter_config.json", "model_index.json"])
+def test_a_repository_that_has_changed_is_noticed(index, tmp_path, monkeypatch):
+    """A model, an adapter, a bundle: each has another file at its top."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / index).write_text("{}")
+    commits = keep(tmp_path, "org/model", main=tmp_path / "model", v1=tmp_path / "model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert fingerprint("org/model") == commits["main"] != commits["v1"] == fingerprint("org/model", "v1")
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,25 @@ import json
 import pytest
 import torch
 from PIL import Image
+from trl import GRPOConfig
 
+from diffusers_r1.pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from diffusers_r1.plan import EditPlan
+from diffusers_r1.remote_editor import RemoteEditor
 from diffusers_r1.scenes import sample_task
 from diffusers_r1.training.diffusion_nft import JudgedPicture
-from diffusers_r1.training.joint import JointArguments, JointReward, check_joint, contact_sheet
+from diffusers_r1.training.joint import JointArguments, JointReward, called_with, check_joint, contact_sheet
 from diffusers_r1.training.pictures import Renderer
 
 
 EDITOR = "imageedit-r1-scenes"
+pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+
 GIVEN = {"dataset_name": "scenes", "picture_editor": EDITOR, "picture_judge": "scenes"}
+
+
+def settings(**options) -> GRPOConfig:
+    return GRPOConfig(use_cpu=True, bf16=False, report_to="none", **options)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +35,8 @@ GIVEN = {"dataset_name": "scenes", "picture_editor": EDITOR, "picture_judge": "s
         ({"train": "both"}, "`train` must be one of joint, planner, editor, not "),
         ({"rewards": ["format", "action"]}, "`picture` is among"),
         ({"pictures_per_plan": 1}, "`pictures_per_plan` is at least 2"),
-        ({"pictures_per_plan": 0, "train": "planner"}, "are at least 1"),
-        ({"samples_every": 0}, "are at least 1"),
+        ({"pictures_per_plan": 0, "train": "planner"}, "`pictures_per_plan` is at least 1"),
+        ({"samples_every": 0}, "`samples_every` is at least 1"),
         ({"max_pictures": 0}, "`max_pictures` is at least 1"),
         ({"editor_lora_r": 0}, "`editor_lora_r`"),
         ({"editor_learning_rate": 0.0}, "`editor_learning_rate`"),
@@ -59,20 +68,39 @@ def test_one_picture_a_plan_is_enough_for_the_planner():
 )
 def test_editors_that_are_refused_before_one_is_loaded(given, said):
     with pytest.raises(ValueError, match=said):
-        check_joint(JointArguments(**{**GIVEN, **given}))
+        check_joint(JointArguments(**{**GIVEN, **given}), settings())
 
 
 def test_classes_that_are_refused_by_their_index(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "OmniGenPipeline"}))
     with pytest.raises(ValueError, match="OmniGenPipeline cannot be trained"):
-        check_joint(JointArguments(**{**GIVEN, "picture_editor": str(tmp_path)}))
-    check_joint(JointArguments(**{**GIVEN, "picture_editor": str(tmp_path), "train": "planner"}))
+        check_joint(JointArguments(**{**GIVEN, "picture_editor": str(tmp_path)}), settings())
+    check_joint(JointArguments(**{**GIVEN, "picture_editor": str(tmp_path), "train": "planner"}), settings())
 
 
 def test_several_processes_are_refused():
     with pytest.raises(ValueError, match="in one process"):
-        check_joint(JointArguments(**GIVEN), processes=2)
-    check_joint(JointArguments(**GIVEN))
+        check_joint(JointArguments(**GIVEN), settings(), processes=2)
+    check_joint(JointArguments(**GIVEN), settings())
+
+
+def test_a_bundle_whose_editor_is_behind_an_address_is_refused(tmp_path):
+    ImageEditR1Pipeline(None, None, RemoteEditor("http://localhost:1/v1", "x")).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="behind an address cannot be trained"):
+        check_joint(JointArguments(**{**GIVEN, "picture_editor": str(tmp_path)}), settings())
+
+
+@pytest.mark.parametrize("wrong", [{"save_only_model": True}, {"learning_rate": 0.0}])
+def test_options_of_trl_without_which_the_editor_is_lost(wrong):
+    with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+        check_joint(JointArguments(**GIVEN, train="editor"), settings(**wrong))
+
+
+def test_an_editor_is_called_alike_whoever_learns():
+    renderer = Renderer(EDITOR, EDITOR, arguments={"num_inference_steps": 2})
+    renderer.pipeline.editor_defaults = {"eta": 0.5, "num_inference_steps": 9}
+    unguided = {"guidance_scale": 1.0, "image_guidance_scale": 1.0}
+    assert called_with(renderer) == {**unguided, "eta": 0.5, "num_inference_steps": 2}
 
 
 class Told:

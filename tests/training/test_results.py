@@ -122,6 +122,33 @@ def test_a_shipped_bundle_gives_its_editor_settings_and_sequencer(tmp_path, plan
 
 
 @pytest.mark.tiny
+@pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["adapter", "only for planning", "on the editor's encoder"])
+def test_the_sequencer_is_what_training_started_from(kind, tmp_path, prompts, pix2pix):
+    """Also where that is an adapter, which is left out where the start itself puts edits in order without it."""
+    adapter = tiny_models.tiny_adapter(tmp_path, prompts)
+    base, processor, _ = load_planner(tmp_path / "base")
+    bundle = ImageEditR1Pipeline(*load_planner(adapter)[:2], None, sequence_without_adapter=True)
+    if "encoder" in kind:
+        bundle = ImageEditR1Pipeline.from_editor(tiny_models.tiny_qwen_edit(), planner_adapter=adapter)
+    bundle.save_pretrained(tmp_path / "bundle")
+    if "encoder" in kind:
+        (tmp_path / "base").rename(tmp_path / "elsewhere")
+    start = Start(str(adapter if kind == "adapter" else tmp_path / "bundle"))
+    pix2pix.save_pretrained(tmp_path / "editor")
+    save_planner(tmp_path / "run", base, processor, prompts)
+    save_bundle(tmp_path / "run", str(tmp_path / "editor"), start)
+    pipe = ImageEditR1Pipeline.from_pretrained(tmp_path / "run" / BUNDLE)
+    ids = torch.arange(10).unsqueeze(0)
+    with torch.no_grad():
+        found, untrained, started = (
+            model(input_ids=ids).logits for model in (pipe.sequencer, base, start.load(dtype="auto")[0])
+        )
+    assert torch.allclose(found, untrained if kind == "only for planning" else started, atol=1e-5)
+    assert not torch.allclose(untrained, started, atol=1e-2) and pipe.sequencer_processor is not None
+
+
+@pytest.mark.tiny
 def test_planner_and_editor_become_one_pipeline(tmp_path, planner, prompts, pix2pix):
     save_planner(tmp_path / "planner", *planner, prompts)
     pix2pix.save_pretrained(tmp_path / "editor")

@@ -330,7 +330,7 @@ def launch(
         page (`gradio.Blocks`): From [`make_page`].
         host (`str`, *optional*): The address to listen at; by default 127.0.0.1, which only this machine reaches, or
             what a Space says by `GRADIO_SERVER_NAME`.
-        port (`int`, *optional*): By default the first free one from 7860 on.
+        port (`int`, *optional*): By default, or of 0, the first free one from 7860 on.
         share (`bool`, defaults to `False`): Whether to have it reached from everywhere through Gradio's servers.
         auth (`tuple` of two `str`, *optional*): User and password, without which nobody gets in.
         mcp (`bool`, defaults to `False`): Whether to be an MCP server as well, at `gradio_api/mcp/` behind the address, with
@@ -343,8 +343,8 @@ def launch(
     if mcp and auth is not None:
         raise ValueError("MCP clients would get in without the password: an MCP server has none.")
     _, address, shared = page.launch(
-        server_name=host,
-        server_port=port,
+        server_name=f"[{host}]" if host and ":" in host else host,  # as it stands in an address
+        server_port=port or None,
         share=share,
         auth=auth,
         mcp_server=mcp,

@@ -96,7 +96,8 @@ def to_plan(rows: Sequence[Row], planned: EditPlan | None = None, instruction: s
     edits = tuple(edit for _, edit in sorted(found, key=lambda one: one[0]))
     if planned is None:
         return EditPlan(instruction, edits, requests)
-    if (edits, requests) == (planned.edits, planned.requests):
+    as_shown = to_plan(to_rows(planned))
+    if (edits, requests) == (as_shown.edits, as_shown.requests):
         return planned
     return replace(planned, edits=edits, requests=requests, fallback=False, reason="", faults=())
 
@@ -128,7 +129,8 @@ def follow(rows: Sequence[Row], shown: Sequence[Row]) -> list[Row]:
 def _row(plan: EditPlan, place: int | None, request: int | None = None) -> Row:
     edit = Edit("", "", "") if place is None else plan.edits[place]
     asked = "" if request is None else plan.requests[request]
-    return Row(on=True, request=asked, action=edit.action, subject=edit.subject, goal=edit.goal, place=place)
+    texts = {"request": asked, "action": edit.action, "subject": edit.subject, "goal": edit.goal}
+    return Row(on=True, **{name: _text(it) for name, it in texts.items()}, place=place)  # as `read` brings them back
 
 
 def _partners(plan: EditPlan) -> dict[int, int]:

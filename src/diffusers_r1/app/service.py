@@ -318,13 +318,16 @@ def usual_critic(pipeline: ImageEditR1Pipeline) -> Critic | None:
 
 def _found(plan: EditPlan, story: Sequence[Turn], better: bool) -> str:
     """What the critic found, and what came of it, in words for the person who asked."""
-    first, *_, best = (turn.criticism for turn in (story[0], *story) if turn.kept and turn.criticism)
+    first = story[0].criticism
+    if first is None:  # stopped before the critic was asked
+        raise Stopped
     if not first.finds_fault:
         return "The critic finds all of it there." if not first.faults else "The critic could not tell what is there."
     faults = [f"missing: {plan.requests[place]}" for place in first.missing] + [f"spoilt: {it}" for it in first.spoilt]
     came = "Nothing better came of it."
     if better:
-        came = "It is better now, but not all of it is right." if best.faults else "That is mended."
+        last = [turn.criticism for turn in story if turn.kept and turn.criticism][-1]
+        came = "It is better now, but not all of it is right." if last.faults else "That is mended."
     return f"The critic found {'; '.join(faults)}. {came}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml, hf_hub_download
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import yaml_dump
 
+from .. import schema
 from ..belongings import belongings, set_belongings
 from ..names import name_of_snapshot
 from ..plan import EditPlan
@@ -95,17 +95,19 @@ class Scores:
             report (`str`, `os.PathLike` or `Mapping`): A JSON file, or what it holds. Whatever else is in it is left alone.
 
         Raises:
-            ValueError: If there is no source or no score, or a score lacks a field.
+            OSError: If the file cannot be opened.
+            ValueError: If there is no source or no score, or a score lacks a field, or has something else there.
         """
-        data = report if isinstance(report, Mapping) else json.loads(Path(report).read_text(encoding="utf-8"))
-        if not data.get("source") or not data.get("scores"):
+        name, data = "the report", report
+        if not isinstance(report, Mapping):
+            name, data = str(report), schema.read_file(Path(report))
+        kinds = {"source": str | None, "scores": list[dict[str, Any]] | None}
+        data = schema.read_fields(kinds, data, name)
+        if not data["source"] or not data["scores"]:
             raise ValueError("A report for a model card has a `source` and `scores`, and neither is empty.")
         fields = Score.__dataclass_fields__
-        try:
-            scores = [Score(**{name: row[name] for name in fields if name in row}) for row in data["scores"]]
-        except TypeError as error:
-            raise ValueError(f"A score of a report has {', '.join(fields)}, the last two optional: {error}") from None
-        return cls(data["source"], tuple(scores))
+        rows = [{field: row[field] for field in fields if field in row} for row in data["scores"]]
+        return schema.read(cls, {"source": data["source"], "scores": rows}, name)
 
 
 def base_models(pipeline: DiffusionPipeline) -> dict[str, str]:
@@ -233,16 +235,18 @@ def write_card(
     folder: Path,
     repo_id: str | None = None,
     token: str | None = None,
+    subfolder: str | None = None,
     plan: EditPlan | None = None,
     scores: Scores | None = None,
 ) -> None:
-    """Write README.md into a bundle's folder, unless a person has written one, there or in the repository."""
+    """Write README.md into a bundle's folder, unless a person has written one, there or in the repository's subfolder."""
     path = folder / "README.md"
     texts = [path.read_text(encoding="utf-8")] if path.is_file() else []
     if repo_id is not None:
         try:
-            texts.append(Path(hf_hub_download(repo_id, "README.md", token=token)).read_text(encoding="utf-8"))
-        except (EntryNotFoundError, RepositoryNotFoundError):
+            there = hf_hub_download(repo_id, "README.md", subfolder=subfolder, token=token)
+            texts.append(Path(there).read_text(encoding="utf-8"))
+        except (RemoteEntryNotFoundError, RepositoryNotFoundError):
             pass  # a new repository, or one without a card
     kept = next((text for text in texts if MARK not in text), None)
     path.write_text(kept or model_card(pipeline, repo_id, plan=plan, scores=scores), encoding="utf-8")

@@ -16,7 +16,13 @@ from ..belongings import FILE_NAME as BELONGINGS_FILE
 from ..belongings import belongings, read_belongings, set_belongings
 from ..installing import install_line
 from ..names import ADAPTER_INDEX, HUB_SETTINGS, PIPELINE_INDEX, is_address, planner_files, resolve
-from ..planners.adapters import STATE_FILE, check_adapter_name, restore_adapter_state, save_adapter_state
+from ..planners.adapters import (
+    STATE_FILE,
+    check_adapter_name,
+    has_adapter,
+    restore_adapter_state,
+    save_adapter_state,
+)
 from ..planners.remote import CONFIG_NAME as REMOTE_FILE
 from ..planners.remote import RemotePlanner
 from ..prompts import FILE_NAME as PROMPTS_FILE
@@ -29,13 +35,14 @@ if TYPE_CHECKING:  # a planner behind an address needs no torch
 
 
 ADAPTER_FOLDER = "planner_adapter"  # in a bundle whose planner is a part of its editor: what is added to that part
-# What makes a folder one kind of planner or another.
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+# What makes a folder one kind of planner or another, and its processor one or another.
 PLANNER_FILES = (
     "config.json", "model*.safetensors*", "pytorch_model*.bin*", ADAPTER_INDEX, "adapter_model*", STATE_FILE, REMOTE_FILE,
-    BELONGINGS_FILE,
+    BELONGINGS_FILE, *PROCESSOR_FILES, "video_preprocessor_config.json", "tokenizer*.json", "tokenizer.model*",
+    "chat_template*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
 )  # fmt: skip
 OF_WEIGHTS = ("variant", "use_safetensors")  # of a planner's settings those that say which files it takes
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 def load_planner(
@@ -90,12 +97,13 @@ def load_agents(
 ) -> dict[str, Any]:
     """One planner in the place of all agents of a bundle, as components of a pipeline.
 
-    Takes what [`load_planner`] takes, and raises what it raises.
+    Takes what [`load_planner`] takes, and raises what it raises. Like all of a pipeline it is in float32 unless a `dtype` is
+    asked for, whatever it was saved in.
 
     Returns:
         `dict`: `planner` and `processor`; `sequencer` and `sequencer_processor`, which are `None`.
     """
-    planner, processor, _ = load_planner(name, model_name, base, **kwargs)
+    planner, processor, _ = load_planner(name, model_name, base, **{"dtype": "float32", **kwargs})
     return {"planner": planner, "processor": processor, "sequencer": None, "sequencer_processor": None}
 
 
@@ -324,6 +332,7 @@ def load_adapter(
     with naming(folder / ADAPTER_INDEX):
         model.load_adapter(str(folder))
     restore_adapter_state(model, folder)
+    read_belongings(model, folder)
     return _processor_in(folder), Prompts.load(folder) if (folder / PROMPTS_FILE).is_file() else None
 
 
@@ -383,6 +392,8 @@ def save_planner(
     with records.written_whole(Path(folder), PLANNER_FILES) as new:
         planner.save_pretrained(new)
         save_adapter_state(planner, new)
+        if has_adapter(planner):  # of which nobody saves the config
+            records.write_whole(new / BELONGINGS_FILE, json.dumps(belongings(planner), indent=2) + "\n")
         if processor is not None:
             processor.save_pretrained(new)
         prompts.save(new)

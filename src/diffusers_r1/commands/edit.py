@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_critic_arguments(parser)
     add_editor_arguments(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, unplanned=True)
     add_log_arguments(parser)
 
 
@@ -182,6 +182,7 @@ def edit_many(args: argparse.Namespace, source: Path) -> int:
         told = {} if remote else follow(pipe, progress)
         with checking():
             check_set(pipe, dict(args.set))
+            _check_settings(pipe, args, remote)
 
         def edit(row: FileRow) -> Edited:
             picture, metadata = load_with_metadata(row.source)
@@ -266,6 +267,20 @@ def _call(
     if taken := sorted({*call, "callback_on_plan", "reflect", "critic"} & set(given)):
         raise ValueError(f"--set {taken[0]}: this is no argument of the editor")
     return {**call, **given}
+
+
+def _check_settings(pipe: Any, args: argparse.Namespace, remote: bool) -> None:
+    """Refuse what no picture could make right."""
+    if remote:
+        from ..remote_editor import remote_prompts
+
+        remote_prompts(EditPlan("anything", (), ("anything",)), args.turns)
+        return
+    from ..editors import check_values, share_out
+    from ..pipelines.call import check_settings
+
+    check_settings(pipe, args.turns, planned=True, **dict(args.set))
+    check_values(pipe.editor, *share_out(pipe.editor, {**pipe.editor_defaults, **dict(args.set)}, 1))
 
 
 def _check_output(output: Path, count: int, size: tuple[int, int] | None = None) -> None:

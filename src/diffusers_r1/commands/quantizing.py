@@ -40,7 +40,7 @@ def check_quantizing(kind: str | None, device: torch.device, editing: bool) -> N
     """Refuse what this machine cannot do.
 
     Args:
-        editing (`bool`): Whether an editor is loaded.
+        editing (`bool`): Whether an editor is loaded here.
 
     Raises:
         ValueError: If the package is not installed, or needs an accelerator.

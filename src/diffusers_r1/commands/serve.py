@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
                 service.app(), log_level=args.log_level or "warning", timeout_graceful_shutdown=SECONDS_TO_END
             )
             host, number = listening.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
             print(f"http://{host}:{number}/v1", file=stdout, flush=True)
             try:
                 uvicorn.Server(config).run(sockets=[listening])  # until an interrupt, which it raises again

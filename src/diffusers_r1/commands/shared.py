@@ -68,17 +68,18 @@ def add_bundle_arguments(
     parser.add_argument("--dtype", choices=tuple(dtypes), help=f"of the weights (default: float32{auto})")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, edits: bool = True, unplanned: bool = False) -> None:
     """The options that choose a bundle, or planner and editor apart.
 
     Args:
         edits (`bool`): Whether the verb takes an editor.
+        unplanned (`bool`): Whether it edits without a planner, too.
     """
     models = parser.add_argument_group("models", "a saved bundle, or its parts")
     add_bundle_arguments(models, None, (*placing.DTYPES, placing.AUTO))
     placing.add_placing_arguments(models)
     quantizing.add_quantizing_argument(models)
-    add_planner_arguments(models, f"; {NO_PLANNER}: the instruction goes to the editor as it is" if edits else "")
+    add_planner_arguments(models, f"; {NO_PLANNER}: the instruction goes to the editor as it is" if unplanned else "")
     if edits:
         models.add_argument(
             "--editor",
@@ -235,7 +236,7 @@ def load_pipeline(
     with checking():
         device = placing.find_device(args.device)
         placing.check_placing(args, device)
-        quantizing.check_quantizing(_quantize(args), device, editing)
+        quantizing.check_quantizing(_quantize(args), device, editing and not is_address(editor))
     with naming():
         warning = _other_pictures(args, planning, editing, sizes)
     if warning:
@@ -313,7 +314,7 @@ def check_parts(args: argparse.Namespace, planning: bool, editing: bool) -> None
     if args.model is None and planning and editing and (planner is None) != (editor is None):
         other = "editor" if editor is None else "planner"
         known = f"the --model whose {other} is to be taken"
-        if planner is None:
+        if planner is None and args.verb == "edit":
             known += f", or --planner {NO_PLANNER} to send the instruction as it is"
         raise ValueError(f"name the --{other} too, or {known}")
 

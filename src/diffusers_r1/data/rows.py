@@ -108,8 +108,9 @@ def check_apart(rows: Dataset | IterableDataset, held_out: Dataset | None) -> No
 
 
 def _pixels(row: Mapping[str, Any]) -> bytes:
-    """What tells the pictures of a row from others."""
-    upright = [load_picture(picture) for picture in (row["image"], *(row.get("references") or []))]
+    """What tells the pictures of a row from others; rows of words alone have none."""
+    pictures = [row["image"]] if "image" in row else []
+    upright = [load_picture(picture) for picture in (*pictures, *(row.get("references") or []))]
     return sha256(b"".join(repr(each.size).encode() + each.tobytes() for each in upright)).digest()
 
 

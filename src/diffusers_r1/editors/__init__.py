@@ -4,23 +4,20 @@ Start reading at `table.py`; `call.py` is what is done with it.
 """
 
 from .call import call_editor
-from .checks import check_editor, check_values, open_masks, refusal_of, working_size
+from .checks import check_editor, check_values, working_size
 from .composed import check_composed
 from .refusals import REFUSALS
 from .shares import share_out
 from .signatures import arguments_of, hints_of
 from .sizes import Upscaler, as_large_as
-from .table import DESCRIPTION, INSTRUCTION, PAIRS, REFERENCES, REFUSED, TRAITS, Traits, traits_of
+from .table import PAIRS, REFERENCES, TRAITS, Traits, traits_of
 from .turns import Asked, asked_of, unread_of
 
 
 __all__ = [
-    "DESCRIPTION",
-    "INSTRUCTION",
     "PAIRS",
     "REFERENCES",
     "REFUSALS",
-    "REFUSED",
     "TRAITS",
     "Asked",
     "Traits",
@@ -33,8 +30,6 @@ __all__ = [
     "check_editor",
     "check_values",
     "hints_of",
-    "open_masks",
-    "refusal_of",
     "share_out",
     "traits_of",
     "unread_of",

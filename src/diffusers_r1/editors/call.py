@@ -10,8 +10,10 @@ import torch
 from diffusers import ModularPipeline
 from PIL import Image
 
+from ..endpoints import all_or_raise
+from ..images import resized
 from ..random_state import devices_of, seeded
-from ..remote_editor import RemoteEditor, call_remote_editor
+from ..remote_editor import RemoteEditor, seeds_of
 from .composed import composed
 from .positions import with_positions
 from .signatures import arguments_of, hints_of, is_text
@@ -26,7 +28,6 @@ def call_editor(
     prompts: Sequence[str | Asked],
     generators: Sequence[torch.Generator] | None = None,
     references: Sequence[Sequence[Image.Image]] | None = None,
-    masks: Sequence[Image.Image] | None = None,
     each: Sequence[Mapping[str, Any]] | None = None,
     **arguments: Any,
 ) -> list[Image.Image]:
@@ -39,25 +40,26 @@ def call_editor(
         generators (`Sequence` of `torch.Generator`, *optional*): One per picture; may all be the same object, which the
             pictures then draw from in order.
         references (`Sequence`, *optional*): For each picture, those that the editor sees beside it.
-        masks (`Sequence` of `PIL.Image.Image`, *optional*): One per picture.
         each (`Sequence` of `Mapping`, *optional*): For each picture, arguments of its own, as `share_out` gives them.
         arguments: The editor's own, the same for all pictures; see `check_editor`.
 
     Returns:
         `list` of `PIL.Image.Image`, one per picture.
+
+    Raises:
+        EndpointError: If an editor behind an address failed at one of them: the first one's.
     """
     traits, accepted, hints = traits_of(editor), arguments_of(editor), hints_of(editor)
     asked = [prompt if isinstance(prompt, Asked) else Asked(prompt, (prompt,)) for prompt in prompts]
     own = [{**arguments, **(each[row] if each else {})} for row in range(len(images))]
     texts = [name for name, hint in hints.items() if is_text(hint)]
-    if masks:
-        own = [{**mine, traits.mask: mask} for mine, mask in zip(own, masks)]
     one_generator = generators is not None and any(generator is generators[0] for generator in generators[1:])
     if isinstance(editor, RemoteEditor):
         masks = [mine.pop(traits.mask, None) for mine in own]
         masks = [mask and mask.resize(image.size, Image.Resampling.NEAREST) for mask, image in zip(masks, images)]
         texts_of_all = [one.prompt for one in asked]
-        return call_remote_editor(editor, images, texts_of_all, generators, references, masks, own)
+        seeds = None if generators is None else seeds_of(generators)
+        return all_or_raise(editor.edit_many(images, texts_of_all, references, masks, seeds, own))
     results: dict[int, Image.Image] = {}
     for rows in _groups(images, asked, own, texts, traits.lists == PAIRS, in_order=one_generator):
         first = rows[0]
@@ -154,11 +156,7 @@ def _same(first: Mapping[str, Any], second: Mapping[str, Any], texts: Sequence[s
 def _brought_to(traits: Traits, editor: Editor, references: Sequence[Image.Image]) -> list[Image.Image]:
     if traits.reference is None:
         return list(references)
-    sizes = [traits.reference(editor, picture.size) for picture in references]
-    return [
-        picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
-        for picture, size in zip(references, sizes)
-    ]
+    return [resized(picture, traits.reference(editor, picture.size)) for picture in references]
 
 
 def _ignores_guidance(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import ModularPipeline
-from PIL import Image
 
-from ..images import load_pictures
 from ..remote_editor import RemoteEditor, check_remote_editor
 from ..schema import check_text
 from .refusals import REFUSALS
@@ -67,6 +65,7 @@ def check_editor(
     """
     if isinstance(editor, RemoteEditor):
         check_remote_editor(arguments)
+        _check_max_pixels(editor, max_pixels)
         return
     name = type(editor).__name__
     if (reason := refusal_of(editor)) is not None:
@@ -98,8 +97,7 @@ def check_editor(
         told = [argument for argument in ("height", "width") if arguments.get(argument)]
         if told or max_pixels is not None:
             raise ValueError(f"{name} works at a size of its own when it is given a `{traits.mask}`.")
-    if max_pixels is not None:
-        _check_max_pixels(editor, max_pixels)
+    _check_max_pixels(editor, max_pixels)
 
 
 def check_values(editor: Editor, *each: Mapping[str, Any]) -> None:
@@ -181,27 +179,6 @@ def refusal_of(editor: Editor) -> str | None:
     return None
 
 
-def open_masks(editor: Editor, arguments: Mapping[str, Any], pictures: int) -> list[Image.Image]:
-    """The masks among an editor's arguments, one for all pictures or one for each; none if there is none.
-
-    Args:
-        pictures (`int`): How many pictures are edited.
-
-    Returns:
-        `list` of `PIL.Image.Image`, mode L: white where the picture may change.
-
-    Raises:
-        TypeError, ValueError: If a mask is no picture, or their number does not fit.
-    """
-    given = arguments.get(traits_of(editor).mask)
-    if given is None:
-        return []
-    masks = [mask.convert("L") for mask in load_pictures(given)]
-    if len(masks) not in (1, pictures):
-        raise ValueError(f"{len(masks)} masks do not go with {pictures} pictures.")
-    return masks
-
-
 def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_pixels: int | None = None) -> Size:
     """The size at which the editor works on a picture, in every turn.
 
@@ -244,7 +221,9 @@ def _has_own_sizes(editor: Editor) -> bool:
     return traits.pixels is None and traits.size is not whole_blocks
 
 
-def _check_max_pixels(editor: Editor, max_pixels: int) -> None:
+def _check_max_pixels(editor: Editor, max_pixels: int | None) -> None:
+    if max_pixels is None:
+        return
     if not isinstance(max_pixels, Integral) or isinstance(max_pixels, bool) or max_pixels < 1:
         raise ValueError(f"`max_pixels` is a number of pixels, 1 or more, not {max_pixels!r}.")
     if traits_of(editor).snaps or (_has_own_sizes(editor) and "height" not in arguments_of(editor)):

@@ -62,10 +62,11 @@ def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the editor has no classifier-free guidance that can be composed, or it is off.
     """
-    composer = composer_of(editor)
-    scale = arguments.get(composer.scale, arguments_of(editor)[composer.scale])
-    if not all(one > 1 for one in (scale if isinstance(scale, (list, tuple)) else [scale])):
+    composer, given = composer_of(editor), {**arguments_of(editor), **arguments}
+    if not all(one > 1 for one in _listed(given[composer.scale])):
         raise ValueError(f'turns="composed" adds up guidance, which is off: give `{composer.scale}` above 1.')
+    if not all(one >= 1 for one in _listed(given.get("image_guidance_scale", 1))):
+        raise ValueError('turns="composed" adds up guidance, which `image_guidance_scale` below 1 switches off.')
 
 
 @contextmanager
@@ -84,12 +85,25 @@ def composed(editor: Editor, asked: Sequence[Asked], given: Mapping[str, Any]) -
     with torch.no_grad():
         later = list(zip(*(one.requests for one in asked)))[1:]
         others = [composer.encode(editor, list(requests), given) for requests in later]
-        nothing = composer.encode(editor, [given.get("negative_prompt") or ""] * len(asked), given)
+        nothing = _nothing(composer, editor, len(asked), given)
     hook = getattr(editor, composer.denoiser).register_forward_hook(composer.hook(others, nothing), with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
+
+
+def _nothing(composer: Composer, editor: Editor, pictures: int, given: Mapping[str, Any]) -> Inputs:
+    """What the class guides away from."""
+    if (embeds := given.get("negative_prompt_embeds")) is not None:
+        mask = given.get("negative_prompt_embeds_mask")
+        return {"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask}
+    return composer.encode(editor, _listed(given.get("negative_prompt") or "", pictures), given)
+
+
+def _listed(value: Any, times: int = 1) -> list[Any]:
+    """The values of several pictures; of one for all, that value so many `times`."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * times
 
 
 # InstructPix2Pix: one pass of three rows, under text and picture, under the picture alone, under nothing
@@ -115,7 +129,9 @@ def _three_rows(others: list[Inputs], nothing: Inputs) -> Callable:
             own = {**kwargs, "encoder_hidden_states": inputs["encoder_hidden_states"]}
             if kwargs.get("added_cond_kwargs"):
                 own["added_cond_kwargs"] = {
-                    name: value[: len(text)] for name, value in kwargs["added_cond_kwargs"].items()
+                    # a list has the rows of each IP adapter
+                    name: [rows[: len(text)] for rows in value] if isinstance(value, list) else value[: len(text)]
+                    for name, value in kwargs["added_cond_kwargs"].items()
                 }
                 if "text_embeds" in inputs:
                     own["added_cond_kwargs"]["text_embeds"] = inputs["text_embeds"]

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..images import load_picture, load_pictures
+from ..remote_editor import RemoteEditor
 from .signatures import hints_of, is_list, is_number, is_numbers, is_picture
 from .sizes import Editor
 from .table import traits_of
@@ -28,7 +29,7 @@ def share_out(editor: Editor, arguments: Mapping[str, Any], pictures: int, each:
         editor: Whose arguments they are.
         arguments (`Mapping`): As the caller gave them. A value that is a list of values, or a tensor of as many rows, is
             shared out: one for each picture, or one for each result, where there are several of a picture. Any other
-            value, and a list of one, goes to all.
+            value, and a list of one, goes to all, and so does any value for a server, but for masks.
         pictures (`int`): How many pictures are edited.
         each (`int`, defaults to 1): How many results are made of a picture, which lie next to each other.
 
@@ -46,7 +47,8 @@ def share_out(editor: Editor, arguments: Mapping[str, Any], pictures: int, each:
         hint = None if name in (*traits.batched, traits.mask) else hints.get(name)
         if is_number(hint) or is_numbers(hint):
             value = _plain(value)
-        values = _values(name, value, hint, pictures, pictures * each)
+        of_server = isinstance(editor, RemoteEditor) and name != traits.mask  # which alone knows what a list is
+        values = [value] if of_server else _values(name, value, hint, pictures, pictures * each)
         if name in traits.batched:
             values = [[one] for one in values]
         elif is_picture(hints.get(name)) and name != traits.mask:

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from PIL import Image
 
+from ..images import resized
 from ..remote_editor import RemoteEditor
 
 
@@ -195,6 +196,4 @@ def as_large_as(source: Image.Image, edited: Image.Image, upscale: Upscaler | No
         if not isinstance(larger, Image.Image):
             raise TypeError(f"`upscale` gives a `PIL.Image.Image`, not {type(larger).__name__}.")
         edited = larger.convert("RGB")
-    if edited.size == source.size:
-        return edited
-    return edited.resize(source.size, Image.Resampling.LANCZOS)
+    return resized(edited, source.size)

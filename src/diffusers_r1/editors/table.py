@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ..images import MOST_PIXELS_SENT
 from ..remote_editor import MASK as MASK_OF_REMOTE
-from ..remote_editor import MOST_PIXELS, RemoteEditor
+from ..remote_editor import RemoteEditor
 from . import glm, reading, sizes, wording
 from .sizes import MEGAPIXEL, Editor, Size
 
@@ -200,7 +201,7 @@ TRAITS: dict[str, Traits] = {
 
 
 # An editor behind an address. No class of diffusers, so that it has no row.
-REMOTE = Traits(REFERENCES, sizes.as_it_is, MOST_PIXELS, "what servers take", mask=MASK_OF_REMOTE)
+REMOTE = Traits(REFERENCES, sizes.as_it_is, MOST_PIXELS_SENT, "what servers take", mask=MASK_OF_REMOTE)
 
 
 def traits_of(editor: Editor) -> Traits:

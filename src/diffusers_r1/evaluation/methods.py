@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from PIL import Image
 
 from ..endpoints import EndpointError, map_concurrently
-from ..judging import ChecklistCritic, ScenesCritic
+from ..judging import ChecklistCritic, Critic, Criticism, ScenesCritic
 from ..names import local
 from ..plan import EditPlan, Turns
 from ..records import Failure
@@ -25,6 +25,9 @@ from .benchmarks import Sample
 if TYPE_CHECKING:
     from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 REFLECT = "+reflect"  # after a method's name: what its editor makes is looked at again
 NAMES = (
@@ -103,22 +106,38 @@ def agents(
         max_new_tokens (`int`, defaults to 512): The most tokens of each agent's answer.
     """
 
-    def plan_batch(pipe: ImageEditR1Pipeline, batch: Sequence[Sample]) -> Sequence[EditPlan | EndpointError]:
-        images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
-        try:
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan | EndpointError]]:
+        pipe = load()
+
+        def plan_batch(batch: Sequence[Sample]) -> Sequence[EditPlan]:
+            images, instructions = [sample.image for sample in batch], [sample.instruction for sample in batch]
             plans: Any = pipe.plan(images, instructions, max_new_tokens=max_new_tokens)
             return plans
-        except EndpointError as error:
-            alone = len(batch) == 1 or error.kind is Failure.HOPELESS
-            failed = error
-        return [failed] * len(batch) if alone else [plan_batch(pipe, [sample])[0] for sample in batch]
 
-    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan | EndpointError]]:
-        pipe, samples = load(), iter(samples)
-        while batch := list(islice(samples, batch_size)):
-            yield from zip(batch, plan_batch(pipe, batch))
+        return _in_batches(plan_batch, samples, batch_size)
 
     return Method(name, plan, {**settings, "max_new_tokens": max_new_tokens})
+
+
+def _in_batches(
+    work: Callable[[Sequence[Item]], Sequence[Result | EndpointError]], items: Iterable[Item], size: int
+) -> Iterator[tuple[Item, Result | EndpointError]]:
+    """Each item with its result. Where a server fails, the batch's are tried each alone: only those at fault fail."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield from zip(batch, _one_by_one(work, batch))
+
+
+def _one_by_one(
+    work: Callable[[Sequence[Item]], Sequence[Result | EndpointError]], batch: Sequence[Item]
+) -> Sequence[Result | EndpointError]:
+    try:
+        return work(batch)
+    except EndpointError as error:
+        failed = error
+    if len(batch) == 1 or failed.kind is Failure.HOPELESS:
+        return [failed] * len(batch)
+    return [_one_by_one(work, [item])[0] for item in batch]
 
 
 # From a plan to a picture
@@ -163,7 +182,7 @@ class LocalEditor:
         name (`str`): In tables.
         pipe ([`ImageEditR1Pipeline`]): Its planner, if it has one, is not asked for anything.
         settings (`Mapping`): What tells its weights from others, see [`fingerprint`].
-        batch_size (`int`, defaults to 8): Pictures handed over at once; the editor's class decides how many it takes.
+        batch_size (`int`, defaults to 8): Pictures edited at once, as far as the editor's class takes several.
         source (`str`): The folder or the Hub name that it came from, see [`place_of`].
         reflect (`int`, defaults to 0), critic ([`~judging.Critic`], *optional*): As in the pipeline's call. The critic's
             `settings` say all that its verdicts depend on.
@@ -186,7 +205,7 @@ class LocalEditor:
     ):
         self.name, self.source, self.pipe = name, source, pipe
         self.batch_size, self.arguments = batch_size, arguments
-        self.looks = {"reflect": reflect, "critic": critic}
+        self.reflect, self.critic = reflect, critic
         given = {**pipe.editor_defaults, **arguments}
         check_given(pipe.editor, given)
         settings_of_looks = {} if critic is None else {"looks": {"reflect": reflect, **critic.settings}}
@@ -198,18 +217,33 @@ class LocalEditor:
         told = asked_of(self.pipe.editor, plan, turns, self.settings["arguments"])
         return [{"composed": one.requests} if one.composed else one.prompt for one in told]
 
-    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image]]:
+    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | EndpointError]]:
+        return _in_batches(partial(self._make_batch, turns), jobs, self.batch_size)
+
+    def _make_batch(self, turns: Turns, batch: Sequence[Job]) -> list[Image.Image | EndpointError]:
         import torch
 
-        jobs = iter(jobs)
-        while batch := list(islice(jobs, self.batch_size)):
-            # A generator for each picture: its noise then does not depend on the batch that it is in.
-            generators = [torch.Generator().manual_seed(job.seed) for job in batch]
-            images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
-            made: Any = self.pipe(
-                images, plan=plans, turns=turns, generator=generators, **self.looks, **self.arguments
-            )
-            yield from zip(batch, made.images)
+        # A generator for each picture: its noise then does not depend on the batch that it is in.
+        generators = [torch.Generator().manual_seed(job.seed) for job in batch]
+        images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
+        failed: dict[EditPlan, EndpointError] = {}
+        critic = _noting(self.critic, failed) if isinstance(self.critic, ChecklistCritic) else self.critic
+        looks = {"reflect": self.reflect, "critic": critic, "max_batch": self.batch_size}
+        made: Any = self.pipe(images, plan=plans, turns=turns, generator=generators, **looks, **self.arguments)
+        return [failed.get(job.plan) or picture for job, picture in zip(batch, made.images)]
+
+
+def _noting(critic: Critic, failed: dict[EditPlan, EndpointError]) -> Critic:
+    """The critic, whose failures are kept: a picture that nobody looked at is no result of a second look."""
+
+    def look(source: Image.Image, edited: Image.Image, plan: EditPlan, instruction: str) -> Criticism:
+        try:
+            return critic(source, edited, plan, instruction)
+        except EndpointError as error:
+            failed[plan] = error
+            raise
+
+    return look
 
 
 class ServedEditor:
@@ -233,7 +267,7 @@ class ServedEditor:
 
     def _make_one(self, turns: Turns, job: Job) -> Image.Image:
         source = job.sample.image
-        image = source.resize(remote_working_size(source.size), Image.Resampling.LANCZOS)
+        image = source.resize(remote_working_size(source.size, self.arguments), Image.Resampling.LANCZOS)
         for prompt in remote_prompts(job.plan, turns):
             edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
             image = edited.resize(image.size, Image.Resampling.LANCZOS)

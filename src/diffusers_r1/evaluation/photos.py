@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -29,6 +30,8 @@ def find_photo(name: str, folder: Path) -> str:
         if name.startswith(start):
             if find_spec(start.partition(".")[0]) is None:
                 raise ValueError(f"The picture {name} comes with {package}: pip install {package}.")
+            if not callable(_function(name)):
+                raise ValueError(f"{package} has no picture {name}.")
             return name
     if not (folder / name).is_file():
         raise ValueError(f"There is no picture {folder / name}.")
@@ -43,10 +46,15 @@ def open_photo(name: str) -> Image.Image:
     """
     if not name.startswith(tuple(PACKAGES)):
         return load_picture(name)
-    call, _, argument = name.partition(":")
-    module, _, function = call.rpartition(".")
+    _, _, argument = name.partition(":")
     try:
-        picture = getattr(import_module(module), function)(*([argument] if argument else []))
-    except (ImportError, OSError) as error:
+        picture = _function(name)(*([argument] if argument else []))
+    except (AttributeError, ImportError, OSError) as error:  # the first by scikit-learn
         raise ValueError(f"The picture {name} cannot be had: {error}") from error
     return load_picture(picture[0] if isinstance(picture, tuple) else picture)
+
+
+def _function(name: str) -> Any:
+    """What gives the package's picture of that name; `None` if nothing does."""
+    module, _, function = name.partition(":")[0].rpartition(".")
+    return getattr(import_module(module), function, None)

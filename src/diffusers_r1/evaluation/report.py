@@ -481,7 +481,8 @@ def bars(table: Mapping[str, Any]) -> Figure:
     for number, row in enumerate(table["rows"]):
         shown = [*(row["benchmarks"].get(name) for name in columns), row["average"]]
         places = [place + (number + 0.5) * width - 0.425 for place, value in enumerate(shown) if value]
-        _marks(axis.bar, places, list(filter(None, shown)), label=_name(row), width=width, error_kw={"lw": 0.8})
+        style = {"label": _name(row, table["rows"]), "width": width, "error_kw": {"lw": 0.8}}
+        _marks(axis.bar, places, list(filter(None, shown)), **style)
     axis.set_xticks(range(len(columns) + 1), [*columns, "average"])
     axis.set_ylabel(f"{table['judge']}: {table['metric']}")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -500,7 +501,8 @@ def lines(table: Mapping[str, Any]) -> Figure:
             drawn.setdefault(row["against"], {})[row["sub-requests"]] = row["other"]
         for turns, values in drawn.items():
             line, marker = STYLES[turns]
-            style = {"label": f"{variant[1]}, {turns}", "color": f"C{number}", "ls": line, "marker": marker}
+            name = _name({**rows[0], "turns": turns}, table["rows"])
+            style = {"label": name, "color": f"C{number}", "ls": line, "marker": marker}
             _marks(axis.errorbar, list(values), list(values.values()), capsize=2, **style)
     axis.set_xticks(sorted({row["sub-requests"] for row in table["rows"]}))
     axis.set(xlabel="sub-requests", ylabel=f"{table['judge']}: {table['metric']}")
@@ -514,7 +516,8 @@ def examples(results: Results) -> Figure:
     ids = list(results.lines)
     ids = [ids[place] for place in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).round().astype(int)]
     has_target = any(results.lines[id]["target"] for id in ids)
-    titles = ["before", *map(_name, results.variants), *(["target"] if has_target else [])]
+    called = [_name(variant, results.variants) for variant in results.variants]
+    titles = ["before", *called, *(["target"] if has_target else [])]
     figure, grid = _axes(1.9 * len(titles), 2.6 * len(ids), len(ids), len(titles))
     for id, row in zip(ids, grid):
         line = results.lines[id]
@@ -568,8 +571,10 @@ def _marks(draw: Any, places: Sequence[float], values: Sequence[Mapping[str, Any
     draw(places, means, yerr=np.clip(errors, 0, None), **style)
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['method']}, {row['turns']}"
+def _name(row: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+    """What tells a variant from the others of a chart."""
+    told = [f"{name} {row[name]}" for name in ("editor", "seed") if len({other[name] for other in among}) > 1]
+    return ", ".join([row["method"], row["turns"], *told])
 
 
 def _png(figure: Figure) -> bytes:

@@ -19,15 +19,15 @@ from ..bundles.planners import shared_in
 from ..endpoints import Endpoint, check_address
 from ..installing import install_line
 from ..judging import ScenesCritic, find_critic
-from ..names import is_address, local, only_configs, resolve
+from ..names import PIPELINE_INDEX, is_address, local, only_configs, resolve
 from ..pipelines.checks import check_count, check_seed
 from ..plan import TURNS, Turns
 from ..records import only_one_in
-from ..remote_editor import RemoteEditor
+from ..remote_editor import CONFIG_NAME, RemoteEditor
 from ..schema import check_text
 from . import judges as known_judges
 from . import methods as known_methods
-from .benchmarks import SAMPLE_SEED, SCENES, expand, short_name
+from .benchmarks import SAMPLE_SEED, SCENES, SCENES_OF_RUNS, expand, short_name
 from .judges import Judge, LocalModel, Pixels, ScenesExact, VIEScore
 from .methods import (
     REFLECT,
@@ -197,7 +197,9 @@ def evaluate(
         if looking:
             check_count("reflect", reflect)
             critic = find_critic(critic_model, critic_url, **local)
-            if isinstance(critic, ScenesCritic) and not all(name in SCENES for name in names):
+            before = [line for line in read_lines(folder).values() if line["benchmark"] not in SCENES_OF_RUNS]
+            photos = any(plans[name].applies_to(line) for name in looking for line in before)
+            if isinstance(critic, ScenesCritic) and (photos or not all(name in SCENES for name in names)):
                 raise ValueError("The exact critic is for scenes; for photos give `critic_model` or `critic_url`.")
             looks = {"reflect": int(reflect), "critic": critic}
 
@@ -414,8 +416,6 @@ def _check_editors(
     Raises:
         OSError, TypeError, ValueError
     """
-    import diffusers
-
     from ..editors import check_composed
 
     places = [place_of(source) for source in sources]
@@ -424,18 +424,37 @@ def _check_editors(
     for source in sources:
         check_text(source, f"The name of {source!r}")  # its end stands in the run's files
         folder = resolve(source, only_configs)
-        config: Any = diffusers.DiffusionPipeline.load_config(
-            str(folder / "editor" if (folder / "editor").is_dir() else folder)
-        )
-        kind = getattr(diffusers, str(config["_class_name"]), None)
-        if isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline):
-            editor = kind.__new__(kind)  # what is looked at is the class and its settings: no weights are needed
-            editor.register_to_config(**{name: value for name, value in config.items() if not _is_part(value)})
-            editor.vae = SimpleNamespace(dtype=dtype)  # some classes need theirs in one type
+        editor = _without_weights(folder / "editor" if (folder / "editor").is_dir() else folder, dtype)
+        if editor is not None:
             given = {**belongings(editor).get("defaults", {}), **arguments}
             check_given(editor, given)
             if is_composed:
                 check_composed(editor, given)
+
+
+def _without_weights(folder: Path, dtype: torch.dtype) -> Any:
+    """The editor in a folder as far as class and settings go; `None` where diffusers does not know the class.
+
+    Raises:
+        OSError
+    """
+    import diffusers
+
+    from ..pipelines.nested.parts import is_modular
+    from ..pipelines.nested.remote import load_remote
+
+    if (folder / CONFIG_NAME).is_file():
+        return load_remote(RemoteEditor.__name__, folder)
+    if is_modular(folder) and not (folder / PIPELINE_INDEX).is_file():
+        return diffusers.ModularPipeline.from_pretrained(str(folder))
+    config: Any = diffusers.DiffusionPipeline.load_config(str(folder))
+    kind = getattr(diffusers, str(config["_class_name"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
+        return None
+    editor = kind.__new__(kind)
+    editor.register_to_config(**{name: value for name, value in config.items() if not _is_part(value)})
+    editor.vae = SimpleNamespace(dtype=dtype)  # some classes need theirs in one type
+    return editor
 
 
 def _is_part(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -279,7 +280,7 @@ def _complexbench(path: Path, seed: int) -> list[Row]:
         for place, line in lines.items():
             steps, edits = _complexbench_steps(line, place)
             # One picture can have several rows, and a picture's number several files.
-            id = next(id for number in range(1, len(lines) + 2) if (id := f"{line['id']}-{number}") not in rows)
+            id = next(id for number in count(1) if (id := f"{line['id']}-{number}") not in rows)
             rows[id] = Row("complexbench-edit", id, join(steps, f"{id} {seed}"), len(edits), edits)
     _check_some(rows, path)
     return [*rows.values()]

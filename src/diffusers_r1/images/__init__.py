@@ -10,16 +10,27 @@ from .reading import (
     load_pictures,
     load_samples,
     load_with_metadata,
-    pair,
     picture_sizes,
+    resized,
 )
-from .writing import SUFFIXES, check_format, check_writable, content_of, to_png, write_picture
+from .writing import (
+    MOST_PIXELS_SENT,
+    SUFFIXES,
+    check_format,
+    check_writable,
+    content_of,
+    size_to_send,
+    to_png,
+    to_send,
+    write_picture,
+)
 
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "MAX_UPLOAD_PIXELS",
+    "MOST_PIXELS_SENT",
     "SUFFIXES",
     "Metadata",
     "check_format",
@@ -30,8 +41,10 @@ __all__ = [
     "load_pictures",
     "load_samples",
     "load_with_metadata",
-    "pair",
     "picture_sizes",
+    "resized",
+    "size_to_send",
     "to_png",
+    "to_send",
     "write_picture",
 ]

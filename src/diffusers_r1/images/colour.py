@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 
 # The modes in which Pillow hands over pixels of a profile's colour space.
-_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L", "LA", "I;16"), "CMYK": ("CMYK",)}
+_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L", "LA"), "CMYK": ("CMYK",)}
 _CREATED = slice(24, 36)  # the date in a profile's header
 
 
@@ -21,15 +21,15 @@ def srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def to_srgb(picture: Image.Image) -> Image.Image:
-    """The picture with its ICC profile applied, as LittleCMS does it with the perceptual intent: mode RGB, or RGBA.
+def to_srgb(picture: Image.Image, content: bytes | None) -> Image.Image:
+    """The picture with an ICC profile applied, as LittleCMS does it with the perceptual intent: mode RGB, or RGBA.
 
     A picture without a profile comes back as it is, and so does one whose profile is broken or meant for other pixels.
 
     Args:
-        picture (`PIL.Image.Image`): Loaded, in any mode.
+        picture (`PIL.Image.Image`): Loaded, in any mode; grey pixels have 8 bits.
+        content (`bytes`, *optional*): The profile, as the picture's file has it.
     """
-    content = picture.info.get("icc_profile")
     if not content or content == srgb_profile():
         return picture
     try:

@@ -165,14 +165,9 @@ def picture_sizes(sources: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
         yield (height, width) if turned else (width, height)
 
 
-def pair(images: list[Any], given: Any) -> tuple[list[Any], list]:
-    """Pictures, or pictures with their references, and what goes with them as lists of one length, where either is one for all."""
-    given = list(given) if isinstance(given, (list, tuple)) else [given]
-    if len(images) == 1:
-        images = images * len(given)
-    elif len(given) == 1:
-        given = given * len(images)
-    return images, given
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture in that size, width and height in pixels, by Lanczos; itself where it has it."""
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def is_url(text: str) -> bool:
@@ -214,7 +209,8 @@ def _to_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
     picture.info.update(_clear_colour(picture))  # of the picture itself: whoever loads it again finds it loaded
     picture.load()
     black_and_white = _black_and_white(picture)  # now, since only the file says so
-    picture = _to_8_bits(to_srgb(_upright(picture)), *black_and_white)
+    upright = _upright(picture)
+    picture = to_srgb(_to_8_bits(upright, *black_and_white), upright.info.get("icc_profile"))
     if picture.mode == "La":
         picture = picture.convert("LA")  # the only way out that Pillow has
     if picture.has_transparency_data:

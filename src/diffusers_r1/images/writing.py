@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from PIL import Image
 from .. import records
 from .colour import srgb_profile
 from .metadata import Metadata, tags_of
+from .reading import resized
 
+
+MOST_PIXELS_SENT = 2**22  # a photo of a telephone as PNG is more than servers take
 
 # What a file name's end stands for, and the longest side that the format can hold.
 _FORMATS = {
@@ -120,6 +124,22 @@ def content_of(path: str | Path, picture: Image.Image, metadata: Metadata | None
     return file.getvalue()
 
 
+def size_to_send(size: tuple[int, int]) -> tuple[int, int]:
+    """The size, width and height in pixels, at which a server gets a picture: its own, or smaller down to 4 megapixels."""
+    scale = min(1.0, math.sqrt(MOST_PIXELS_SENT / (size[0] * size[1])))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def to_send(picture: Image.Image) -> Image.Image:
+    """The picture in its [`size_to_send`].
+
+    Raises:
+        TypeError: If it is no PIL picture.
+    """
+    _check_picture(picture)
+    return resized(picture, size_to_send(picture.size))
+
+
 def to_png(picture: Image.Image) -> bytes:
     """The picture as the content of a PNG file, without loss.
 
@@ -129,8 +149,12 @@ def to_png(picture: Image.Image) -> bytes:
     Raises:
         TypeError: If it is no PIL picture.
     """
-    if not isinstance(picture, Image.Image):
-        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")
+    _check_picture(picture)
     file = io.BytesIO()
     (picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")).save(file, "PNG")
     return file.getvalue()
+
+
+def _check_picture(picture: object) -> None:
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"A picture is sent as a PIL picture, not as {type(picture).__name__}; see `load_picture`.")

@@ -1,6 +1,6 @@
 """What an edited picture is worth, and what is wrong with it: exact on scenes, by questions answered yes or no, or by scores from 0 to 10."""
 
-from .checklist import Checklist, Question, checklist_marks, questions_of
+from .checklist import Checklist
 from .critics import ChecklistCritic, Critic, Criticism, ScenesCritic, edits_by_request, find_critic
 from .judges import ChecklistJudge, FunctionJudge, PictureJudge, ScenesJudge, VIEScoreJudge
 from .marks import PictureMarks, paid
@@ -19,15 +19,12 @@ __all__ = [
     "LocalModel",
     "PictureJudge",
     "PictureMarks",
-    "Question",
     "ScenesCritic",
     "ScenesJudge",
     "VIEScore",
     "VIEScoreJudge",
-    "checklist_marks",
     "edits_by_request",
     "find_critic",
     "paid",
-    "questions_of",
     "scenes_marks",
 ]

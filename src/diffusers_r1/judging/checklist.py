@@ -19,7 +19,8 @@ from typing import Any
 from PIL import Image
 
 from .. import schema
-from ..endpoints import map_in_order
+from ..endpoints import all_or_raise, ask_in_order
+from ..matching import action_name
 from ..plan import Edit
 from .marks import PictureMarks, paid
 from .models import ChatModel, ask
@@ -107,7 +108,8 @@ def questions_of(edits: Sequence[Edit]) -> tuple[Question, ...]:
     for number, edit in enumerate(edits):
         words = {"action": edit.action, "subject": edit.subject, "goal": edit.goal}
         questions.append(Question(Part.TARGET, _TARGET.format(**words), number))
-        questions.append(Question(Part.EFFECT, _EFFECTS.get(edit.action, _EFFECT).format(**words), number))
+        effect = _EFFECTS.get(action_name(edit.action), _EFFECT)
+        questions.append(Question(Part.EFFECT, effect.format(**words), number))
     subjects = ", ".join(f"the {edit.subject}" for edit in edits)
     return (*questions, *(Question(Part.PRESERVATION, text.format(subjects=subjects)) for text in _PRESERVATION))
 
@@ -115,6 +117,7 @@ def questions_of(edits: Sequence[Edit]) -> tuple[Question, ...]:
 def read_questions(text: str) -> tuple[Question, ...] | None:
     """The questions of a model's answer to `WRITE`, or `None` where it does not hold at least one edit with both of its
     questions and one question about the rest."""
+    text = text.rpartition("</think>")[2]
     start, end = text.find("{"), text.rfind("}")
     try:
         found = schema.read_fields(
@@ -213,12 +216,7 @@ class Checklist:
             text = ANSWER.replace("{question}", question.text)
             return self._ask([source, edited], text, read_yes_or_no, ANSWER_AGAIN)
 
-        answers = []
-        for said in map_in_order(answer, questions, self.concurrency):
-            if isinstance(said, Exception):
-                raise said
-            answers.append(said)
-        return answers
+        return all_or_raise(ask_in_order(answer, questions, self.concurrency))
 
     def _ask(self, pictures: list[Image.Image], text: str, read: Any, again: str) -> Any:
         return ask(self.model, pictures, text, read, again, self.attempts, self.max_tokens)[0]

@@ -63,17 +63,23 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
         if left:
             shutil.rmtree(folder / TRIES, ignore_errors=True)  # a killed run is no worker's death
             (folder / TRIES).mkdir()
-            settings = start_ray(settings)
-            with tqdm(total=len(dataset), initial=len(dataset) - len(left), unit="row") as bar:
-                for _ in records.patiently(edited_or_failed(dataset, left, settings, bar)):
-                    pass
+            ours = not ray.is_initialized()
+            try:
+                settings = start_ray(settings)
+                with tqdm(total=len(dataset), initial=len(dataset) - len(left), unit="row") as bar:
+                    for _ in records.patiently(edited_or_failed(dataset, left, settings, bar)):
+                        pass
+            finally:
+                if ours:
+                    ray.shutdown()
             shutil.rmtree(folder / TRIES)
             edited = edited_rows(folder, instructions)
         return summarize(folder, len(dataset), edited)
 
 
 def start_ray(settings: Settings) -> Settings:
-    """Joins the cluster of `RAY_ADDRESS`, or starts one here; returns the settings with the GPUs that each worker gets.
+    """Joins the cluster of `RAY_ADDRESS`, or starts one here, unless the caller has Ray on already; returns the settings with
+    the GPUs that each worker gets.
 
     Raises:
         ValueError: If the workers have no place in it.
@@ -84,8 +90,8 @@ def start_ray(settings: Settings) -> Settings:
     # Ray would log an error about the pools that Ray Data itself makes (ray issue 53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
+        ray.init(**quiet, ignore_reinit_error=True)
+    elif not ray.is_initialized():
         # "local": a cluster that somebody else has started on this machine is not ours to use.
         ray.init("local", num_cpus=max(needed, os.cpu_count() or 1), include_dashboard=False, **quiet)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said in one line, by its exception

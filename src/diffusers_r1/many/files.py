@@ -91,8 +91,8 @@ def rows_of_folder(folder: Path, instruction: str, output: Path) -> list[FileRow
     Raises:
         ValueError: If there is none, or the results were to go among them.
     """
-    if folder.resolve() == output.resolve():
-        raise ValueError(f"the results go to another folder than {folder}, in which the pictures are")
+    if folder.resolve().is_relative_to(output.resolve()):
+        raise ValueError(f"the results go to a folder beside {folder}, in which the pictures are, or below it")
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -162,8 +162,9 @@ def edit_files(
         identity (`Mapping`): What the pictures depend on, ready for JSON: a run goes on only with the same.
         load (callable): Called once, and only if there is something to do. Gives what edits a row, and how many rows may be
             under way at a time, in threads if more than one. A `ValueError` or `TypeError` of an edit is the row's own
-            fault; other errors go by their `kind`, or count as an outage.
-        retry_failed (`bool`, defaults to `False`): Whether rows that were refused for good are tried again.
+            fault; other errors go by their `kind`, an `OSError` counts as an outage.
+        retry_failed (`bool`, defaults to `False`): Whether rows that were refused for good, or at which a model raised, are
+            tried again.
         report (callable): Told of each row with its result, or its error.
 
     Raises:
@@ -195,8 +196,9 @@ def edit_files(
 
 
 def _left(rows: Sequence[FileRow], folder: Path, retry_failed: bool) -> list[FileRow]:
-    refused = {_key(line) for line in _failed(folder) if line["kind"] == Failure.REFUSED.value}
-    skipped = _written(folder) | (set() if retry_failed else refused)
+    last = {_key(line): line["kind"] for line in _failed(folder)}
+    failed = {key for key, kind in last.items() if kind not in records.TRIED_AGAIN}
+    skipped = _written(folder) | (set() if retry_failed else failed)
     return [row for row in rows if row.key not in skipped]
 
 
@@ -232,7 +234,8 @@ def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> t
         return content_of(path, picture, metadata), plan
     except Exception as error:
         own = isinstance(error, (TypeError, ValueError))
-        kind = getattr(error, "kind", Failure.REFUSED if own else Failure.OUTAGE)
+        other = Failure.OUTAGE if isinstance(error, OSError) else Failure.FAULT  # a disk, or a model
+        kind = getattr(error, "kind", Failure.REFUSED if own else other)
         raise FileFailed(" ".join(str(error).split()) or type(error).__name__, kind) from error
 
 

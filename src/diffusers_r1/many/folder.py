@@ -214,8 +214,9 @@ def record_shard(folder: Path, written: dict[str, Any]) -> None:
 
 
 def failed_rows(folder: Path) -> dict[int, str]:
-    """The rows that have failed, with why the last time."""
-    return {line["row"]: line["error"] for line in read_lines(folder / FAILED, row=int, error=str)}
+    """The rows that have failed, with why the last time. One that failed in an outage has no result yet, as if it was not tried."""
+    last = {line["row"]: line for line in read_lines(folder / FAILED, row=int, error=str)}
+    return {row: line["error"] for row, line in last.items() if line.get("kind") not in records.TRIED_AGAIN}
 
 
 def read_lines(path: Path, **kinds: type) -> list[dict[str, Any]]:

@@ -58,7 +58,8 @@ class Settings:
             behind an address.
         planner_batch_size (`int`, defaults to 8), editor_batch_size (`int`, defaults to 4): Rows at once.
         shard_size (`int`, defaults to 32): Rows of a file, and the most that a dead worker costs.
-        retry_failed (`bool`, defaults to `False`): Whether rows that failed before are tried again.
+        retry_failed (`bool`, defaults to `False`): Whether rows that failed by their own fault are tried again. Those that a server
+            failed at in an outage always are.
 
     Raises:
         ValueError: If the planner cannot be, or a number or a way to carry plans out.

@@ -14,8 +14,9 @@ from PIL import Image
 from ..belongings import belongings_in
 from ..endpoints import sendable
 from ..names import resolve
+from ..planners.remote import CONTROL_TOKENS
 from ..prompts import FILE_NAME as PROMPTS_FILE
-from ..prompts import PHOTO_EXAMPLES, Prompts
+from ..prompts import PHOTO_EXAMPLES, Prompts, plain_text
 from .settings import Settings
 from .shards import RowState, attempt, read_row
 
@@ -47,12 +48,14 @@ def plan_with_vllm(rows: ray.data.Dataset, dataset: ray.ObjectRef, settings: Set
         row = cells["row"]
         # Every row has to be asked about; the answer to one that could not be read is not looked at.
         picture = row.pictures[0] if row.pictures else Image.new("RGB", (56, 56))
-        messages = [sendable(message) for message in prompts.first_turn(row.instruction, picture)]
+        instruction = plain_text(row.instruction, CONTROL_TOKENS)
+        messages = [sendable(message) for message in prompts.first_turn(instruction, picture)]
         return {"messages": messages, "sampling_params": sampling}
 
     def second_question(cells: dict[str, Any]) -> dict[str, Any]:
         asked = first_question(cells)
-        return {**asked, "messages": prompts.second_turn(asked["messages"], cells["decomposition"])}
+        decomposition = plain_text(cells["decomposition"], CONTROL_TOKENS)
+        return {**asked, "messages": prompts.second_turn(asked["messages"], decomposition)}
 
     def read_plan(cells: dict[str, Any]) -> dict[str, Any]:
         from ..planners.plans import to_plan

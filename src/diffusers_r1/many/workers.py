@@ -90,8 +90,8 @@ class EditWorker(Worker):
         images = [row.pictures for row in rows]
         plans: list[Any] = [row.plan for row in rows]
         generators = [generator_of(row, self.settings.seed) for row in rows]
-        arguments = self.settings.editor_arguments
-        out: Any = self.pipe(images, plan=plans, turns=self.settings.turns, generator=generators, **arguments)
+        told = {"turns": self.settings.turns, "max_batch": self.settings.editor_batch_size}
+        out: Any = self.pipe(images, plan=plans, generator=generators, **told, **self.settings.editor_arguments)
         return [replace(row, plan=plan, edited=picture) for row, plan, picture in zip(rows, out.plans, out.images)]
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..editors import as_large_as, call_editor, check_composed, check_editor, check_values, share_out, working_size
 from ..editors.checks import GIVEN_BY_THE_PLAN
+from ..images import resized
 from ..pipelines.call import within_size
 from ..pipelines.exclusive import not_a_number_raises, one_at_a_time, with_callers_numbers
 from ..pipelines.nested.parts import blocks_within
@@ -95,11 +96,11 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         size = working_size(editor, source.size if most else within_size(components, source.size), own, most)
         generator = generator_in(state)
         generators = None if generator is None else [generator]
-        current, made = _resized(source, size), []
+        current, made = resized(source, size), []
         for asked in state.get(PROMPTS):
             with one_at_a_time(editor), not_a_number_raises(editor):
                 made += call_editor(editor, [current], [asked], generators, [references], each=[own])
-            current = _resized(made[-1], current.size)
+            current = resized(made[-1], current.size)
         state.set("images", [as_large_as(source, made[-1], None)])
         state.set("turn_images", made)
         return components, state
@@ -135,7 +136,3 @@ class EditTurnsBlock(SequentialPipelineBlocks):
         editor.register_components(**parts)
         editor.register_to_config(**{one.name: components.config[one.name] for one in editor.blocks.expected_configs})
         return editor
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

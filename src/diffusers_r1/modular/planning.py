@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +16,7 @@ from ..pipelines.call import as_planned_on, check_agents, warn_of_other_pictures
 from ..pipelines.checks import check_either, check_generation, check_plans, check_turns
 from ..pipelines.exclusive import one_at_a_time
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
-from ..pipelines.shared_planner import adapter_on
-from ..planners.plans import decompose, make_plans, sequence_plans
+from ..planners.plans import decompose, make_plans, sequence_plans, warn_of_fallbacks
 from ..prompts import prompts_of
 from .editing import EditTurnsBlock
 from .parameters import (
@@ -112,7 +110,7 @@ class SequenceBlock(PlanningBlock):
                 (plan,) = make_plans(
                     planner, processor, sequencer=other, sequence_without_adapter=without_adapter, plans=plans, **asked
                 )
-            ImageEditR1Pipeline.warn_of_fallbacks([plan])
+            warn_of_fallbacks([plan])
         state.set("plan", plan)
         return components, state
 
@@ -190,13 +188,10 @@ def check(components: ModularPipeline, state: PipelineState, warned: set[str]) -
             warn_of_other_pictures(parts, [picture])
 
 
-@contextmanager
-def planning(components: ModularPipeline) -> Iterator[None]:
-    """Within the block the planner has its adapter on, if it has one, and the editor that it is a part of does not run."""
-    planner = components.planner
-    shared = sum(part is planner for part in components.components.values()) > 1
-    with one_at_a_time(components if shared else None, again=True), adapter_on(planner):
-        yield
+def planning(components: ModularPipeline) -> AbstractContextManager[None]:
+    """Within the block the editor does not run that the planner is a part of, if it is."""
+    shared = sum(part is components.planner for part in components.components.values()) > 1
+    return one_at_a_time(components if shared else None, again=True)
 
 
 def asked_about(components: ModularPipeline, state: PipelineState) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, GenerationMixin
 from ..belongings import belongings, not_made_for
 from ..editors import Upscaler, check_composed, check_editor, check_values, share_out
 from ..grammar import decomposition_grammar, sequence_grammar
+from ..images import resized
 from ..judging import Critic, ScenesCritic
 from ..plan import EditPlan, Turns
 from ..planners.adapters import has_adapter
@@ -252,8 +253,10 @@ def check_instructions(pipeline: ImageEditR1Pipeline, instruction: Any) -> list[
 
 def check_agents(pipeline: Any) -> None:
     """Refuse a pipeline that cannot plan, or what has its agents; raises as `check_call` does."""
-    if pipeline.planner is None or (pipeline.processor is None and not is_remote(pipeline.planner)):
+    if pipeline.planner is None:
         raise ValueError("This pipeline has no planner, so it needs a `plan` in place of an instruction.")
+    if pipeline.processor is None and not is_remote(pipeline.planner):
+        raise ValueError("This pipeline has a planner without its `processor`.")
     loaded_here = pipeline.sequencer is not None and not is_remote(pipeline.sequencer)
     if loaded_here and pipeline.sequencer_processor is None:
         raise ValueError("This pipeline has a sequencer without its `sequencer_processor`.")
@@ -321,8 +324,7 @@ def warn_of_other_pictures(pipeline: ImageEditR1Pipeline, images: Sequence[Image
 
 def as_planned_on(planner: Any, image: Image.Image) -> Image.Image:
     """The picture at the size at which a planner sees it."""
-    size = within_size(planner, image.size)
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    return resized(image, within_size(planner, image.size))
 
 
 def within_size(component: Any, size: tuple[int, int]) -> tuple[int, int]:

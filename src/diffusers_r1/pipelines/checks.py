@@ -146,6 +146,11 @@ def changed_plan(callback_on_plan: Callable[[EditPlan], EditPlan | None], plan: 
     return check_plans(answer)[0]
 
 
+def are_several(image: Any, given: Any) -> bool:
+    """Whether pictures, or what goes with them, are a list or a batch, so that a list comes back."""
+    return any(isinstance(value, (list, tuple)) for value in (image, given)) or getattr(image, "ndim", 0) == 4
+
+
 def open_pairs(image: Any, given: list) -> tuple[list[Image.Image], list[list[Image.Image]], list]:
     """Pictures, their references, and what goes with each, as lists of one length; one is for all where the other is many."""
     images, references = load_samples(image)

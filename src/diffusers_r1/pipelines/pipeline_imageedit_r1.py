@@ -19,9 +19,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..belongings import belongings, set_belongings
 from ..editors import Asked, Upscaler, as_large_as, asked_of, call_editor, share_out, working_size
+from ..images import resized
 from ..judging import Critic
-from ..plan import EditPlan, Fault, FaultKind, Turns, describe_faults
-from ..planners.plans import is_to_be_asked_again, make_plans
+from ..plan import EditPlan, Fault, FaultKind, Turns
+from ..planners.plans import make_plans, warn_of_fallbacks
 from ..planners.remote import RemotePlanner
 from ..prompts import Prompts, prompts_of
 from ..remote_editor import RemoteEditor
@@ -36,7 +37,7 @@ from .call import (
     within_size,
 )
 from .checked import EditCall, PlanCall, are_plans
-from .checks import changed_plan
+from .checks import are_several, changed_plan
 from .exclusive import (
     Interruption,
     check_not_inside,
@@ -51,7 +52,7 @@ from .nested.parts import shared_parts
 from .pipeline_output import Candidate, ImageEditR1PipelineOutput, Turn
 from .reflection import ReflectionMixin, last_whole
 from .selection import Selector, select
-from .shared_planner import SharedPlannerMixin, with_adapter
+from .shared_planner import SharedPlannerMixin
 from .streaming import StreamingMixin
 
 
@@ -232,7 +233,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                 default.
 
         Returns:
-            [`EditPlan`], or a list of them if `image` or `instruction` is a list or `num_plans` is more than 1:
+            [`EditPlan`], or a list of them if `image` is a list or a batch, `instruction` a list or `num_plans` more than 1:
             `num_plans` of each instruction in turn. An answer that cannot be used does not raise: it ends in a plan with
             `fallback=True` and a warning.
 
@@ -243,17 +244,15 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             image, instruction, max_new_tokens, num_plans, generator, {"constrained": constrained, **generation}
         )
         plans = self.plan_checked(call)
-        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple)) or num_plans > 1
-        return plans if many else plans[0]
+        return plans if are_several(image, instruction) or num_plans > 1 else plans[0]
 
     def plan_checked(self, call: PlanCall) -> list[EditPlan]:
         """Plan what `check_planning` has checked: `num_plans` of each instruction in turn."""
         plans = self._make_plans(call)
-        self.warn_of_fallbacks(plans)
+        warn_of_fallbacks(plans)
         return plans
 
     @torch.no_grad()
-    @with_adapter
     def _make_plans(self, call: PlanCall) -> list[EditPlan]:
         # transformers takes no number of numpy for a number.
         settings = {
@@ -273,18 +272,9 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                 references=[[as_planned_on(self.planner, one) for one in shown_too] for shown_too in call.references],
                 **settings,
             )
-            self.maybe_free_model_hooks()  # nothing in the editor would send the planner off the device
+            for hook in getattr(self, "_all_hooks", ()):  # nothing in the editor would send our models off the device
+                hook.offload()
         return plans
-
-    @staticmethod
-    def warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
-        """Say which instructions could not be planned, or not whole."""
-        for plan in plans:
-            if plan.fallback:
-                logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
-            elif is_to_be_asked_again(plan):
-                said = describe_faults(plan.faults)
-                logger.warning(f"A part of the plan for {plan.instruction!r} could not be read: {said}.")
 
     @property
     def _planner_and_editor_disturb_each_other(self) -> bool:
@@ -342,7 +332,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
             asked = [asked_of(self.editor, plan, turns, own) for plan, own in zip(plans, each)]
         self.warn_of_unread(asked)
         sizes = [self._working_size(image.size, own, max_pixels) for image, own in zip(images, each)]
-        current = [_resized(image, size) for image, size in zip(begin or images, sizes)]
+        current = [resized(image, size) for image, size in zip(begin or images, sizes)]
         references = references or [[] for _ in images]
         generators = of_each_picture(self.editor, generators or [])
         done: list[list[Turn]] = [[] for _ in images]
@@ -367,7 +357,7 @@ class ImageEditR1Pipeline(StreamingMixin, ReflectionMixin, SharedPlannerMixin, N
                     done[row].append(
                         Turn(what.prompt, before.size, after.size, after, what.requests, what.unread, cut)
                     )
-                    current[row] = _resized(after, before.size)
+                    current[row] = resized(after, before.size)
         return done
 
     def _working_size(
@@ -584,10 +574,6 @@ def _with_unread(plan: EditPlan, turns: Sequence[Turn]) -> EditPlan:
     others = tuple(fault for fault in plan.faults if fault.kind is not FaultKind.UNREAD)
     unread = tuple(Fault(FaultKind.UNREAD, detail=request) for turn in turns for request in turn.unread)
     return replace(plan, faults=others + unread)
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _as_output_type(images: list[Image.Image], output_type: str) -> Any:

@@ -9,14 +9,15 @@ from typing import Any, cast
 from PIL import Image
 
 from ..belongings import belongings
-from ..images import load_picture
+from ..images import load_picture, resized
 from ..plan import EditPlan, Turns
-from ..planners.plans import make_plans
+from ..planners.plans import make_plans, warn_of_fallbacks
 from ..planners.remote import RemotePlanner, request_fields
 from ..prompts import prompts_of
 from ..remote_editor import MASK, RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .checked import PlanCall, are_plans
 from .checks import (
+    are_several,
     changed_plan,
     check_count,
     check_either,
@@ -47,7 +48,7 @@ class RemoteCall:
         references (`list` of `list` of `PIL.Image.Image`): What stands beside each picture; mostly nothing.
         given (`list` of `str` or of [`EditPlan`]): The instructions, or the plans that are there already.
         mask (`PIL.Image.Image`, *optional*): White where pictures may change; grey values.
-        arguments (`dict`): Of the editor, without a mask.
+        arguments (`dict`): Of the editor, its defaults among them, without a mask.
         turns, num_images_per_prompt, seed, callback_on_plan, max_new_tokens: As in the pipeline's call.
     """
 
@@ -130,12 +131,11 @@ class RemotePipeline:
             EndpointError: If the server fails, or refuses.
         """
         plans = self.plan_checked(self.check_planning(image, instruction, max_new_tokens, seed, generation))
-        many = isinstance(image, (list, tuple)) or isinstance(instruction, (list, tuple))
-        return plans if many else plans[0]
+        return plans if are_several(image, instruction) else plans[0]
 
     def plan_checked(self, call: PlanCall) -> list[EditPlan]:
         """Plan what `check_planning` has checked; raises as `plan` does."""
-        return make_plans(
+        plans = make_plans(
             cast(RemotePlanner, self.planner),
             None,
             call.images,
@@ -145,6 +145,8 @@ class RemotePipeline:
             references=call.references,
             **call.settings,
         )
+        warn_of_fallbacks(plans)
+        return plans
 
     def check_inputs(
         self,
@@ -171,6 +173,7 @@ class RemotePipeline:
         check_count("num_images_per_prompt", num_images_per_prompt)
         check_seed(seed)
         check_functions(callback_on_plan=callback_on_plan)
+        editor_arguments = {**belongings(self.editor).get("defaults", {}), **editor_arguments}
         check_remote_editor(editor_arguments)
         mask = editor_arguments.pop(MASK, None)
         if mask is not None:
@@ -252,7 +255,7 @@ class RemotePipeline:
         except KeyboardInterrupt:
             if self._interrupts == before:  # nobody asked for what is done
                 raise
-        edited = [_resized(done[-1].image if done else source, source.size) for source, done in zip(sources, turns)]
+        edited = [resized(done[-1].image if done else source, source.size) for source, done in zip(sources, turns)]
         return RemoteOutput(edited, list(plans), turns, self._interrupts != before)
 
     def _turns(self, call: RemoteCall, plans: Sequence[EditPlan]) -> Iterator[tuple[int, Turn]]:
@@ -262,17 +265,12 @@ class RemotePipeline:
         for number, (source, shown_too, plan) in enumerate(
             one for one in given for _ in range(call.num_images_per_prompt)
         ):
-            size = remote_working_size(source.size)
-            arguments = {**belongings(editor).get("defaults", {}), **call.arguments}
+            size = remote_working_size(source.size, call.arguments)
             mask = call.mask and call.mask.resize(size, Image.Resampling.NEAREST)
             seed = None if call.seed is None else call.seed + number
-            current = _resized(source, size)
+            current = resized(source, size)
             prompts = remote_prompts(plan, call.turns)
             for prompt in prompts:
-                answer = editor.edit(current, prompt, shown_too, mask, seed, **arguments)
+                answer = editor.edit(current, prompt, shown_too, mask, seed, **call.arguments)
                 yield number, Turn(prompt, size, answer.size, answer, (prompt,) if len(prompts) > 1 else plan.requests)
-                current = _resized(answer, size)
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+                current = resized(answer, size)

@@ -7,15 +7,12 @@ plans, so the editor makes what it made before; and a bundle holds its weights o
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..planners.adapters import adapter_on
 from .nested.loading import add_quiet_adapter
 from .nested.parts import Mixin, shared_parts
 
@@ -61,17 +58,6 @@ class SharedPlannerMixin(Mixin):
         """The name under which the planner is a component of the editor as well; `None` where it is not."""
         place = shared_parts(self).get("planner")
         return place.partition(".")[2] if place else None
-
-
-def with_adapter(method: Callable) -> Callable:
-    """Run a pipeline's method with the adapter of its planner on, where that rests."""
-
-    @functools.wraps(method)
-    def wrapped(self: DiffusionPipeline, *args: Any, **kwargs: Any) -> Any:
-        with adapter_on(self.planner):
-            return method(self, *args, **kwargs)
-
-    return wrapped
 
 
 def _text_encoder(editor: DiffusionPipeline) -> PreTrainedModel:

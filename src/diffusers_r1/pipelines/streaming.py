@@ -10,7 +10,7 @@ from queue import Queue
 from typing import Any, TypeVar
 
 from ..plan import EditPlan
-from ..planners.plans import is_to_be_asked_again
+from ..planners.plans import is_to_be_asked_again, warn_of_fallbacks
 from .call import Generators, after, check_agents, check_settings, share_out_generators
 from .checked import EditCall
 from .checks import check_either, check_plans, check_texts
@@ -131,7 +131,7 @@ class StreamingMixin(Mixin):
 
         for call, plan in one_ahead(plan_greedily, calls):
             if plan is not None and not is_to_be_asked_again(plan):
-                self.warn_of_fallbacks([plan])
+                warn_of_fallbacks([plan])
                 call = replace(call, given=[plan])
             # Otherwise it is asked for again, which takes sampling, and so is not done beside the editor.
             yield call

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import schema
+from ..names import ADAPTER_INDEX, name_elsewhere
 from ..records import write_whole
 
 
@@ -84,7 +85,10 @@ def check_adapter_name(model: Any) -> None:
 
 
 def save_adapter_state(model: Any, folder: Path, is_in_editor: bool = False) -> None:
-    """Write how the adapter of a model is into the folder in which the adapter is saved; nothing of a model without one."""
+    """Write how the adapter of a model is into the folder in which the adapter is saved; nothing of a model without one.
+
+    A base that lies in a cache, or in this package, is named there as other machines know it.
+    """
     layers = adapter_layers(model)
     if not layers:
         return
@@ -98,6 +102,10 @@ def save_adapter_state(model: Any, folder: Path, is_in_editor: bool = False) -> 
         if name in getattr(layer, "scaling", {})
     }
     write_whole(folder / STATE_FILE, json.dumps(asdict(AdapterState(on, scales)), indent=2) + "\n")
+    settings = schema.read_file(folder / ADAPTER_INDEX, dict[str, Any])
+    if known := name_elsewhere(settings["base_model_name_or_path"] or ""):
+        named = {**settings, **dict(zip(("base_model_name_or_path", "revision"), known))}
+        write_whole(folder / ADAPTER_INDEX, json.dumps(named, indent=2) + "\n")
 
 
 def restore_adapter_state(model: Any, folder: Path) -> None:

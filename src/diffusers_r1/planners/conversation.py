@@ -158,9 +158,9 @@ class Conversation:
 
     def _read_once(self, inputs: dict[str, Any], times: int) -> dict[str, Any]:
         """The inputs of `times` answers for each row, in a cache that holds all of them but the last token."""
-        length = inputs["input_ids"].shape[1]
+        of_tokens = inputs["input_ids"].shape
         shorter = {
-            name: value[:, :-1] if isinstance(value, torch.Tensor) and value.shape[1:] == (length,) else value
+            name: value[:, :-1] if isinstance(value, torch.Tensor) and value.shape == of_tokens else value
             for name, value in inputs.items()
         }
         cache = _cache_of(self._run(shorter, max_new_tokens=1))

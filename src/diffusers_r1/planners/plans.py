@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .conversation import Conversation
     from .remote import RemoteConversation
 
+
+logger = logging.getLogger(__name__)
 
 _PLANNING = RLock()
 
@@ -74,45 +77,43 @@ def make_plans(
         `list` of [`EditPlan`], `num_plans` of each instruction in turn.
     """
 
+    loaded = _loaded_here(model, *(sequencer or ())[:1])
+
     def attempt(rows: Sequence[int], times: int, settings: dict[str, Any], seed: int) -> list[EditPlan]:
         def converse(model: Any, processor: Any, rows: Sequence[int]) -> Any:
             shown, asked = [images[row] for row in rows], [instructions[row] for row in rows]
             shown_too = [references[row] if references else () for row in rows]
             return _conversation(model, processor, shown, asked, prompts, shown_too, seed, device)
 
-        conversation = converse(model, processor, rows)
-        decompositions = conversation.decompose(num_answers=times, **settings)
-        rows = [row for row in rows for _ in range(times)]
-        if not any(read_decomposition(text).edits for text in decompositions):
-            sequences = [""] * len(decompositions)
-        elif sequencer is not None:
-            sequences = converse(*sequencer, rows).sequence(decompositions, **settings)
-        elif sequence_without_adapter:
-            with _without(model):
-                sequences = converse(model, processor, rows).sequence(decompositions, **settings)
-        else:
-            sequences = conversation.sequence(**settings)
+        # The random state comes first, as it does where an editor's callback plans: no two threads wait for each other.
+        with _drawing_from(seed, loaded if settings.get("do_sample") else [], device), _one_at_a_time(loaded):
+            conversation = converse(model, processor, rows)
+            decompositions = conversation.decompose(num_answers=times, **settings)
+            rows = [row for row in rows for _ in range(times)]
+            if not any(read_decomposition(text).edits for text in decompositions):
+                sequences = [""] * len(decompositions)
+            elif sequencer is not None:
+                sequences = converse(*sequencer, rows).sequence(decompositions, **settings)
+            elif sequence_without_adapter:
+                with _without(model):
+                    sequences = converse(model, processor, rows).sequence(decompositions, **settings)
+            else:
+                sequences = conversation.sequence(**settings)
         asked = [instructions[row] for row in rows]
         return [to_plan(*texts) for texts in zip(asked, decompositions, sequences)]
 
-    loaded = _loaded_here(model, *(sequencer or ())[:1])
     sampling = {"temperature": 1.0, **generation, "do_sample": True}
     first = sampling if num_plans > 1 else generation
-    with _one_at_a_time(loaded):
-        if plans is None:
-            with _drawing_from(seed, loaded, device) if first.get("do_sample") else nullcontext():
-                plans = attempt(range(len(instructions)), num_plans, first, seed)
-        plans = list(plans)
-        for number in range(1, retries + 1):
-            failed = [place for place, plan in enumerate(plans) if is_to_be_asked_again(plan)]
-            if not failed:
-                break
-            with _drawing_from(seed + number, loaded, device):
-                again = attempt([place // num_plans for place in failed], 1, sampling, seed + number)
-            for place, plan in zip(failed, again):
-                before = plans[place]
-                fuller = before if len(plan.edits) < len(before.edits) and is_to_be_asked_again(plan) else plan
-                plans[place] = replace(fuller, raw=before.raw + plan.raw)
+    plans = list(attempt(range(len(instructions)), num_plans, first, seed) if plans is None else plans)
+    for number in range(1, retries + 1):
+        failed = [place for place, plan in enumerate(plans) if is_to_be_asked_again(plan)]
+        if not failed:
+            break
+        again = attempt([place // num_plans for place in failed], 1, sampling, seed + number)
+        for place, plan in zip(failed, again):
+            before = plans[place]
+            fuller = before if len(plan.edits) < len(before.edits) and is_to_be_asked_again(plan) else plan
+            plans[place] = replace(fuller, raw=before.raw + plan.raw)
     return plans
 
 
@@ -176,6 +177,16 @@ def is_to_be_asked_again(plan: EditPlan) -> bool:
     return not plan.edits or any(fault.kind is FaultKind.LOST_ITEM for fault in plan.faults)
 
 
+def warn_of_fallbacks(plans: Sequence[EditPlan]) -> None:
+    """Say which instructions could not be planned, or not whole."""
+    for plan in plans:
+        if plan.fallback:
+            logger.warning(f"Planning fell back for {plan.instruction!r}: {plan.reason}.")
+        elif is_to_be_asked_again(plan):
+            said = describe_faults(plan.faults)
+            logger.warning(f"A part of the plan for {plan.instruction!r} could not be read: {said}.")
+
+
 def _conversation(
     model: PreTrainedModel | RemotePlanner,
     processor: Any,
@@ -206,19 +217,28 @@ def _loaded_here(*models: PreTrainedModel | RemotePlanner) -> list[PreTrainedMod
     return [model for model in models if not isinstance(model, RemotePlanner)]
 
 
-def _one_at_a_time(loaded: Sequence[PreTrainedModel]) -> AbstractContextManager:
-    """Models loaded here plan one call at a time, whoever asks.
+@contextmanager
+def _one_at_a_time(loaded: Sequence[PreTrainedModel]) -> Iterator[None]:
+    """Models loaded here plan one call at a time, whoever asks, and with the adapters on that rest otherwise.
 
     They draw from one global random state, keep a part of a conversation to themselves (Qwen-VL: how far pictures shift the
-    positions), and switch their adapters off for all who ask.
+    positions), and switch their adapters on and off for all who ask.
     """
-    return _PLANNING if loaded else nullcontext()
+    if not loaded:
+        yield
+        return
+    from .adapters import adapter_on
+
+    with _PLANNING, ExitStack() as adapters:
+        for model in loaded:
+            adapters.enter_context(adapter_on(model))
+        yield
 
 
 def _drawing_from(seed: int, loaded: Sequence[PreTrainedModel], device: torch.device | None) -> AbstractContextManager:
     if not loaded:
         return nullcontext()
-    from .sampling import devices_of, seeded
+    from ..random_state import devices_of, seeded
 
     return seeded(seed, devices_of(*loaded) | ({device} if device else set()))
 

@@ -80,7 +80,7 @@ class RemoteConversation:
         instructions (sequence of `str`): One for each picture.
         prompts ([`Prompts`]): The words of the user turns.
         references (sequence of sequences of `PIL.Image.Image`, *optional*): What belongs to each picture.
-        seed (`int`, defaults to 0): Of all sampling.
+        seed (`int`, defaults to 0): Of all sampling; servers take one of 63 bits.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class RemoteConversation:
     ) -> list[str]:
         settings = request_fields({**generation, "max_new_tokens": max_new_tokens})
         structured = _structured(form) if form else None
-        asked = {"n": times, "seed": self.seed, "structured": structured, **settings}
+        asked = {"n": times, "seed": self.seed % 2**63, "structured": structured, **settings}
         answers = [one for each in all_or_raise(self.planner.endpoint.chat_many(turns, **asked)) for one in each]
         self.usage += [answer.usage for answer in answers]
         if form:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 
 
@@ -32,7 +32,7 @@ SHORT_FORMS = {
 def read_lists(name: str) -> dict[str, tuple[str, ...]]:
     """The lists in a text file of `data`: `[name]` begins one, each line under it is an entry, `#` begins a comment."""
     lists: dict[str, tuple[str, ...]] = {}
-    for line in (files(__package__) / "data" / name).read_text(encoding="utf-8").splitlines():
+    for line in (Path(__file__).with_name("data") / name).read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             lists[begun := line[1:-1]] = ()
         elif line and not line.startswith("#"):

@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from .. import schema
 from ..app.uploads import MAX_CHARACTERS, check_instruction, check_plan
 from ..images import FORMATS as ALLOWED
-from ..images import MAX_UPLOAD_PIXELS, load_picture
+from ..images import MAX_UPLOAD_PIXELS, check_format, load_picture
 from ..plan import EditPlan, Turns
 
 
@@ -29,11 +29,11 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}  # of `output_format`
 # What OpenAI's clients may send and nothing here goes by.
 IGNORED = ("user", "quality", "background", "input_fidelity", "moderation", "output_compression")
 # What a number asks for, by the name of its argument, whoever's it is: a server behind this one has arguments of its own.
-_STEPS = re.compile(r"(.*_)?steps")
-_TOKENS = re.compile(r".*_(length|tokens)")
-_COUNTED = re.compile(r"num_.*|batch_size|best_of")
-_AREA = re.compile(r".*_(area|pixels)")
-_SIDE = re.compile(r"(.*_)?(resolution|size)")
+_STEPS = re.compile(r".*(?<!time)steps", re.IGNORECASE)  # of `timesteps` the values are moments
+_TOKENS = re.compile(r".*(length|tokens)", re.IGNORECASE)
+_COUNTED = re.compile(r"num_.*|batch_size|best_of", re.IGNORECASE)
+_AREA = re.compile(r".*(area|pixels)", re.IGNORECASE)
+_SIDE = re.compile(r".*(resolution|size)", re.IGNORECASE)
 _SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 
 
@@ -106,13 +106,16 @@ def read_edit(form: FormData, max_pixels: int = MAX_UPLOAD_PIXELS) -> EditReques
     if output_format not in FORMATS:
         raise Refused(f"`output_format` is one of {', '.join(FORMATS)}.", param="output_format")
     images = _pictures(form, max_pixels)
+    size = _size(rest.pop("size", None), images[0].size, max_pixels)
+    made = fitted(images[0].size, size) if size else images[0].size
+    _checked("output_format", lambda ending: check_format(f"picture.{ending}", made), output_format)
     return EditRequest(
         images,
         _checked("prompt", check_instruction, prompt) if plan is None else "",
         plan,
         _mask(form, images[0].size, max_pixels),
         _whole(rest, "n", 1, MAX_IMAGES, 1) or 1,
-        _size(rest.pop("size", None), images[0].size, max_pixels),
+        size,
         output_format,
         _whole(rest, "seed", 0, 2**63 - 1),
         turns,
@@ -269,7 +272,7 @@ def _plan(text: str) -> EditPlan:
 def _checked(name: str, check: Any, value: Any) -> Any:
     try:
         return check(value)
-    except (OverflowError, TypeError, ValueError) as error:  # the first of a whole number that no float holds
+    except (TypeError, ValueError) as error:
         raise Refused(str(error), param=name) from error
 
 

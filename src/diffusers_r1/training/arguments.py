@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .. import schema
-from ..data import is_made, load_rows, to_prompts
+from ..data import check_apart, is_made, load_rows, to_prompts
 from ..data.sources import rows_of_file
 from ..endpoints import Endpoint
 from ..judging import (
@@ -94,13 +94,8 @@ class DataArguments:
             schema.read(kind, getattr(self, name), f"`{name}`")
         if not self.dataset_name:
             raise ValueError("Name the rows to train on: --dataset_name.")
-        if self.validation_rows < 1 or self.validation_steps < 1:
-            raise ValueError("`validation_rows` and `validation_steps` are at least 1.")
-        for name in ("dataset_limit", "image_size"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(f"`{name}` is at least 1, not {number}.")
-        if self.dataset_seed is not None and self.dataset_seed < 0:
-            raise ValueError(f"`dataset_seed` is at least 0, not {self.dataset_seed}.")
+        check_least(self, 1, "validation_rows", "validation_steps", "dataset_limit", "image_size")
+        check_least(self, 0, "dataset_seed")
         if self.prompts is not None:
             if not (Path(self.prompts) / FILE_NAME).exists():
                 raise ValueError(f"`prompts` is a folder with a {FILE_NAME}, and {self.prompts} has none.")
@@ -211,14 +206,32 @@ class RewardArguments(DataArguments):
     def _check_picture(self) -> None:
         if self.picture_editor is None or self.picture_judge is None:
             raise ValueError("The reward `picture` needs an editor and a judge: --picture_editor, --picture_judge.")
-        if min(self.picture_batch_size, self.picture_judge_concurrency) < 1:
-            raise ValueError("`picture_batch_size` and `picture_judge_concurrency` are at least 1.")
+        check_least(self, 1, "picture_batch_size", "picture_judge_concurrency")
         asks = self.picture_judge in ("checklist", "viescore")
         if asks != (self.picture_judge_model is not None) or (self.picture_judge_url is not None and not asks):
             raise ValueError(
                 "The judges `checklist` and `viescore` ask a model, and no others do: --picture_judge_model, and "
                 "--picture_judge_url where it is behind an address."
             )
+
+
+def check_least(arguments: DataArguments, least: int, *names: str) -> None:
+    """Refuse numbers below `least`, where they are given."""
+    for name in names:
+        if (number := getattr(arguments, name)) is not None and number < least:
+            raise ValueError(f"`{name}` is at least {least}, not {number}.")
+
+
+def load_rows_apart(arguments: DataArguments) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """The rows to learn from and the held-out ones, of which none is among them; the main process looks for them first.
+
+    Raises:
+        ValueError: As `load_training_rows` does; if a held-out row is among those to learn from.
+    """
+    with PartialState().main_process_first():  # the others find the rows in the cache of `datasets`
+        rows, held_out = load_training_rows(arguments), load_validation_rows(arguments)
+        check_apart(rows, held_out)
+    return rows, held_out
 
 
 def load_training_rows(arguments: DataArguments) -> Dataset | IterableDataset:

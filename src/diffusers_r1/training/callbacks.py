@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer
 
+    from .arguments import DataArguments
+
 
 logger = logging.getLogger(__name__)
 
@@ -38,31 +40,10 @@ def known(logs: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (logs or {}).items() if value is not None}
 
 
-class VarianceWatch(TrainerCallback):
-    """Warn when the completions of almost every prompt earn one and the same reward: nothing can be learned from them."""
-
-    def __init__(self):
-        self.shares: list[float] = []
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = known(logs)
-        if "frac_reward_zero_std" not in logs:
-            return
-        self.shares = [*self.shares, float(logs["frac_reward_zero_std"])][-PATIENCE:]
-        if len(self.shares) == PATIENCE and np.mean(self.shares) >= NO_VARIANCE and state.is_world_process_zero:
-            logger.warning(
-                "For %d logs, %.0f%% of the prompts had completions of one reward only, so their advantages are 0. Take "
-                "harder rows, more generations a prompt (`--num_generations`) or a higher `--temperature`; if the reward "
-                "is low throughout, the planner first needs a supervised start.",
-                PATIENCE,
-                100 * np.mean(self.shares),
-            )
-            self.shares = []
-
-
 class LearningWatch(TrainerCallback):
-    """Warn, once each, of three ways to learn nothing that look like training.
+    """Warn, once each, of four ways to learn nothing that look like training.
 
+    - The completions of almost every prompt earn one and the same reward: none is better than another.
     - Every answer is cut before it ends: none can be right.
     - The format is never kept: there is no better answer to learn from.
     - The reward rises, and no metric of the held-out rows does: what is learned is to please the reward.
@@ -71,6 +52,7 @@ class LearningWatch(TrainerCallback):
     def __init__(self):
         self.cut = self.unformatted = 0
         self.rewards: list[float] = []
+        self.shares: list[float] = []
         self.marks: list[dict[str, float]] = []
         self.said: set[str] = set()
 
@@ -78,6 +60,8 @@ class LearningWatch(TrainerCallback):
         logs = known(logs)
         if "reward" in logs:
             self.rewards.append(float(logs["reward"]))
+        if "frac_reward_zero_std" in logs:
+            self.shares = [*self.shares, float(logs["frac_reward_zero_std"])][-PATIENCE:]
         if "completions/clipped_ratio" in logs:
             self.cut = self.cut + 1 if float(logs["completions/clipped_ratio"]) == 1 else 0
         if "rewards/format/mean" in logs:
@@ -86,6 +70,13 @@ class LearningWatch(TrainerCallback):
             self.marks.append({name: value for name, value in logs.items() if name.startswith("val/")})
         if not state.is_world_process_zero:
             return
+        if len(self.shares) == PATIENCE and np.mean(self.shares) >= NO_VARIANCE:
+            self._say(
+                "variance",
+                f"For {PATIENCE} logs, {np.mean(self.shares):.0%} of the prompts had completions of one reward only, so their "
+                "advantages are 0. Take harder rows, more generations a prompt (`--num_generations`) or a higher "
+                "`--temperature`; if the reward is low throughout, the planner first needs a supervised start.",
+            )
         if self.cut >= FEW:
             self._say(
                 "cut",
@@ -247,24 +238,18 @@ class PromptsBesideCheckpoints(TrainerCallback):
 
 
 def show_progress(
-    trainer: Trainer,
-    prompts: Prompts,
-    held_out: Dataset | None,
-    image_size: int | None,
-    steps: int,
-    max_new_tokens: int,
-    constrained: bool = False,
-    synonyms: Mapping[str, str] | None = None,
+    trainer: Trainer, prompts: Prompts, held_out: Dataset | None, script: DataArguments, max_new_tokens: int
 ) -> None:
-    """Have a run validate on held-out rows, where there are some, and show a bar with what it earns, where bars are shown.
+    """Have a run validate on held-out rows, where there are some, keep its words beside checkpoints, and show a bar with what
+    it earns, where bars are shown.
 
-    The arguments are those of [`GreedyValidation`].
+    The arguments are those of [`GreedyValidation`], of which `script` has the others.
     """
     if held_out is not None:
-        settings: dict[str, Any] = {"constrained": constrained, "synonyms": synonyms}
-        trainer.add_callback(
-            GreedyValidation(trainer, prompts, held_out, image_size, steps, max_new_tokens, **settings)
-        )
+        shown, steps = script.image_size, script.validation_steps
+        given = {name: getattr(script, name) for name in ("constrained", "synonyms") if hasattr(script, name)}
+        trainer.add_callback(GreedyValidation(trainer, prompts, held_out, shown, steps, max_new_tokens, **given))
+    trainer.add_callback(PromptsBesideCheckpoints(prompts))
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RewardBar())

@@ -235,7 +235,8 @@ class EditorLearner:
         editor ([`~diffusers.DiffusionPipeline`]): Of one of the families in `editor_families.py`. Its denoiser is changed.
         settings ([`NFTSettings`]): Of the loss.
         learning_rate (`float`): Of AdamW.
-        lora_rank (`int`, *optional*): Train a new adapter of this rank, named `"joint"`, in place of all weights.
+        lora_rank (`int`, *optional*): Train a new adapter of this rank in place of all weights, named `"joint"` (`"joint-1"`
+            beside one that the denoiser has, ...). What is active there stays so, as it is.
         arguments (`Mapping`, *optional*): What the editor is called with when it makes pictures; of them the family reads
             what conditions the denoiser, such as `guidance_scale`.
         seed (`int`, defaults to 0): Of the noise.
@@ -269,11 +270,18 @@ class EditorLearner:
             config = LoraConfig(
                 r=lora_rank, lora_alpha=lora_rank, target_modules=targets, init_lora_weights="gaussian"
             )
+            own = list(getattr(self.denoiser, "peft_config", ()))
+            active = self.denoiser.active_adapters() if own else []
+            self.adapter = f"{self.ADAPTER}-{len(own)}" if own else self.ADAPTER
             with seeded(seed, devices_of(self.denoiser)):
-                self.denoiser.add_adapter(config, adapter_name=self.ADAPTER)
-            self.weights = [weight for weight in self.denoiser.parameters() if weight.requires_grad]
+                self.denoiser.add_adapter(config, adapter_name=self.adapter)
+            self.denoiser.set_adapter([*active, self.adapter])  # `add_adapter` has switched the others off
+            self.denoiser.requires_grad_(False)
+            named = self.denoiser.named_parameters()
+            self.weights = [weight for name, weight in named if f".{self.adapter}." in name]
             for weight in self.weights:
                 weight.data = weight.data.float()
+                weight.requires_grad_(True)
         else:
             self.denoiser.requires_grad_(True)
             self.weights = list(self.denoiser.parameters())
@@ -353,7 +361,7 @@ class EditorLearner:
         """Write the adapter as diffusers does, for `editor.load_lora_weights(folder)`."""
         from peft import get_peft_model_state_dict
 
-        layers = get_peft_model_state_dict(self.denoiser, adapter_name=self.ADAPTER)
+        layers = get_peft_model_state_dict(self.denoiser, adapter_name=self.adapter)
         self.editor.save_lora_weights(folder, **{f"{self.family.denoiser}_lora_layers": layers})
 
     def _update(

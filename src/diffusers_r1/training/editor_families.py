@@ -124,19 +124,8 @@ def _kontext(
     if transformer.config.guidance_embeds:
         guidance = torch.full([len(prompts)], _value("guidance_scale", editor, arguments), device=device).float()
 
-    def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        return transformer(
-            hidden_states=torch.cat([noisy.to(words.dtype), condition], dim=1),
-            timestep=timesteps.to(words.dtype) / 1000,
-            guidance=guidance,
-            pooled_projections=pooled,
-            encoder_hidden_states=words,
-            txt_ids=text_ids,
-            img_ids=positions,
-            return_dict=False,
-        )[0][:, : noisy.shape[1]]
-
-    return Encoded(clean, predict)
+    given = {"guidance": guidance, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": positions}
+    return Encoded(clean, _behind(transformer, condition, words, **given))
 
 
 def _klein(
@@ -167,18 +156,8 @@ def _klein(
     grid = clean.new_empty(len(prompts), 1, edited[0].height // side, edited[0].width // side)
     positions = torch.cat([editor._prepare_latent_ids(grid).to(device), image_ids], dim=1)
 
-    def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        return transformer(
-            hidden_states=torch.cat([noisy.to(words.dtype), condition], dim=1).to(transformer.dtype),
-            timestep=timesteps.to(words.dtype) / 1000,
-            guidance=None,
-            encoder_hidden_states=words,
-            txt_ids=text_ids,
-            img_ids=positions,
-            return_dict=False,
-        )[0][:, : noisy.shape[1]]
-
-    return Encoded(clean, predict)
+    given = {"guidance": None, "txt_ids": text_ids, "img_ids": positions}
+    return Encoded(clean, _behind(transformer, condition, words, **given))
 
 
 def _qwen_image_edit(
@@ -206,18 +185,23 @@ def _qwen_image_edit(
     side = 2 * editor.vae_scale_factor
     shapes = [(1, edited[0].height // side, edited[0].width // side), (1, height // side, width // side)]
 
+    given = {"guidance": None, "encoder_hidden_states_mask": mask, "img_shapes": [shapes] * len(prompts)}
+    return Encoded(tokens(edited), _behind(transformer, condition, words, **given))
+
+
+def _behind(transformer: Any, condition: Tensor, words: Tensor, **given: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """`predict` of an editor that reads the source's tokens, `condition`, behind the noisy ones."""
+
     def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
         return transformer(
-            hidden_states=torch.cat([noisy.to(words.dtype), condition], dim=1),
+            hidden_states=torch.cat([noisy.to(words.dtype), condition], dim=1).to(transformer.dtype),
             timestep=timesteps.to(words.dtype) / 1000,
-            guidance=None,
-            encoder_hidden_states_mask=mask,
             encoder_hidden_states=words,
-            img_shapes=[shapes] * len(prompts),
             return_dict=False,
+            **given,
         )[0][:, : noisy.shape[1]]
 
-    return Encoded(tokens(edited), predict)
+    return predict
 
 
 def _value(name: str, editor: DiffusionPipeline, arguments: Mapping[str, Any]) -> Any:

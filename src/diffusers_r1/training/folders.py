@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
 from .. import schema
 from ..bundles.planners import adapter_in
@@ -104,7 +104,8 @@ def run_folder(
 ) -> Iterator[str | None]:
     """Hold `output_dir` for this run; what comes is the checkpoint that it goes on from, or `None`.
 
-    A run that was killed before its first checkpoint was whole begins anew, where the newest one is asked for.
+    A run that was killed before its first checkpoint was whole begins anew, where the newest one is asked for. Nothing is
+    uploaded before the end, unless `hub_strategy` asks for checkpoints.
 
     Every process has to call this; the first one looks.
 
@@ -116,6 +117,9 @@ def run_folder(
     """
     folder = Path(str(training.output_dir))
     state = PartialState()
+    # TRL's default would put half a run, and without its words, over what an earlier run left in the repository.
+    if training.hub_strategy == HubStrategy.EVERY_SAVE:
+        training.hub_strategy = HubStrategy.END
     with only_one_in(folder) if state.is_main_process else nullcontext():
         with state.main_process_first():
             checkpoint = resume_point(training)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,18 +17,23 @@ from PIL import Image, ImageDraw
 from .. import schema
 from ..editors import as_large_as
 from ..endpoints import map_in_order
+from ..images import resized, to_png
 from ..judging import PictureJudge, PictureMarks
 from ..names import is_address, only_configs, resolve
 from ..pipelines.nested.parts import read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import EditPlan
 from ..records import write_whole
-from .arguments import RewardArguments
+from ..remote_editor import RemoteEditor
+from .arguments import RewardArguments, check_least
 from .diffusion_nft import EditorLearner, JudgedPicture, NFTSettings
 from .editor_families import FAMILIES
 from .picture_trainer import PictureGRPOTrainer
 from .pictures import PictureReward, Renderer, as_marks, picture_keys, print_of
 
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
 
 JOINT, PLANNER, EDITOR = "joint", "planner", "editor"
 EDITOR_STATE = "editor.pt"  # in a checkpoint
@@ -80,14 +84,9 @@ class JointArguments(RewardArguments):
         super().__post_init__()
         if "picture" not in self.rewards:
             raise ValueError("The pictures pay: `picture` is among the `rewards`.")
-        if min(self.pictures_per_plan, self.samples_every) < 1:
-            raise ValueError("`pictures_per_plan` and `samples_every` are at least 1.")
-        if self.max_pictures is not None and self.max_pictures < 1:
-            raise ValueError("`max_pictures` is at least 1.")
+        check_least(self, 1, "pictures_per_plan", "samples_every", "max_pictures", "editor_lora_r")
         if self.train != PLANNER and self.pictures_per_plan < 2:
             raise ValueError("An editor learns from what differs: `pictures_per_plan` is at least 2.")
-        if self.editor_lora_r is not None and self.editor_lora_r < 1:
-            raise ValueError("`editor_lora_r` is at least 1.")
         if self.train != PLANNER and self.editor_lora_r is None and self.picture_editor_dtype != "float32":
             raise ValueError(
                 "All weights of an editor are trained in single precision: --picture_editor_dtype float32."
@@ -111,22 +110,32 @@ class JointArguments(RewardArguments):
         )
 
 
-def check_joint(arguments: JointArguments, processes: int = 1) -> None:
+def check_joint(arguments: JointArguments, training: GRPOConfig, processes: int = 1) -> None:
     """Refuse what cannot be trained, before a model is loaded. Only the editor's index is read.
 
     Raises:
         ValueError: If the editor lies behind an address, its class is none that can be trained, or it is sampled with
-            guidance; if there are several processes.
+            guidance; if there are several processes; if checkpoints would lack the editor, or its learning rate has no schedule
+            to follow.
         OSError: If no pipeline has that name.
     """
     name = str(arguments.picture_editor)
+    behind_address = "An editor behind an address cannot be trained: name a folder, a bundle or a Hub pipeline."
     if is_address(name):
-        raise ValueError("An editor behind an address cannot be trained: name a folder, a bundle or a Hub pipeline.")
+        raise ValueError(behind_address)
+    if training.save_only_model:
+        raise ValueError("The editor is saved with the state of the optimizer: leave out --save_only_model.")
+    if training.learning_rate <= 0:
+        raise ValueError(
+            "The editor follows the planner's --learning_rate, which is above 0; --train says who learns."
+        )
     if processes > 1:
         raise ValueError("Planner and editor are trained in one process; `accelerate launch` with --num_processes 1.")
     folder = resolve(name, only_configs)
     index = read_index(folder)
     if index["_class_name"][-1] == ImageEditR1Pipeline.__name__:
+        if index["editor"][-1] == RemoteEditor.__name__:
+            raise ValueError(behind_address)
         index = read_index(Path(folder) / "editor")
     names = index["_class_name"]
     class_name = names if isinstance(names, str) else names[-1]
@@ -134,6 +143,13 @@ def check_joint(arguments: JointArguments, processes: int = 1) -> None:
         if class_name not in FAMILIES:
             raise ValueError(f"{class_name} cannot be trained; these classes can: {', '.join(FAMILIES)}.")
         FAMILIES[class_name].unguided(arguments.editor_arguments)
+
+
+def called_with(renderer: Renderer) -> dict[str, Any]:
+    """With what the editor is called, whoever learns: without guidance where its class can be trained, so that runs compare."""
+    editor = type(renderer.pipeline.editor).__name__
+    unguided = FAMILIES[editor].without_guidance if editor in FAMILIES else {}
+    return {**unguided, **renderer.pipeline.editor_defaults, **renderer.arguments}
 
 
 class JointReward(PictureReward):
@@ -234,14 +250,10 @@ class JointReward(PictureReward):
                 max_batch=self.renderer.batch_size,
                 **self.renderer.arguments,
             )
-        made = []
-        for source, (turn,) in zip(sources, turns):
-            width, height = turn.size_given
-            given = (
-                source if source.size == (width, height) else source.resize((width, height), Image.Resampling.LANCZOS)
-            )
-            made.append(JudgedPicture(given, turn.prompt, turn.image, 0.0, 0))
-        return made
+        return [
+            JudgedPicture(resized(source, turn.size_given), turn.prompt, turn.image, 0.0, 0)
+            for source, (turn,) in zip(sources, turns)
+        ]
 
     def _seed(self, row: Mapping[str, Any], number: int) -> int:
         drawn = np.random.SeedSequence([self.seed, self.step, int.from_bytes(print_of(row)[:4], "big"), number])
@@ -351,9 +363,7 @@ def contact_sheet(pictures: Sequence[JudgedPicture]) -> bytes:
             small.thumbnail((side, side))
             draw.text((left + 2, top + line), caption, fill="black")
             sheet.paste(small, (left, top + 2 * line))
-    written = io.BytesIO()
-    sheet.save(written, format="PNG")
-    return written.getvalue()
+    return to_png(sheet)
 
 
 def _mean_marks(marks: Sequence[PictureMarks]) -> PictureMarks:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from ..belongings import belongings
 from ..bundles.planners import OF_WEIGHTS, adapter_in, base_folder, base_of, beside_adapter, load_planner
 from ..names import HUB_SETTINGS, local, planner_files, resolve
 from ..planners.adapters import has_adapter
@@ -80,7 +81,17 @@ class Start:
         """The planner as it is before training, as [`load_planner`] gives it."""
         is_apart = self.adapter is not None and not self.base_folder.is_relative_to(self.folder)
         base = self.base_folder if is_apart else None
-        return load_planner(self.folder, base=base, **{**self._of_weights, **settings})
+        planner, processor, prompts = load_planner(self.folder, base=base, **{**self._of_weights, **settings})
+        if self.adapter is not None:  # that of an editor's encoder names where it was trained
+            cast(Any, planner).peft_config["default"].base_model_name_or_path = self.base
+        return planner, processor, prompts
+
+    def load_sequencer(self, **settings: Any) -> tuple[Any, Any, Prompts]:
+        """What puts edits in order before training, as `load` gives it: without the adapter, where that is only for planning."""
+        planner, processor, prompts = self.load(**settings)
+        if belongings(planner).get("sequence_without_adapter"):
+            planner = self.load_base(**settings)[0]
+        return planner, processor, prompts
 
     @property
     def _of_weights(self) -> dict[str, Any]:
@@ -101,7 +112,11 @@ def start_of(model: ModelConfig, training: GRPOConfig | SFTConfig) -> Start:
 
 
 def load_trainable(
-    start: Start, model: ModelConfig, training: GRPOConfig | SFTConfig, freeze_vision: bool
+    start: Start,
+    model: ModelConfig,
+    training: GRPOConfig | SFTConfig,
+    freeze_vision: bool,
+    prompts_folder: str | None = None,
 ) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase, Prompts]:
     """The planner that a run starts from, as the options of TRL's `ModelConfig` say.
 
@@ -111,6 +126,7 @@ def load_trainable(
         model ([`~trl.ModelConfig`]): How it is loaded.
         training ([`~trl.GRPOConfig`] or [`~trl.SFTConfig`]): Its `model_init_kwargs` are passed on.
         freeze_vision (`bool`): Whether the vision tower stays as it is.
+        prompts_folder (`str`, *optional*): Whose `prompts.json` it is asked with in place of its own words.
     """
     from trl import get_quantization_config
 
@@ -133,7 +149,7 @@ def load_trainable(
     if freeze_vision and hasattr(processor, "image_processor"):
         for tower in vision_towers(planner).values():
             tower.requires_grad_(False)
-    return planner, processor, prompts
+    return planner, processor, prompts if prompts_folder is None else Prompts.load(prompts_folder)
 
 
 def _with_adapter(planner: PreTrainedModel, adapter: Path, dropout: float) -> PreTrainedModel:

@@ -95,7 +95,7 @@ class Renderer:
         """The pipeline whose editor makes the pictures, the sequencing agent, and the words in which it is asked."""
         settings = {"dtype": getattr(torch, self.dtype)}
         start = self.base if isinstance(self.base, Start) else Start(self.base)
-        base, processor, prompts = start.load(**settings)
+        base, processor, prompts = start.load_sequencer(**settings)
         if self.prompts is not None:
             prompts = Prompts.load(self.prompts)
         if self.editor_model is not None:

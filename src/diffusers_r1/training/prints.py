@@ -15,7 +15,7 @@ from .. import schema
 from ..bundles.planners import base_of_adapter
 from ..data import is_made
 from ..data.sources import SOURCES
-from ..names import ADAPTER_INDEX, PIPELINE_INDEX, is_hub_name, local
+from ..names import ADAPTER_INDEX, MODULAR_INDEX, PIPELINE_INDEX, is_hub_name, local
 from ..prompts import FILE_NAME
 
 
@@ -34,6 +34,7 @@ PRINTS = (WEIGHTS, BASES, EDITOR, ROWS, PROMPTS, SYNONYMS)
 WHOLE = {".jsonl", ".json", ".csv"}  # a word may change and the length stay; of the others, what they end with tells
 NO_ROWS = (".", "cache-")  # hidden, or what `datasets` keeps beside rows of `save_to_disk`
 CHUNK = 2**20
+INDEXES = ("config.json", ADAPTER_INDEX, PIPELINE_INDEX, MODULAR_INDEX)  # one of which a repository has at its top
 
 
 def prints_of(script: DataArguments, model: ModelConfig) -> dict[str, str | None]:
@@ -86,8 +87,9 @@ def fingerprint(name: str | None, revision: str | None = None) -> str | None:
     """
     folder = local(str(name))
     if folder is None:
-        config = try_to_load_from_cache(name, "config.json", revision=revision) if name and is_hub_name(name) else None
-        return Path(config).parent.name if isinstance(config, str) else None
+        indexes = INDEXES if name and is_hub_name(name) else ()
+        found = (try_to_load_from_cache(str(name), index, revision=revision) for index in indexes)
+        return next((Path(path).parent.name for path in found if isinstance(path, str)), None)
     weights = [
         path
         for path in folder.rglob("*.safetensors")

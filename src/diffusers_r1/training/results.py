@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import create_branch, upload_folder
 from transformers import Trainer
@@ -14,15 +14,17 @@ from .. import schema
 from ..bundles.cards import TRAINING_KEY
 from ..bundles.planners import PLANNER_FILES, load_planner, save_planner
 from ..names import ADAPTER_INDEX
-from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..planners.adapters import has_adapter
 from ..prompts import Prompts
 from ..records import write_whole
 from .callbacks import curve_rows, save_curves
 from .diffusion_nft import EditorLearner
 from .models import Start
-from .pictures import load_around_editor
+from .pictures import Renderer, load_around_editor
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ADAPTER = "adapter"
 BUNDLE = "bundle"
@@ -38,6 +40,7 @@ def save_results(
     start: Start,
     summary: dict[str, Any],
     bundle_editor: str | None = None,
+    held_out: Dataset | None = None,
 ) -> None:
     """Write all that a run leaves to its `output_dir`. It uploads nothing, see [`push_results`].
 
@@ -55,10 +58,12 @@ def save_results(
         summary (`dict`): How it was trained, in a few words or numbers each; also written into the planner's config.
         bundle_editor (`str`, *optional*): A Hub name or folder of a diffusers pipeline, or a shipped bundle, whose editor
             it then is.
+        held_out (`datasets.Dataset`, *optional*): The rows that were validated on.
     """
     folder = Path(str(trainer.args.output_dir))
     model: Any = trainer.model
-    summary = {**summary, **last_validation(trainer.state.log_history)}
+    held = {} if held_out is None else {HELD_OUT: len(held_out)}
+    summary = {**summary, **held, **last_validation(trainer.state.log_history)}
     if has_adapter(model):
         # PEFT looks at the base's settings; by its name these would be of another revision, or out of reach.
         model.peft_config["default"].base_model_name_or_path = str(start.base_folder)
@@ -135,12 +140,12 @@ def save_bundle(folder: Path, editor_name: str, start: Start) -> None:
     pipeline = load_around_editor(editor_name)
     pipeline.register_modules(planner=planner, processor=processor)
     if pipeline.sequencer is None:
-        sequencer, sequencer_processor, _ = start.load_base(dtype="auto")
+        sequencer, sequencer_processor, _ = start.load_sequencer(dtype="auto")
         pipeline.register_modules(sequencer=sequencer, sequencer_processor=sequencer_processor)
     pipeline.save_pretrained(folder / BUNDLE)
 
 
-def save_pair(trainer: Trainer, pipeline: ImageEditR1Pipeline, learner: EditorLearner | None = None) -> None:
+def save_pair(trainer: Trainer, renderer: Renderer, learner: EditorLearner | None = None) -> None:
     """Write planner and editor of joint training as one pipeline, after `save_results`.
 
     `bundle/` is the pipeline that made the pictures, its editor as it is now, with the planner in `output_dir`. It calls the
@@ -148,10 +153,9 @@ def save_pair(trainer: Trainer, pipeline: ImageEditR1Pipeline, learner: EditorLe
     """
     folder = Path(str(trainer.args.output_dir))
     planner, processor, prompts = load_planner(folder, dtype="auto")
+    pipeline = renderer.pipeline
     pipeline.register_modules(planner=planner, processor=processor)
-    pipeline.prompts = prompts
-    if learner is not None:
-        pipeline.editor_defaults = learner.arguments
+    pipeline.prompts, pipeline.editor_defaults = prompts, renderer.arguments
     pipeline.save_pretrained(folder / BUNDLE)
     if learner is not None and learner.is_lora:
         learner.save_adapter(folder / EDITOR_ADAPTER)

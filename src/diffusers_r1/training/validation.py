@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from ..plan import Edit
 from ..planners.conversation import Conversation
-from ..planners.sampling import seeded
 from ..prompts import Prompts
+from ..random_state import seeded
 from ..rewards import marks
 
 

@@ -53,10 +53,9 @@ function remove(place) {
   (list.children[Math.min(place, rows().length - 1)]?.querySelector("textarea") || add).focus();
 }
 
-function cell(row, place, [field, label]) {
+function cell(place, [field, label]) {
   const id = `plan-${place}-${field}`;
   const area = make("textarea", { id, rows: 1, maxlength: 2000, "data-field": field, spellcheck: "false" });
-  area.value = area.drawn = row[field];
   area.addEventListener("change", () => change(place, field, area.value));
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey) {
@@ -68,9 +67,8 @@ function cell(row, place, [field, label]) {
   return make("div", { class: `cell ${field}` }, name, area);
 }
 
-function item(row, place, count) {
+function item(place, count) {
   const check = make("input", { type: "checkbox", id: `plan-${place}-on`, "aria-label": `Carry out row ${place + 1}` });
-  check.checked = row.on;
   check.addEventListener("change", () => change(place, "on", check.checked));
   const grip = make("span", { class: "grip", draggable: "true", title: "Drag to another place", "aria-hidden": "true" }, "⠿");
   const button = (words, sign, act, off = false, direction = "") => {
@@ -88,7 +86,7 @@ function item(row, place, count) {
     button(`Delete row ${place + 1}`, "✕", () => remove(place), false, "delete"),
   );
   const which = make("div", { class: "which" }, grip, check, make("span", { class: "number" }, `${place + 1}`));
-  const node = make("li", { class: row.on ? "" : "off" }, which, ...COLUMNS.map((column) => cell(row, place, column)), moves);
+  const node = make("li", {}, which, ...COLUMNS.map((column) => cell(place, column)), moves);
   grip.addEventListener("dragstart", (event) => {
     event.dataTransfer.setData("text/plain", `${place}`);
     event.dataTransfer.setDragImage(node, 12, 12);
@@ -100,23 +98,29 @@ function item(row, place, count) {
   node.addEventListener("dragleave", () => node.classList.remove("over"));
   node.addEventListener("drop", (event) => {
     event.preventDefault();
+    node.classList.remove("over");
     const from = Number(event.dataTransfer.getData("text/plain"));
     if (Number.isInteger(from) && from !== place) move(from, place, "up");
   });
   return node;
 }
 
-// The focus, and what somebody is typing while the server answers, stay.
-function draw() {
-  const active = list.contains(document.activeElement) ? document.activeElement : null;
-  const typing = active && active.matches("textarea") && active.value !== active.drawn;
-  list.replaceChildren(...rows().map((row, place) => item(row, place, rows().length)));
-  const again = active && list.querySelector(`#${active.id}`);
-  if (again) again.focus();
-  if (again && typing) {
-    again.value = active.value;
-    again.setSelectionRange(active.selectionStart, active.selectionStart);
+// What somebody is typing while the server answers stays.
+function fill(node, row) {
+  node.classList.toggle("off", !row.on);
+  node.querySelector("[type=checkbox]").checked = row.on;
+  for (const area of node.querySelectorAll("textarea")) {
+    const typing = area === document.activeElement && area.value !== area.drawn;
+    area.drawn = row[area.dataset.field];
+    if (!typing) area.value = area.drawn;
   }
+}
+
+// A change is told in the middle of the click, or Tab, that leaves a cell: what is clicked must still be there then.
+function draw() {
+  const count = rows().length;
+  if (list.children.length !== count) list.replaceChildren(...rows().map((_, place) => item(place, count)));
+  rows().forEach((row, place) => fill(list.children[place], row));
   head.hidden = !rows().length;
   note.textContent = (props.value && props.value.note) || "";
   note.classList.toggle("warning", Boolean(props.value && props.value.warning));

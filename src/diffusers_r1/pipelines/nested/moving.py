@@ -86,6 +86,7 @@ class MovingMixin(Mixin):
         onload_device: torch.device | str,
         offload_device: torch.device | str = "cpu",
         offload_type: str = "block_level",
+        *,
         exclude_modules: str | list[str] | None = None,
         **kwargs: Any,
     ) -> None:

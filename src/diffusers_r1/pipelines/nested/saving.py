@@ -235,7 +235,7 @@ class SavingMixin(Mixin):
         for name, part in nested_pipelines(self).items():
             if isinstance(part, ModularPipeline):
                 name_source(folder / name, str(folder / name), repo_id, str(PurePosixPath(subfolder or "", name)))
-        cards.write_card(self, folder, repo_id, token, **for_card)
+        cards.write_card(self, folder, repo_id, token, subfolder, **for_card)
         cards.write_eval_results(folder, for_card["scores"])
         return upload_folder(
             repo_id=repo_id,
