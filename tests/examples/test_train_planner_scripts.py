@@ -270,7 +270,9 @@ def test_supervised_training_learns_its_rows(sft):
     assert len(losses) == 6 and losses[-1] < 0.9 * losses[0]
     assert losses == sorted(losses, reverse=True)
     assert [step for step, (exact,) in curves(sft, "val/exact").items() if exact] == [0, 3, 6]
-    assert torch.load(sft / "checkpoint-3" / "training_args.bin", weights_only=False).max_length is None  # nothing is cut
+    assert (
+        torch.load(sft / "checkpoint-3" / "training_args.bin", weights_only=False).max_length is None
+    )  # nothing is cut
     card = (sft / "README.md").read_text()
     assert "| method | supervised |" in card and "| rows a step | 8 |" in card
     # A checkpoint is a planner, which is asked in its own words.
