@@ -36,6 +36,7 @@ from tqdm import tqdm
 from diffusers_r1 import records, schema
 from diffusers_r1.data.options import add_row_options, check_row_options, positive, rows_of
 from diffusers_r1.data.rows import fit
+from diffusers_r1.data.sources import edit_columns
 from diffusers_r1.endpoints import KEY, Endpoint, EndpointError, check_address, map_concurrently
 from diffusers_r1.images import load_picture, to_png
 from diffusers_r1.names import is_address
@@ -313,9 +314,7 @@ def record(folder: Path, row: Question, answers: Answers) -> bool:
         "file_name": name,
         **({} if row.references is None else {REFERENCES: list(others)}),
         "instruction": row.instruction,
-        "actions": [edit.action for edit in found.edits],
-        "subjects": [edit.subject for edit in found.edits],
-        "goals": [edit.goal for edit in found.edits],
+        **edit_columns(found.edits),
         "reasoning": found.reasoning or None,
         "raw": last.text,
         "model": last.model,

@@ -2,13 +2,13 @@ import hostile_uploads
 import pytest
 from PIL import Image
 
-from diffusers_r1.app.uploads import check_instruction, check_plan, check_seed, open_picture
+from diffusers_r1.app.uploads import check_instruction, check_plan, check_seed, open_with_metadata
 from diffusers_r1.plan import EditPlan
 
 
 def test_an_upload_is_opened(tmp_path):
     Image.new("RGBA", (4, 3)).save(tmp_path / "a.png")
-    picture = open_picture({"path": str(tmp_path / "a.png")}, tmp_path)
+    picture, _ = open_with_metadata({"path": str(tmp_path / "a.png")}, tmp_path)
     assert (picture.mode, picture.size) == ("RGB", (4, 3))
 
 
@@ -17,7 +17,7 @@ def test_a_hostile_file_is_refused_by_its_name_alone(tmp_path, name):
     content, said = hostile_uploads.FILES[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=said) as error:
-        open_picture({"path": str(tmp_path / name)}, tmp_path)
+        open_with_metadata({"path": str(tmp_path / name)}, tmp_path)
     assert f"The picture {name!r} cannot be used: " in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
@@ -36,19 +36,19 @@ def test_nothing_beside_the_uploads_is_opened(tmp_path):
         "http://localhost/a.png",
     ):
         with pytest.raises(ValueError, match="it was not uploaded"):
-            open_picture({"path": str(path)}, uploads)
+            open_with_metadata({"path": str(path)}, uploads)
 
 
 @pytest.mark.parametrize("upload", [None, {}, {"path": None}, {"url": "data:image/png;base64,aGVsbG8="}])
 def test_no_file_is_said_to_be_missing(tmp_path, upload):
     with pytest.raises(ValueError, match="no picture yet|not uploaded"):
-        open_picture(upload, tmp_path)
+        open_with_metadata(upload, tmp_path)
 
 
 def test_the_limit_of_pixels_can_be_set(tmp_path):
     Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="4 x 3 is more than 11 pixels"):
-        open_picture({"path": str(tmp_path / "a.png")}, tmp_path, max_pixels=11)
+        open_with_metadata({"path": str(tmp_path / "a.png")}, tmp_path, max_pixels=11)
 
 
 @pytest.mark.parametrize("instruction", [None, 7, "", " \n", "x" * 2001])

@@ -22,7 +22,7 @@ from pathlib import Path
 import datasets
 from PIL import Image
 
-from diffusers_r1.app.uploads import open_picture
+from diffusers_r1.app.uploads import open_with_metadata
 from diffusers_r1.commands import main
 from diffusers_r1.data import load_rows
 from diffusers_r1.images import load_picture
@@ -38,7 +38,7 @@ datasets.Dataset.from_dict(stored, features=features).to_parquet(folder.parent /
 doors = {
     "path": lambda name: load_picture(folder / name),
     "file": lambda name: load_picture(io.BytesIO((folder / name).read_bytes())),
-    "page": lambda name: open_picture({"path": str(folder / name)}, folder),
+    "page": lambda name: open_with_metadata({"path": str(folder / name)}, folder),
     "PIL": lambda name: load_picture(Image.open(folder / name)),
     "row": lambda name: kept[names.index(name)]["image"],
 }

@@ -19,11 +19,6 @@ MAX_REQUESTS = 20  # in a plan: each can be a turn of the editor
 MAX_WAITING = 20  # requests that wait for their turn
 
 
-def open_picture(upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_UPLOAD_PIXELS) -> Image.Image:
-    """The picture in an uploaded file, upright and RGB. See [`open_with_metadata`]."""
-    return open_with_metadata(upload, folder, max_pixels)[0]
-
-
 def open_with_metadata(
     upload: Mapping[str, Any] | None, folder: Path, max_pixels: int = MAX_UPLOAD_PIXELS
 ) -> tuple[Image.Image, Metadata]:

@@ -28,7 +28,6 @@ from .shared import (
     checking,
     find_looks,
     load_pipeline,
-    pipe_seed,
     seed,
     with_turns,
 )
@@ -253,6 +252,8 @@ def _call(
     Raises:
         TypeError, ValueError: If `--set` gives what is not the editor's.
     """
+    from ..pipelines.remote import seed_for
+
     call = {
         "image": picture,
         "instruction": None if plan is not None else instruction,
@@ -260,7 +261,7 @@ def _call(
         "turns": args.turns,
         "num_images_per_prompt": args.num_images_per_prompt,
         "max_new_tokens": args.max_new_tokens,
-        **pipe_seed(pipe, args.seed),
+        **seed_for(pipe, args.seed),
     }
     given = dict(args.set)
     check_set(pipe, given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,6 @@ from .shared import (
     add_planner_arguments,
     checking,
     naming,
-)
-
-
-PLANNER_OPTIONS = (
-    "output_dir",
-    "benchmarks",
-    "planners",
-    "planner_model",
-    "planner_base",
-    "limit",
-    "max_new_tokens",
-    "batch_size",
-    "concurrency",
-    "device",
 )
 
 
@@ -144,8 +131,8 @@ def run(args: argparse.Namespace) -> int:
         del options["sample_seed"]
     try:
         if words:
-            known = [*PLANNER_OPTIONS, *(name for name in ("dtype",) if args.dtype is not None)]
-            options = {name: options[name] for name in known} | {"seed": args.sample_seed or 0}
+            taken = signature(evaluate_planners).parameters.keys() - {"seed"}
+            options = {name: options[name] for name in taken} | {"seed": args.sample_seed or 0}
             with naming():
                 print(evaluate_planners(**options))
             missing, rows = unanswered(args.output_dir)

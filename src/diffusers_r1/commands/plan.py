@@ -10,7 +10,7 @@ from typing import Any
 from ..images import load_picture
 from ..pipelines.checks import check_generation, check_texts
 from .progress import add_log_arguments
-from .shared import UsageError, add_model_arguments, checking, load_pipeline, pipe_seed, seed
+from .shared import UsageError, add_model_arguments, checking, load_pipeline, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..pipelines.remote import seed_for
+
     sampling = _sampling(args)
     with checking():
         check_texts(args.instruction)
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     with redirect_stdout(sys.stderr):
         pipe = load_pipeline(args, editing=False, sizes=[picture.size])
         with checking():
-            seeded = pipe_seed(pipe, args.seed)
+            seeded = seed_for(pipe, args.seed)
             call = pipe.check_planning(picture, args.instruction, args.max_new_tokens, generation=sampling, **seeded)
         [plan] = pipe.plan_checked(call)
     print(plan.to_json())

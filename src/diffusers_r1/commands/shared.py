@@ -370,19 +370,6 @@ def check_set(pipe: ImageEditR1Pipeline | RemotePipeline, arguments: dict[str, A
         check_editor(pipe.editor, {**pipe.editor_defaults, **arguments})
 
 
-def pipe_seed(pipe: ImageEditR1Pipeline | RemotePipeline, seed: int | None) -> dict[str, Any]:
-    """The seed as the pipeline takes it; one without models takes the number."""
-    from ..pipelines.remote import RemotePipeline
-
-    if seed is None:
-        return {}
-    if isinstance(pipe, RemotePipeline):
-        return {"seed": seed}
-    import torch
-
-    return {"generator": torch.Generator().manual_seed(seed)}
-
-
 @contextmanager
 def naming() -> Iterator[None]:
     """A name inside the block that nothing has is the user's to mend."""

@@ -525,7 +525,7 @@ def _scene_rows(first_seed: int, kinds: dict[str, float] | None) -> Iterator[dic
         row = {
             "image": _as_png(task.image),
             "instruction": task.instruction,
-            **_edit_columns(task.edits),
+            **edit_columns(task.edits),
             "reasoning": scenes.reason(task, task.edits),
         }
         if scenes.TWO_PICTURES in (kinds or {}):
@@ -549,7 +549,7 @@ def _sentence_rows(
         sentence = sentences.sample_sentence(seed, kind)
         yield {
             "instruction": sentence.instruction,
-            **_edit_columns(sentence.edits),
+            **edit_columns(sentence.edits),
             "reasoning": sentence.reasoning,
             "requests": list(sentence.requests),
         }
@@ -568,7 +568,7 @@ def rows_of_file(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(records.read(path)):
         place = f"Row {number} of {path}"
         read = schema.read_fields(FILE_ROW, line, place)
-        row = {name: read[name] for name in ("instruction", "reasoning", "requests")} | _edit_columns(read["edits"])
+        row = {name: read[name] for name in ("instruction", "reasoning", "requests")} | edit_columns(read["edits"])
         texts = [row["instruction"], *row["actions"], *row["subjects"], *(row["requests"] or ())]
         if not read["edits"] or not all(map(str.strip, texts)):
             raise ValueError(
@@ -580,7 +580,8 @@ def rows_of_file(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _edit_columns(edits: Iterable[Edit]) -> dict[str, list[str]]:
+def edit_columns(edits: Iterable[Edit]) -> dict[str, list[str]]:
+    """Edits as the columns of a row."""
     edits = list(edits)
     return {
         "actions": [edit.action for edit in edits],

@@ -4,7 +4,7 @@ Start reading at `table.py`; `call.py` is what is done with it.
 """
 
 from .call import call_editor
-from .checks import check_editor, check_values, working_size
+from .checks import check_editor, check_given, check_values, working_size
 from .composed import check_composed
 from .refusals import REFUSALS
 from .shares import share_out
@@ -28,6 +28,7 @@ __all__ = [
     "call_editor",
     "check_composed",
     "check_editor",
+    "check_given",
     "check_values",
     "hints_of",
     "share_out",

@@ -11,7 +11,9 @@ from diffusers import ModularPipeline
 
 from ..remote_editor import RemoteEditor, check_remote_editor
 from ..schema import check_text
+from .composed import check_composed
 from .refusals import REFUSALS
+from .shares import share_out
 from .signatures import (
     arguments_of,
     hints_of,
@@ -177,6 +179,26 @@ def refusal_of(editor: Editor) -> str | None:
     if isinstance(editor, ModularPipeline) and "images" not in {output.name for output in editor.blocks.outputs}:
         return "its blocks make no `images`"
     return None
+
+
+def check_given(
+    editor: Editor, arguments: Mapping[str, Any], references: bool = False, is_composed: bool = False
+) -> None:
+    """Refuse what an editor would refuse of every picture alike, as the pipeline's call does.
+
+    Args:
+        editor: It may be without weights: what is looked at is its class and its settings.
+        arguments (`Mapping`): Given for every picture alike.
+        references (`bool`): Whether pictures come with others beside them.
+        is_composed (`bool`): Whether one of the ways to carry plans out is `"composed"`.
+
+    Raises:
+        TypeError, ValueError
+    """
+    check_editor(editor, arguments, references)
+    check_values(editor, *share_out(editor, arguments, 1))
+    if is_composed:
+        check_composed(editor, arguments)
 
 
 def working_size(editor: Editor, size: Size, arguments: Mapping[str, Any], max_pixels: int | None = None) -> Size:

@@ -203,6 +203,8 @@ class LocalEditor:
         critic: ScenesCritic | ChecklistCritic | None = None,
         **arguments: Any,
     ):
+        from ..editors import check_given
+
         self.name, self.source, self.pipe = name, source, pipe
         self.batch_size, self.arguments = batch_size, arguments
         self.reflect, self.critic = reflect, critic
@@ -272,22 +274,6 @@ class ServedEditor:
             edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
             image = edited.resize(image.size, Image.Resampling.LANCZOS)
         return image.resize(source.size, Image.Resampling.LANCZOS)
-
-
-def check_given(editor: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that an editor does not take, and values that it cannot work with, as the pipeline's call does.
-
-    Args:
-        editor: It may be without weights: what is looked at is its class and its settings.
-        arguments (`Mapping`): Given for every picture alike.
-
-    Raises:
-        TypeError, ValueError
-    """
-    from ..editors import check_editor, check_values, share_out
-
-    check_editor(editor, arguments)
-    check_values(editor, *share_out(editor, arguments, 1))
 
 
 def editor_names(

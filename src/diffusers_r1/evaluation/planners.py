@@ -34,7 +34,7 @@ from ..prompts import PHOTO_EXAMPLES, Prompts, prompts_of
 from ..tags import read_decomposition, read_sequence
 from .photos import open_photo
 from .report import estimate
-from .runs import digest
+from .runs import digest, failure
 from .stages import check_numbers
 from .word_rows import NAMES, WHOLE, Row, read_rows
 
@@ -670,14 +670,10 @@ def _answer(folder: Path, planner: Planner, rows: Sequence[Row]) -> None:
         line = {"planner": planner.name, "settings": digest(planner.settings), "key": row.key}
         if isinstance(answer, Exception):
             bar.write(f"{planner.name} has no answer to {row.key}: {answer}", file=sys.stderr)
-            line |= _failure(answer)
+            line |= {"plan": None, **failure(answer)}
         else:
             line |= {"plan": answer.plan.to_dict(), "seconds": answer.seconds, "tokens": answer.tokens}
         records.append(folder / ANSWERS, line)
-
-
-def _failure(error: Any) -> dict[str, Any]:
-    return {"plan": None, "error": str(error), "kind": error.kind.value}
 
 
 def _alike(one: str, other: str) -> float:

@@ -179,7 +179,7 @@ def write_pictures(
     for job, result in _watched(editor.make(jobs, turns), title, len(lines), len(done) + len(there)):
         row = {"sample": job.sample.id, **variant, "asked": asked[job.sample.id], "picture": None}
         if isinstance(result, Exception):
-            row |= _failure(result)
+            row |= failure(result)
         else:
             row["picture"] = names[job.sample.id]
             # The picture first: a line is the promise that its picture is there.
@@ -218,7 +218,7 @@ def write_scores(folder: Path, judge: Judge) -> None:
     for picture, verdict in _watched(verdicts, f"{judge.name}: judging", len(pictures), len(pictures) - len(left)):
         row = {"sample": pictures[picture]["id"], "picture": picture, "content": contents[picture], **by}
         if isinstance(verdict, Exception):
-            row |= {"values": None, **_failure(verdict)}
+            row |= {"values": None, **failure(verdict)}
         else:
             row |= {"values": verdict.values, **verdict.evidence}
         records.append(folder / SCORES, row)
@@ -435,7 +435,8 @@ def _watched(results: Iterable[tuple[Any, Any]], title: str, total: int, done: i
             bar.update()
 
 
-def _failure(error: Any) -> dict[str, str]:
+def failure(error: Any) -> dict[str, str]:
+    """What a line of a run says of a result that there is not."""
     return {"error": str(error), "kind": error.kind.value}
 
 

@@ -37,7 +37,6 @@ from .methods import (
     ServedEditor,
     agents,
     bare,
-    check_given,
     editor_names,
     fingerprint,
     oracle,
@@ -416,7 +415,7 @@ def _check_editors(
     Raises:
         OSError, TypeError, ValueError
     """
-    from ..editors import check_composed
+    from ..editors import check_given
 
     places = [place_of(source) for source in sources]
     if repeated := sorted({source for source, place in zip(sources, places) if places.count(place) > 1}):
@@ -427,9 +426,7 @@ def _check_editors(
         editor = _without_weights(folder / "editor" if (folder / "editor").is_dir() else folder, dtype)
         if editor is not None:
             given = {**belongings(editor).get("defaults", {}), **arguments}
-            check_given(editor, given)
-            if is_composed:
-                check_composed(editor, given)
+            check_given(editor, given, is_composed=is_composed)
 
 
 def _without_weights(folder: Path, dtype: torch.dtype) -> Any:

@@ -101,13 +101,10 @@ def check_editing(pipe: ImageEditR1Pipeline, settings: Settings, references: boo
     Raises:
         TypeError, ValueError
     """
-    from ..editors import check_composed, check_editor, check_values, share_out
+    from ..editors import check_given
 
     given = {**pipe.editor_defaults, **settings.editor_arguments}
-    check_editor(pipe.editor, given, references)
-    check_values(pipe.editor, *share_out(pipe.editor, given, 1))
-    if settings.turns == "composed":
-        check_composed(pipe.editor, given)
+    check_given(pipe.editor, given, references, settings.turns == "composed")
 
 
 def load_planning_part(settings: Settings) -> ImageEditR1Pipeline:

@@ -274,3 +274,14 @@ class RemotePipeline:
                 answer = editor.edit(current, prompt, shown_too, mask, seed, **call.arguments)
                 yield number, Turn(prompt, size, answer.size, answer, (prompt,) if len(prompts) > 1 else plan.requests)
                 current = resized(answer, size)
+
+
+def seed_for(pipe: Any, seed: int | None) -> dict[str, Any]:
+    """The seed as a pipeline's call takes it: one without models takes the number."""
+    if seed is None:
+        return {}
+    if isinstance(pipe, RemotePipeline):
+        return {"seed": seed}
+    import torch
+
+    return {"generator": torch.Generator().manual_seed(seed)}

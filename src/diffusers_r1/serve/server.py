@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from ..endpoints import EndpointError
 from ..images import MAX_UPLOAD_PIXELS, to_png
-from ..pipelines.remote import RemotePipeline
+from ..pipelines.remote import RemotePipeline, seed_for
 from ..records import Failure
 from ..remote_editor import MASK
 from .form import (
@@ -159,12 +159,7 @@ class Service:
         call |= {"instruction": asked.prompt} if asked.plan is None else {"plan": asked.plan}
         if asked.mask is not None:
             call[self._mask_name()] = asked.mask
-        if asked.seed is not None and isinstance(self.pipe, RemotePipeline):
-            call["seed"] = asked.seed
-        elif asked.seed is not None:
-            import torch
-
-            call["generator"] = torch.Generator().manual_seed(asked.seed)
+        call |= seed_for(self.pipe, asked.seed)
         self._check_fields(asked)
         # A list of one value is that value for all results, whether it is a picture or several.
         pictures = {name: files if len(files) == 1 else [files] for name, files in asked.pictures.items()}
