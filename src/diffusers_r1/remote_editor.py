@@ -75,7 +75,9 @@ class RemoteEditor(RemoteModel):
 
         Raises:
             EndpointError: If the server fails for good, refuses, or sends no picture.
+            TypeError, ValueError: As [`check_remote_editor`] does.
         """
+        check_remote_editor(arguments)
         return self.endpoint.edit_images(
             [image, *map(to_send, references)],
             prompt,
