@@ -40,6 +40,12 @@ class Failure(Enum):
 TRIED_AGAIN = (Failure.OUTAGE.value, Failure.HOPELESS.value)
 
 
+def kind_of(error: Exception) -> Failure:
+    """What the failure of one row says: what the error says itself, or, of a disk or memory that is full, an outage."""
+    full = isinstance(error, (OSError, MemoryError)) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    return getattr(error, "kind", Failure.OUTAGE if full else Failure.FAULT)
+
+
 @contextmanager
 def only_one_in(folder: str | Path) -> Iterator[None]:
     """Within the block no other process that asks for the folder gets it. The system gives it back if this one is killed.

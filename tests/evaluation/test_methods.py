@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from openai_server import PNG_START, editor_reply, said, scripted
 from PIL import Image, ImageOps
 
@@ -215,3 +216,21 @@ def test_an_editor_that_the_run_knows_keeps_its_name(tmp_path):
     # A copy of the first is not the first.
     assert editor_names({one: {"sha256": "a"}, moved: {"sha256": "a"}}, known) == ["pipeline", "moved/pipeline"]
     assert editor_names({"org/pipeline": {}}, taken=["pipeline"]) == ["org/pipeline"]
+
+
+def test_a_picture_at_which_a_model_raises_takes_no_other_along_and_a_full_card_is_an_outage(pipe, monkeypatch):
+    editor = LocalEditor("tiny", pipe, {}, batch_size=3, num_inference_steps=1)
+    work = jobs(3)
+    bad = work[1].sample.image.tobytes()
+    run = type(pipe).run_checked
+
+    def raising(self, call, *args):
+        if any(image.tobytes() == bad for image in call.images):
+            raise torch.OutOfMemoryError("full") if full else FloatingPointError("NaN")
+        return run(self, call, *args)
+
+    monkeypatch.setattr(type(pipe), "run_checked", raising)
+    for full, kind in ((False, Failure.FAULT), (True, Failure.OUTAGE)):
+        made = list(editor.make(work, "single"))
+        assert [getattr(picture, "kind", None) for _, picture in made] == [None, kind, None]
+        assert ("OutOfMemoryError" if full else "FloatingPointError: NaN") in str(made[1][1])

@@ -250,6 +250,22 @@ def test_an_interruption_ends_it(pipe):
     assert same(out.images[0], pipe_size(out.turns[0][0].image, picture()))
 
 
+def test_ctrl_c_while_the_critic_looks_keeps_the_edit(pipe):
+    def stopped(source, edited, plan, instruction):
+        pipe.interrupt()
+        raise KeyboardInterrupt
+
+    plain = pipe(picture(), plan=PLAN, generator=generator(), num_inference_steps=1)
+    out = pipe(picture(), plan=PLAN, generator=generator(), num_inference_steps=1, reflect=2, critic=stopped)
+    assert out.interrupted and same(out.images[0], plain.images[0]) and len(out.turns[0]) == 1
+
+    def hit(source, edited, plan, instruction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipe(picture(), plan=PLAN, num_inference_steps=1, reflect=1, critic=hit)
+
+
 def test_an_edit_that_was_ended_early_is_not_looked_at(pipe):
     def stop(editor, step, timestep, values):
         pipe.interrupt()

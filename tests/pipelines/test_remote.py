@@ -144,3 +144,10 @@ def test_what_is_left_out_is_the_same_in_both(pipe):
             for name, parameter in signature(other).parameters.items():
                 mine = signature(ours).parameters.get(name, parameter)
                 assert (parameter.default, parameter.kind) == (mine.default, mine.kind), (other, name)
+
+
+@pytest.mark.parametrize("tokens", [0, -3, 1.5, None, "many"])
+def test_a_number_of_tokens_is_looked_at_beside_a_plan_too(tokens):
+    pipe = RemotePipeline(editor=RemoteEditor("http://localhost:1/v1", "m"))
+    with pytest.raises((TypeError, ValueError), match="`max_new_tokens`"):
+        pipe.check_inputs(PICTURE, plan=EditPlan("a", (), ("a",)), max_new_tokens=tokens)

@@ -343,7 +343,7 @@ def launch(
     if mcp and auth is not None:
         raise ValueError("MCP clients would get in without the password: an MCP server has none.")
     _, address, shared = page.launch(
-        server_name=f"[{host}]" if host and ":" in host else host,  # as it stands in an address
+        server_name=f"[{host}]" if host and ":" in host and host[0] != "[" else host,  # as it stands in an address
         server_port=port or None,
         share=share,
         auth=auth,

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -187,12 +187,12 @@ class EditService:
         """The plan in the list, which somebody has changed or, where nothing was `planned`, written."""
         with plain_words():
             changed = rows.follow(rows.read(changed), shown)
-            return check_plan(rows.to_plan(changed, planned, instruction or ""))
+            return rows.to_plan(changed, planned, instruction or "")
 
     def read_plan(self, plan: Any) -> EditPlan:
         """The plan that a program has sent."""
         with plain_words():
-            return check_plan(EditPlan.from_dict(plan))
+            return EditPlan.from_dict(plan)
 
     def edit(self, upload: Upload, plan: EditPlan, turns: Turns, seed: Any, let_in: bool = False) -> Job:
         """The job whose result is the [`Edited`] picture; `let_in` where the plan was made for it just now.
@@ -214,10 +214,12 @@ class EditService:
                 if not whole:
                     raise Stopped
                 self.seconds["turn"].append((time.monotonic() - began) / len(output.turns[0]))
-                return Edited(picture, metadata, order, whole, output.images[0], output.interrupted)
+                carried_out = replace(order, plan=output.plans[0])  # which says what the editor did not read
+                return Edited(picture, metadata, carried_out, whole, output.images[0], output.interrupted)
 
         with plain_words():
             check_seed(seed)
+            check_plan(plan)
         return Job(self.editing, work, let_in, on_stop=interruption.stop)
 
     def look(self, order: Order, made: Path, asked: str) -> Job:

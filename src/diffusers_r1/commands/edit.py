@@ -77,7 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="more than one are numbered: edited-1.png, ...",
     )
     parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of each agent's answer")
-    parser.add_argument("--retry_failed", action="store_true", help="of many pictures: those again that were refused")
+    parser.add_argument(
+        "--retry_failed",
+        action="store_true",
+        help="of many pictures: those again that were refused, or at which a model raised",
+    )
     parser.add_argument(
         "--reflect",
         type=int,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -63,9 +64,9 @@ def check_composed(editor: Editor, arguments: Mapping[str, Any]) -> None:
         ValueError: If the editor has no classifier-free guidance that can be composed, or it is off.
     """
     composer, given = composer_of(editor), {**arguments_of(editor), **arguments}
-    if not all(one > 1 for one in _listed(given[composer.scale])):
+    if not all(isinstance(one, Real) and float(one) > 1 for one in _listed(given[composer.scale])):
         raise ValueError(f'turns="composed" adds up guidance, which is off: give `{composer.scale}` above 1.')
-    if not all(one >= 1 for one in _listed(given.get("image_guidance_scale", 1))):
+    if any(isinstance(one, Real) and float(one) < 1 for one in _listed(given.get("image_guidance_scale"))):
         raise ValueError('turns="composed" adds up guidance, which `image_guidance_scale` below 1 switches off.')
 
 

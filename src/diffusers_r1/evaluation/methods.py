@@ -17,7 +17,7 @@ from ..endpoints import EndpointError, map_concurrently
 from ..judging import ChecklistCritic, Critic, Criticism, ScenesCritic
 from ..names import local
 from ..plan import EditPlan, Turns
-from ..records import Failure
+from ..records import Failure, kind_of
 from ..remote_editor import RemoteEditor, check_remote_editor, remote_prompts, remote_working_size
 from .benchmarks import Sample
 
@@ -59,7 +59,7 @@ class Method:
     """
 
     name: str
-    plan: Callable[[Iterable[Sample]], Iterator[tuple[Sample, EditPlan | EndpointError]]]
+    plan: Callable[[Iterable[Sample]], Iterator[tuple[Sample, EditPlan | Exception]]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     plans: bool = True
     needs_truth: bool = False
@@ -106,7 +106,7 @@ def agents(
         max_new_tokens (`int`, defaults to 512): The most tokens of each agent's answer.
     """
 
-    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan | EndpointError]]:
+    def plan(samples: Iterable[Sample]) -> Iterator[tuple[Sample, EditPlan | Exception]]:
         pipe = load()
 
         def plan_batch(batch: Sequence[Sample]) -> Sequence[EditPlan]:
@@ -119,22 +119,33 @@ def agents(
     return Method(name, plan, {**settings, "max_new_tokens": max_new_tokens})
 
 
+class ModelFailed(RuntimeError):
+    """A model that is loaded here raised `error`; without its traceback, which holds the memory of what failed."""
+
+    def __init__(self, error: Exception):
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.kind = kind_of(error)
+
+
 def _in_batches(
-    work: Callable[[Sequence[Item]], Sequence[Result | EndpointError]], items: Iterable[Item], size: int
-) -> Iterator[tuple[Item, Result | EndpointError]]:
-    """Each item with its result. Where a server fails, the batch's are tried each alone: only those at fault fail."""
+    work: Callable[[Sequence[Item]], Sequence[Result | Exception]], items: Iterable[Item], size: int
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """Each item with its result. Where a model or a server fails, the batch's are tried each alone: only those at fault fail."""
     items = iter(items)
     while batch := list(islice(items, size)):
         yield from zip(batch, _one_by_one(work, batch))
 
 
 def _one_by_one(
-    work: Callable[[Sequence[Item]], Sequence[Result | EndpointError]], batch: Sequence[Item]
-) -> Sequence[Result | EndpointError]:
+    work: Callable[[Sequence[Item]], Sequence[Result | Exception]], batch: Sequence[Item]
+) -> Sequence[Result | Exception]:
+    failed: EndpointError | ModelFailed
     try:
         return work(batch)
     except EndpointError as error:
         failed = error
+    except Exception as error:
+        failed = ModelFailed(error)
     if len(batch) == 1 or failed.kind is Failure.HOPELESS:
         return [failed] * len(batch)
     return [_one_by_one(work, [item])[0] for item in batch]
@@ -219,33 +230,38 @@ class LocalEditor:
         told = asked_of(self.pipe.editor, plan, turns, self.settings["arguments"])
         return [{"composed": one.requests} if one.composed else one.prompt for one in told]
 
-    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | EndpointError]]:
+    def make(self, jobs: Iterable[Job], turns: Turns) -> Iterator[tuple[Job, Image.Image | Exception]]:
         return _in_batches(partial(self._make_batch, turns), jobs, self.batch_size)
 
-    def _make_batch(self, turns: Turns, batch: Sequence[Job]) -> list[Image.Image | EndpointError]:
+    def _make_batch(self, turns: Turns, batch: Sequence[Job]) -> list[Image.Image | Exception]:
         import torch
 
         # A generator for each picture: its noise then does not depend on the batch that it is in.
         generators = [torch.Generator().manual_seed(job.seed) for job in batch]
         images, plans = [job.sample.image for job in batch], [job.plan for job in batch]
-        failed: dict[EditPlan, EndpointError] = {}
+        failed: dict[bytes, EndpointError] = {}
         critic = _noting(self.critic, failed) if isinstance(self.critic, ChecklistCritic) else self.critic
         looks = {"reflect": self.reflect, "critic": critic, "max_batch": self.batch_size}
         made: Any = self.pipe(images, plan=plans, turns=turns, generator=generators, **looks, **self.arguments)
-        return [failed.get(job.plan) or picture for job, picture in zip(batch, made.images)]
+        return [failed.get(_looked_at(*job)) or picture for job, picture in zip(zip(images, plans), made.images)]
 
 
-def _noting(critic: Critic, failed: dict[EditPlan, EndpointError]) -> Critic:
+def _noting(critic: Critic, failed: dict[bytes, EndpointError]) -> Critic:
     """The critic, whose failures are kept: a picture that nobody looked at is no result of a second look."""
 
     def look(source: Image.Image, edited: Image.Image, plan: EditPlan, instruction: str) -> Criticism:
         try:
             return critic(source, edited, plan, instruction)
         except EndpointError as error:
-            failed[plan] = error
+            failed[_looked_at(source, plan)] = error
             raise
 
     return look
+
+
+def _looked_at(source: Image.Image, plan: EditPlan) -> bytes:
+    """Which picture and plan: the pipeline's plan has more faults, for what its editor does not read."""
+    return repr((source.size, plan.requests)).encode() + source.tobytes()
 
 
 class ServedEditor:

@@ -57,4 +57,7 @@ def open_photo(name: str) -> Image.Image:
 def _function(name: str) -> Any:
     """What gives the package's picture of that name; `None` if nothing does."""
     module, _, function = name.partition(":")[0].rpartition(".")
-    return getattr(import_module(module), function, None)
+    try:
+        return getattr(import_module(module), function, None)
+    except ImportError:
+        return None

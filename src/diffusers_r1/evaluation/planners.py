@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import records, schema
+from ..belongings import belongings
 from ..bundles.planners import base_of_adapter, place_of_planner
 from ..endpoints import check_address, map_concurrently
 from ..grammar import decomposition_grammar
@@ -395,6 +396,7 @@ def local(
                 [row.instruction for row in batch],
                 prompts,
                 retries=0,
+                sequence_without_adapter=not int8 and belongings(model).get("sequence_without_adapter", False),
                 max_new_tokens=max_new_tokens,
                 constrained=constrained,
             )

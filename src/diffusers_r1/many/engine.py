@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,8 +68,10 @@ def edit_data_set(dataset: Dataset, settings: Settings) -> Summary:
             try:
                 settings = start_ray(settings)
                 with tqdm(total=len(dataset), initial=len(dataset) - len(left), unit="row") as bar:
-                    for _ in records.patiently(edited_or_failed(dataset, left, settings, bar)):
-                        pass
+                    # Closed before Ray is: its own threads end with it.
+                    with closing(edited_or_failed(dataset, left, settings, bar)) as coming:
+                        for _ in records.patiently(coming):
+                            pass
             finally:
                 if ours:
                     ray.shutdown()
@@ -113,7 +116,7 @@ def start_ray(settings: Settings) -> Settings:
 
 def edited_or_failed(
     dataset: Dataset, left: list[int], settings: Settings, bar: tqdm
-) -> Iterator[tuple[int, RowFailed | None]]:
+) -> Generator[tuple[int, RowFailed | None], None, None]:
     """Each row as it is kept, with why it failed. A shard over which workers died is one failure, not one of each row."""
     failed = 0
     for written in shards(dataset, left, settings):

@@ -234,8 +234,7 @@ def _attempt(edit: Callable[[FileRow], Edited], row: FileRow, folder: Path) -> t
         return content_of(path, picture, metadata), plan
     except Exception as error:
         own = isinstance(error, (TypeError, ValueError))
-        other = Failure.OUTAGE if isinstance(error, OSError) else Failure.FAULT  # a disk, or a model
-        kind = getattr(error, "kind", Failure.REFUSED if own else other)
+        kind = getattr(error, "kind", Failure.REFUSED) if own else records.kind_of(error)
         raise FileFailed(" ".join(str(error).split()) or type(error).__name__, kind) from error
 
 

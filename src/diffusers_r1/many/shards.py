@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..images import load_picture
 from ..plan import EditPlan
-from ..records import Failure
+from ..records import Failure, kind_of
 
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def attempt(step: str, work: Callable[[list[RowState]], list[RowState]], rows: l
         done = work(sound) if sound else []
     except Exception as error:
         fault = f"{step}: {type(error).__name__}: {' '.join(str(error).split())}"
-        failure = getattr(error, "kind", Failure.REFUSED if step == "read" else Failure.FAULT)
+        failure = getattr(error, "kind", Failure.REFUSED) if step == "read" else kind_of(error)
     if fault and len(sound) == 1:
         done = [replace(sound[0], error=fault, failure=failure)]
     elif fault:  # out of the `except`, whose traceback holds the memory of what has failed

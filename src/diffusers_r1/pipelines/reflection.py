@@ -90,11 +90,20 @@ class ReflectionMixin(Mixin):
         generators = of_each_picture(self.editor, generators or [])
         story = [list(turns_done) for turns_done in done]
         best: dict[int, _Looked] = {}
-        for row, (image, plan, record) in enumerate(zip(images, plans, story)):
+
+        def found(row: int, picture: Image.Image) -> Criticism:
+            try:
+                return _criticize(critic, images[row], picture, plans[row])
+            except KeyboardInterrupt:
+                if not interrupted:
+                    raise
+                return Criticism((None,) * len(plans[row].requests))  # told to end: what is done is wanted
+
+        for row, (image, record) in enumerate(zip(images, story)):
             if interrupted or not record or any(turn.interrupted for turn in record):
                 continue  # half an edit is nothing to judge
             picture = last_whole(image, record)
-            best[row] = _Looked(_criticize(critic, image, picture, plan), picture)
+            best[row] = _Looked(found(row, picture), picture)
             story[row] = _with_criticism(record, best[row].criticism)
         for _ in range(int(looks)):
             rows = [row for row, looked in best.items() if looked.criticism.finds_fault]
@@ -118,7 +127,7 @@ class ReflectionMixin(Mixin):
                 made = [replace(turn, look=look, kept=False) for turn in made]
                 if not interrupted:  # what was ended early is no whole answer, and nothing to judge
                     picture = last_whole(images[row], made, kept=False)
-                    criticism = _criticize(critic, images[row], picture, plans[row])
+                    criticism = found(row, picture)
                     made = _with_criticism(made, criticism, kept=False)
                     best[row].tries += 1
                     if criticism.faults < best[row].criticism.faults:

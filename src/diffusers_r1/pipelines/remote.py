@@ -175,6 +175,7 @@ class RemotePipeline:
         check_functions(callback_on_plan=callback_on_plan)
         editor_arguments = {**belongings(self.editor).get("defaults", {}), **editor_arguments}
         check_remote_editor(editor_arguments)
+        check_generation(max_new_tokens, None)
         mask = editor_arguments.pop(MASK, None)
         if mask is not None:
             mask = load_picture(mask).convert("L")

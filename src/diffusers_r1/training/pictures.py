@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from ..editors import check_editor
+from ..editors import check_given
 from ..endpoints import check_address, map_in_order
 from ..judging import PictureJudge, PictureMarks
 from ..names import PIPELINE_INDEX, is_address, only_configs, resolve
@@ -24,7 +24,7 @@ from ..pipelines.nested.parts import is_modular, read_index
 from ..pipelines.pipeline_imageedit_r1 import ImageEditR1Pipeline
 from ..plan import Edit, EditPlan
 from ..planners.plans import sequence_plans
-from ..prompts import Prompts
+from ..prompts import Prompts, prompts_of
 from ..remote_editor import RemoteEditor, check_remote_editor
 from ..rewards import Completion, answer_text
 from ..tags import read_decomposition
@@ -82,8 +82,8 @@ class Renderer:
         return {name: value for name, value in vars(self).items() if name != "_loaded"}
 
     def load(self) -> None:
-        """Loads the models. Raises what loading raises, and `TypeError` if the editor does not take one of `arguments`."""
-        check_editor(self._loaded[0].editor, self.arguments)
+        """Loads the models. Raises what loading raises, and `TypeError` or `ValueError` if the editor cannot work with `arguments`."""
+        check_given(self.pipeline.editor, {**self.pipeline.editor_defaults, **self.arguments})
 
     @property
     def pipeline(self) -> ImageEditR1Pipeline:
@@ -95,9 +95,9 @@ class Renderer:
         """The pipeline whose editor makes the pictures, the sequencing agent, and the words in which it is asked."""
         settings = {"dtype": getattr(torch, self.dtype)}
         start = self.base if isinstance(self.base, Start) else Start(self.base)
-        base, processor, prompts = start.load_sequencer(**settings)
-        if self.prompts is not None:
-            prompts = Prompts.load(self.prompts)
+        base, processor, _ = start.load_sequencer(**settings)
+        # In the words of training and of the bundle that comes of it, which show no examples.
+        prompts = prompts_of(base, examples=()) if self.prompts is None else Prompts.load(self.prompts)
         if self.editor_model is not None:
             pipe = ImageEditR1Pipeline(
                 None, None, RemoteEditor(self.editor, self.editor_model, max_retries=FEW_RETRIES)
