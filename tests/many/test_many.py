@@ -360,7 +360,9 @@ def test_a_row_that_fails_takes_no_other_with_it():
     [
         ("read", OSError("gone"), Failure.REFUSED),
         ("read", Unreachable("the server answers 503"), Failure.OUTAGE),
-        ("edit", OSError("gone"), Failure.FAULT),
+        ("edit", RuntimeError("too large"), Failure.FAULT),
+        ("edit", OSError("gone"), Failure.OUTAGE),
+        ("edit", torch.OutOfMemoryError("full"), Failure.OUTAGE),
         ("plan", EndpointError("wrong key", Failure.HOPELESS), Failure.HOPELESS),
         ("plan", EndpointError("filtered", Failure.REFUSED), Failure.REFUSED),
     ],
