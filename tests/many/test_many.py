@@ -17,6 +17,7 @@ import psutil
 import pytest
 import ray
 import tiny_models
+import torch
 from openai_server import EDITS, planner_replies, planning, scripted
 from PIL import Image
 from ray.cluster_utils import Cluster
