@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from PIL import Image
 
 from ..endpoints import EndpointError, map_concurrently
+from ..images import resized
 from ..judging import ChecklistCritic, Critic, Criticism, ScenesCritic
 from ..names import local
 from ..plan import EditPlan, Turns
@@ -285,11 +286,11 @@ class ServedEditor:
 
     def _make_one(self, turns: Turns, job: Job) -> Image.Image:
         source = job.sample.image
-        image = source.resize(remote_working_size(source.size, self.arguments), Image.Resampling.LANCZOS)
+        image = resized(source, remote_working_size(source.size, self.arguments))
         for prompt in remote_prompts(job.plan, turns):
             edited = self.editor.edit(image, prompt, seed=job.seed, **self.arguments)
-            image = edited.resize(image.size, Image.Resampling.LANCZOS)
-        return image.resize(source.size, Image.Resampling.LANCZOS)
+            image = resized(edited, image.size)
+        return resized(image, source.size)
 
 
 def editor_names(
